@@ -1,0 +1,1 @@
+//! First-party policy (in the making).
