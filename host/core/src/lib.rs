@@ -1,1 +1,25 @@
-//! In the making.
+//! The decisions of Pith, as functions from values to values.
+//!
+//! ```text
+//!   Pod JSON ─ pod ─┐
+//!   objects ────────┼─ admission::decide ─ exemption ─ settings ─ ceiling ─ sidecar ─ patch ─ Decision
+//!   bindings ───────┘                         └─ policy::Evaluate (the one arrow out, into WebAssembly)
+//! ```
+//!
+//! Nothing here does IO, reads a clock, draws a random number or logs: the dependency list and `clippy.toml` are the guard.
+//! What a decision needs from outside comes in as an argument; what happened on the way comes out as a value.
+
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod binding;
+pub mod object;
+pub mod patch;
+pub mod pod;
+pub mod policy;
+pub mod reason;
+pub mod selector;
+pub mod settings;
+pub mod sidecar;
+
+pub use pith_proto::quantity::Quantity;

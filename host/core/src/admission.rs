@@ -1,0 +1,610 @@
+//! The whole decision about one pod: from the pod, the objects and the bindings to a verdict.
+//!
+//! ```text
+//! skip? ─ claims ─ exemption policies ─ for each claim: settings ⊕ sidecar policies ⊕ ceilings ─ sidecars ─ patch
+//! ```
+//!
+//! The same input gives the same answer to the byte: a dry run, a second pass and the offline CLI are this function.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use json_patch::PatchOperation;
+use serde_json::{Value, json};
+
+use crate::binding::{self, Binding, Mode, OnFailure};
+use crate::object::{AccessMode, Namespace, Objects, PersistentVolume, StorageClass};
+use crate::patch::{Patch, Step, contains};
+use crate::pod::{ContainerList, Pod, VolumeSource, list};
+use crate::policy::{Change, Evaluate, Exemption, Failure, Subject, VolumeFacts};
+use crate::reason::{DISABLE_LABEL, DONE_LABEL, ENABLE_LABEL, PolicyFailure, Refusal, Skip};
+use crate::settings::{self, Configuration, Layers, Settings};
+use crate::sidecar::{self, Sidecar};
+
+/// The annotation that records what was injected, as JSON.
+pub const STATUS_ANNOTATION: &str = "pith.io/injected";
+
+/// What a decision needs beside the pod.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The configuration of sidecars.
+    pub configuration: &'a Configuration,
+    /// The bindings in order (see [`binding::sort`]).
+    pub bindings: &'a [Binding],
+    /// The objects.
+    pub objects: &'a Objects,
+}
+
+/// What becomes of the pod.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It stays as it is.
+    Skip(Skip),
+    /// It is patched. An empty patch means that everything is there already.
+    Inject(Vec<PatchOperation>),
+    /// It is refused.
+    Refuse(Refusal),
+    /// A policy failed, and the request with it.
+    Fail(PolicyFailure),
+}
+
+/// A verdict and what people should know about how it came to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Sentences for whoever creates the pod.
+    pub warnings: Vec<String>,
+    /// For each claim that gets a sidecar, where its values came from.
+    pub explanations: Vec<Explanation>,
+}
+
+/// Where the values of one sidecar came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The pod's volume.
+    pub volume: String,
+    /// The claim.
+    pub claim: String,
+    /// The container.
+    pub container: String,
+    /// Field, value, origin.
+    pub values: Vec<(String, String, String)>,
+}
+
+/// A reason to stop before the patch.
+enum Stop {
+    Skip(Skip),
+    Refuse(Refusal),
+    Fail(PolicyFailure),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        Stop::Refuse(refusal)
+    }
+}
+
+/// A JuiceFS claim of the pod, with everything that is known of it.
+struct JuiceFsClaim<'a> {
+    facts: VolumeFacts,
+    /// The pod's volumes that name it, with their `readOnly`.
+    volumes: Vec<(&'a str, bool)>,
+    storage_class: Option<Arc<StorageClass>>,
+    persistent_volume: Option<Arc<PersistentVolume>>,
+}
+
+/// Decides about the creation of one pod in a namespace.
+pub fn decide(
+    context: &Context<'_>,
+    namespace: &str,
+    pod: &Value,
+    policies: &dyn Evaluate,
+) -> Decision {
+    let mut decision = Decision {
+        verdict: Verdict::Inject(Vec::new()),
+        warnings: Vec::new(),
+        explanations: Vec::new(),
+    };
+    decision.verdict = match inject(context, namespace, pod, policies, &mut decision) {
+        Ok(patch) => Verdict::Inject(patch),
+        Err(Stop::Skip(skip)) => Verdict::Skip(skip),
+        Err(Stop::Refuse(refusal)) => Verdict::Refuse(refusal),
+        Err(Stop::Fail(failure)) => Verdict::Fail(failure),
+    };
+    decision
+}
+
+fn inject(
+    context: &Context<'_>,
+    namespace: &str,
+    object: &Value,
+    policies: &dyn Evaluate,
+    decision: &mut Decision,
+) -> Result<Vec<PatchOperation>, Stop> {
+    let pod = Pod::read(object)?;
+    let namespace = opted_in(context.objects, namespace, pod)?;
+    let claims = juicefs_claims(context, &namespace.name, pod)?;
+    if claims.is_empty() {
+        return Err(Stop::Skip(Skip::NoJuiceFsClaims));
+    }
+    check_pod(pod)?;
+
+    let subject = Subject {
+        pod: pod.facts(),
+        namespace,
+        object,
+    };
+    let volumes: Vec<VolumeFacts> = claims.iter().map(|claim| claim.facts.clone()).collect();
+    exempt(
+        context.bindings,
+        &subject,
+        &volumes,
+        policies,
+        &mut decision.warnings,
+    )?;
+
+    let mut sidecars = Vec::with_capacity(claims.len());
+    for (index, claim) in claims.iter().enumerate() {
+        let settings = settle(context, &subject, claim, policies, &mut decision.warnings)?;
+        let sidecar = sidecar::build(&settings, &claim.facts.claim, &claim.facts.name, index);
+        decision.explanations.push(Explanation {
+            volume: claim.facts.name.clone(),
+            claim: claim.facts.claim.name.clone(),
+            container: sidecar.container_name.clone(),
+            values: settings.explain(),
+        });
+        sidecars.push(sidecar);
+    }
+    Ok(patch(pod, &claims, &sidecars)?)
+}
+
+/// The namespace, if the pod is to be looked at further.
+fn opted_in(objects: &Objects, namespace: &str, pod: Pod<'_>) -> Result<Arc<Namespace>, Stop> {
+    if !pod.names_claims() {
+        return Err(Stop::Skip(Skip::NoClaims));
+    }
+    if pod.label(DISABLE_LABEL) == Some("true") {
+        return Err(Stop::Skip(Skip::DisabledByLabel));
+    }
+    let known = objects
+        .namespace(namespace)
+        .ok_or_else(|| Refusal::NamespaceUnknown(namespace.into()))?;
+    if known.labels.get(ENABLE_LABEL).map(String::as_str) != Some("true") {
+        return Err(Stop::Skip(Skip::NamespaceNotEnabled));
+    }
+    Ok(known.clone())
+}
+
+/// The pod's JuiceFS claims, each once, in the order of the pod's volumes.
+fn juicefs_claims<'a>(
+    context: &Context<'_>,
+    namespace: &str,
+    pod: Pod<'a>,
+) -> Result<Vec<JuiceFsClaim<'a>>, Refusal> {
+    let driver = &context.configuration.driver;
+    let mut found: Vec<JuiceFsClaim<'a>> = Vec::new();
+    for (volume, source) in pod.volumes() {
+        match source {
+            VolumeSource::Claim { name, read_only } => {
+                if let Some(known) = found
+                    .iter_mut()
+                    .find(|known| known.facts.claim.name == name)
+                {
+                    known.volumes.push((volume, read_only));
+                } else if let Some(claim) =
+                    juicefs_claim(context, namespace, volume, name, read_only)?
+                {
+                    found.push(claim);
+                }
+            }
+            VolumeSource::Ephemeral {
+                storage_class: Some(class),
+            } if context
+                .objects
+                .storage_class(class)
+                .is_some_and(|class| class.provisioner == *driver) =>
+            {
+                return Err(Refusal::UnsupportedVolume {
+                    volume: volume.into(),
+                    form: "a generic ephemeral volume",
+                });
+            }
+            VolumeSource::InlineCsi { driver: inline } if inline == driver => {
+                return Err(Refusal::UnsupportedVolume {
+                    volume: volume.into(),
+                    form: "an inline CSI volume",
+                });
+            }
+            _ => {}
+        }
+    }
+    for claim in &mut found {
+        claim.facts.read_only |= claim.volumes.iter().all(|(_, read_only)| *read_only);
+    }
+    Ok(found)
+}
+
+/// One claim; none where it is not for JuiceFS.
+fn juicefs_claim<'a>(
+    context: &Context<'_>,
+    namespace: &str,
+    volume: &'a str,
+    name: &str,
+    read_only: bool,
+) -> Result<Option<JuiceFsClaim<'a>>, Refusal> {
+    let claim = context
+        .objects
+        .claim(namespace, name)
+        .ok_or_else(|| Refusal::ClaimNotFound {
+            volume: volume.into(),
+            namespace: namespace.into(),
+            claim: name.into(),
+        })?;
+    let storage_class = claim
+        .storage_class
+        .as_deref()
+        .and_then(|class| context.objects.storage_class(class));
+    let persistent_volume = match &claim.volume_name {
+        Some(bound) => Some(context.objects.persistent_volume(bound).ok_or_else(|| {
+            Refusal::PersistentVolumeUnknown {
+                claim: claim.name.clone(),
+                persistent_volume: bound.clone(),
+            }
+        })?),
+        None => None,
+    };
+    // A bound claim is what its volume is. One that is not bound yet is what its class will make of it, so that a claim that
+    // waits for its first consumer can be used.
+    let driver = match persistent_volume {
+        Some(bound) => bound.driver.as_deref(),
+        None => storage_class.map(|class| class.provisioner.as_str()),
+    };
+    if driver != Some(context.configuration.driver.as_str()) {
+        return Ok(None);
+    }
+    let access_modes = persistent_volume.map_or(&claim.access_modes, |bound| &bound.access_modes);
+    let never_written = !access_modes.is_empty()
+        && access_modes
+            .iter()
+            .all(|mode| *mode == AccessMode::ReadOnlyMany);
+    Ok(Some(JuiceFsClaim {
+        facts: VolumeFacts {
+            name: volume.into(),
+            claim: claim.clone(),
+            read_only: never_written || persistent_volume.is_some_and(|bound| bound.read_only),
+            class_parameters: storage_class
+                .map(|class| class.parameters.clone())
+                .unwrap_or_default(),
+            volume_attributes: persistent_volume
+                .map(|bound| bound.volume_attributes.clone())
+                .unwrap_or_default(),
+        },
+        volumes: vec![(volume, read_only)],
+        storage_class: storage_class.cloned(),
+        persistent_volume: persistent_volume.cloned(),
+    }))
+}
+
+/// Refuses what a FUSE sidecar cannot live with.
+fn check_pod(pod: Pod<'_>) -> Result<(), Refusal> {
+    if pod.spec["hostUsers"] == false {
+        let why = "mounting with FUSE for the other containers is not possible in a user namespace";
+        return Err(Refusal::UnsupportedPod {
+            what: "hostUsers: false",
+            why,
+        });
+    }
+    if pod.spec["os"]["name"] == "windows" {
+        return Err(Refusal::UnsupportedPod {
+            what: "os.name: windows",
+            why: "JuiceFS is mounted with Linux FUSE",
+        });
+    }
+    Ok(())
+}
+
+/// Asks the exemption policies: any deny, else any skip, else go on.
+fn exempt(
+    bindings: &[Binding],
+    subject: &Subject<'_>,
+    volumes: &[VolumeFacts],
+    policies: &dyn Evaluate,
+    warnings: &mut Vec<String>,
+) -> Result<(), Stop> {
+    let mut skip = None;
+    for binding in binding::for_exemption(bindings, subject, volumes) {
+        let answer = enforced(
+            binding,
+            policies.exempt(binding, subject, volumes),
+            warnings,
+        )?;
+        match answer {
+            None | Some(Exemption::Inject) => {}
+            Some(Exemption::Skip(reason)) => {
+                skip.get_or_insert(Skip::Policy {
+                    binding: binding.name.clone(),
+                    reason,
+                });
+            }
+            Some(Exemption::Deny(sentence)) => {
+                return Err(Stop::Refuse(Refusal::Policy {
+                    binding: binding.name.clone(),
+                    sentence,
+                }));
+            }
+        }
+    }
+    skip.map_or(Ok(()), |skip| Err(Stop::Skip(skip)))
+}
+
+/// The settings of one claim's sidecar: the layers, then the policies in order, then the ceilings.
+fn settle(
+    context: &Context<'_>,
+    subject: &Subject<'_>,
+    claim: &JuiceFsClaim<'_>,
+    policies: &dyn Evaluate,
+    warnings: &mut Vec<String>,
+) -> Result<Settings, Stop> {
+    let layers = Layers {
+        claim: &claim.facts.claim,
+        storage_class: claim.storage_class.as_deref(),
+        persistent_volume: claim.persistent_volume.as_deref(),
+    };
+    let mut settings = settings::resolve(
+        context.configuration,
+        &layers,
+        claim.facts.read_only,
+        warnings,
+    )?;
+    for binding in binding::for_sidecar(context.bindings, subject, &claim.facts) {
+        let answer = policies.adjust(binding, subject, &claim.facts, &settings.facts());
+        // A change that cannot be applied is the same to `onFailure` as one that was never answered.
+        let applied = answer.and_then(|change| apply(&settings, &change, binding));
+        if let Some(Some(next)) = enforced(binding, applied, warnings)? {
+            settings = next;
+        }
+    }
+    settings.apply_ceilings(&context.configuration.ceilings);
+    Ok(settings)
+}
+
+/// The settings after a change; none where the policy changes nothing.
+fn apply(
+    settings: &Settings,
+    change: &Change,
+    binding: &Binding,
+) -> Result<Option<Settings>, Failure> {
+    if *change == Change::default() {
+        return Ok(None);
+    }
+    let mut next = settings.clone();
+    next.apply_change(change, &binding.name)?;
+    Ok(Some(next))
+}
+
+/// What a policy's answer is worth under its binding: nothing in monitor mode, and by `onFailure` where there is none.
+fn enforced<T>(
+    binding: &Binding,
+    answer: Result<T, Failure>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<T>, Stop> {
+    match (answer, binding.mode, binding.on_failure) {
+        (_, Mode::Monitor, _) => Ok(None),
+        (Ok(answer), Mode::Enforce, _) => Ok(Some(answer)),
+        (Err(failure), Mode::Enforce, OnFailure::Default) => {
+            warnings.push(format!(
+                "policy `{}` failed, and Pith decided without it: {failure}",
+                binding.name
+            ));
+            Ok(None)
+        }
+        (Err(failure), Mode::Enforce, OnFailure::Fail) => Err(Stop::Fail(PolicyFailure {
+            binding: binding.name.clone(),
+            failure,
+        })),
+    }
+}
+
+/// The operations that bring the pod to what it should be. Empty where it already is.
+fn patch(
+    pod: Pod<'_>,
+    claims: &[JuiceFsClaim<'_>],
+    sidecars: &[Sidecar],
+) -> Result<Vec<PatchOperation>, Refusal> {
+    let recorded = recorded_names(pod);
+    let mut patch = Patch::default();
+    patch_metadata(&mut patch, pod, claims, sidecars);
+    for volume in sidecars.iter().flat_map(|sidecar| &sidecar.volumes) {
+        patch_volume(&mut patch, pod, volume, &recorded)?;
+    }
+    patch_mounts(&mut patch, pod, claims, sidecars)?;
+    // Last, because inserting at the front moves the positions that the mounts were found at.
+    patch_containers(&mut patch, pod, sidecars, &recorded)?;
+    Ok(patch.into_operations())
+}
+
+fn patch_metadata(
+    patch: &mut Patch,
+    pod: Pod<'_>,
+    claims: &[JuiceFsClaim<'_>],
+    sidecars: &[Sidecar],
+) {
+    let metadata = Step::Key("metadata");
+    if pod.object.get("metadata").is_none() {
+        patch.add(&[metadata], json!({}));
+    }
+    let status = status(claims, sidecars).to_string();
+    for (key, wanted) in [
+        ("labels", (DONE_LABEL, "true".to_string())),
+        ("annotations", (STATUS_ANNOTATION, status)),
+    ] {
+        let parent = pod
+            .object
+            .get("metadata")
+            .and_then(|metadata| metadata.get(key));
+        patch.ensure_entries(&[metadata, Step::Key(key)], parent, &[wanted]);
+    }
+}
+
+/// What was injected, for the second pass and for people.
+fn status(claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) -> Value {
+    let volumes: Vec<Value> = claims
+        .iter()
+        .zip(sidecars)
+        .map(|(claim, sidecar)| {
+            let names = sidecar.volumes.iter().map(|volume| volume["name"].clone());
+            json!({
+                "claim": claim.facts.claim.name,
+                "container": sidecar.container_name,
+                "volumes": names.collect::<Vec<Value>>(),
+            })
+        })
+        .collect();
+    json!({"version": 1, "sidecars": volumes})
+}
+
+/// The containers and volumes that an earlier pass recorded. A user can write the annotation too: it then only gives us leave
+/// to replace what has our names by what should be there.
+fn recorded_names(pod: Pod<'_>) -> BTreeSet<String> {
+    let status = pod
+        .annotation(STATUS_ANNOTATION)
+        .and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let sidecars = status
+        .as_ref()
+        .map(|status| list(&status["sidecars"]))
+        .unwrap_or_default();
+    let names = sidecars.iter().flat_map(|sidecar| {
+        list(&sidecar["volumes"])
+            .iter()
+            .chain([&sidecar["container"]])
+    });
+    names
+        .filter_map(|name| name.as_str().map(str::to_string))
+        .collect()
+}
+
+fn patch_volume(
+    patch: &mut Patch,
+    pod: Pod<'_>,
+    volume: &Value,
+    recorded: &BTreeSet<String>,
+) -> Result<(), Refusal> {
+    let name = volume["name"].as_str().unwrap_or_default();
+    let path = [Step::Key("spec"), Step::Key("volumes")];
+    match pod.volume(name) {
+        None => patch.add(&[&path[..], &[Step::End]].concat(), volume.clone()),
+        Some((_, present)) if contains(present, volume) => {}
+        Some((index, _)) if recorded.contains(name) => {
+            patch.replace(&[&path[..], &[Step::At(index)]].concat(), volume.clone());
+        }
+        Some(_) => {
+            return Err(Refusal::ForeignVolume {
+                volume: name.into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Points every mount of a claim's volume to the directory that the sidecar fills. The volume itself stays in the pod under
+/// its own name, so that the claim stays protected and the scheduler sees its consumer.
+fn patch_mounts(
+    patch: &mut Patch,
+    pod: Pod<'_>,
+    claims: &[JuiceFsClaim<'_>],
+    sidecars: &[Sidecar],
+) -> Result<(), Refusal> {
+    let target = |volume: &str| {
+        claims.iter().zip(sidecars).find_map(|(claim, sidecar)| {
+            let (_, read_only) = claim.volumes.iter().find(|(name, _)| *name == volume)?;
+            Some((sidecar, *read_only || claim.facts.read_only))
+        })
+    };
+    for (containers, index, container) in pod.all_containers() {
+        let raw = list(&container["volumeDevices"])
+            .iter()
+            .filter_map(|device| device["name"].as_str());
+        if let Some(volume) = raw.into_iter().find(|name| target(name).is_some()) {
+            return Err(Refusal::UnsupportedVolume {
+                volume: volume.into(),
+                form: "a raw block device",
+            });
+        }
+        for (place, mount) in list(&container["volumeMounts"]).iter().enumerate() {
+            let Some((sidecar, read_only)) = mount["name"].as_str().and_then(target) else {
+                continue;
+            };
+            let path = [
+                Step::Key("spec"),
+                Step::Key(containers.key()),
+                Step::At(index),
+                Step::Key("volumeMounts"),
+                Step::At(place),
+            ];
+            patch.replace(
+                &[&path[..], &[Step::Key("name")]].concat(),
+                json!(sidecar.mount_volume),
+            );
+            // Bidirectional includes HostToContainer; without either, the container would see the bare directory once the
+            // client was restarted.
+            if mount["mountPropagation"] != "HostToContainer"
+                && mount["mountPropagation"] != "Bidirectional"
+            {
+                patch.add(
+                    &[&path[..], &[Step::Key("mountPropagation")]].concat(),
+                    json!("HostToContainer"),
+                );
+            }
+            if read_only && mount["readOnly"] != true {
+                patch.add(&[&path[..], &[Step::Key("readOnly")]].concat(), json!(true));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn patch_containers(
+    patch: &mut Patch,
+    pod: Pod<'_>,
+    sidecars: &[Sidecar],
+    recorded: &BTreeSet<String>,
+) -> Result<(), Refusal> {
+    let path = [Step::Key("spec"), Step::Key(ContainerList::Init.key())];
+    let mut missing = Vec::new();
+    for sidecar in sidecars {
+        let name = &sidecar.container_name;
+        let present = pod
+            .all_containers()
+            .find(|(_, _, container)| container["name"] == *name.as_str());
+        match present {
+            None => missing.push(&sidecar.container),
+            Some((ContainerList::Init, _, present)) if contains(present, &sidecar.container) => {}
+            Some((ContainerList::Init, index, _)) if recorded.contains(name) => {
+                patch.replace(
+                    &[&path[..], &[Step::At(index)]].concat(),
+                    sidecar.container.clone(),
+                );
+            }
+            Some(_) => {
+                return Err(Refusal::ForeignContainer {
+                    container: name.clone(),
+                });
+            }
+        }
+    }
+    if pod
+        .spec
+        .get(ContainerList::Init.key())
+        .is_none_or(|containers| !containers.is_array())
+    {
+        if !missing.is_empty() {
+            patch.add(&path, Value::Array(missing.into_iter().cloned().collect()));
+        }
+        return Ok(());
+    }
+    for (index, container) in missing.into_iter().enumerate() {
+        patch.add(&[&path[..], &[Step::At(index)]].concat(), container.clone());
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Which policies are asked about which objects, in which order.
+//!
+//! Modules themselves are not here: a binding names its policy, and the host finds the compiled module by that name.
+
+use std::collections::BTreeSet;
+
+use crate::object::Entries;
+use crate::policy::{Hook, Subject, VolumeFacts};
+use crate::selector::LabelSelector;
+
+/// What becomes of a policy's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It counts.
+    Enforce,
+    /// It is recorded and has no effect, failures included.
+    Monitor,
+}
+
+/// What follows when a policy gives no usable answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The request fails (HTTP 500) and the cluster's `failurePolicy` decides.
+    Fail,
+    /// Decide as if the binding were not there, and say so in a warning.
+    Default,
+}
+
+/// Which objects a binding is for. An empty selector matches everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Match {
+    /// By the labels of the namespace.
+    pub namespaces: LabelSelector,
+    /// By the labels of the pod. Not consulted for the hook `naming`, where there is no pod.
+    pub pods: LabelSelector,
+    /// By the labels of the claim. For `exemption`, one matching claim is enough.
+    pub claims: LabelSelector,
+    /// By the name of the claim's StorageClass; empty for any.
+    pub storage_classes: BTreeSet<String>,
+}
+
+/// A policy put to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Unique among the bindings; in messages, metrics and explanations.
+    pub name: String,
+    /// What it is asked.
+    pub hooks: BTreeSet<Hook>,
+    /// Which objects it is for.
+    pub matches: Match,
+    /// What becomes of its answers.
+    pub mode: Mode,
+    /// What follows when it fails.
+    pub on_failure: OnFailure,
+    /// Lower runs earlier; equal ones run by name.
+    pub priority: i32,
+}
+
+/// Puts bindings into the order in which they are asked: by priority, then name.
+pub fn sort(bindings: &mut [Binding]) {
+    bindings.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+}
+
+/// The bindings that are asked whether a pod with these volumes is exempt, in order.
+pub fn for_exemption<'a>(
+    bindings: &'a [Binding],
+    subject: &Subject<'_>,
+    volumes: &[VolumeFacts],
+) -> impl Iterator<Item = &'a Binding> {
+    bindings.iter().filter(move |binding| {
+        binding.hooks.contains(&Hook::Exemption)
+            && binding.matches.pod(subject)
+            && volumes.iter().any(|volume| {
+                binding
+                    .matches
+                    .claim(&volume.claim.labels, volume.claim.storage_class.as_deref())
+            })
+    })
+}
+
+/// The bindings that are asked about the sidecar of one volume, in order.
+pub fn for_sidecar<'a>(
+    bindings: &'a [Binding],
+    subject: &Subject<'_>,
+    volume: &VolumeFacts,
+) -> impl Iterator<Item = &'a Binding> {
+    bindings.iter().filter(move |binding| {
+        binding.hooks.contains(&Hook::Sidecar)
+            && binding.matches.pod(subject)
+            && binding
+                .matches
+                .claim(&volume.claim.labels, volume.claim.storage_class.as_deref())
+    })
+}
+
+impl Match {
+    fn pod(&self, subject: &Subject<'_>) -> bool {
+        self.namespaces.matches(&subject.namespace.labels) && self.pods.matches(&subject.pod.labels)
+    }
+
+    fn claim(&self, labels: &Entries, storage_class: Option<&str>) -> bool {
+        let class_fits = self.storage_classes.is_empty()
+            || storage_class.is_some_and(|class| self.storage_classes.contains(class));
+        class_fits && self.claims.matches(labels)
+    }
+}

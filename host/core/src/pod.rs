@@ -1,0 +1,203 @@
+//! The raw Pod, read in place.
+//!
+//! A Pod is never decoded into a typed struct and written out again: that would drop the fields which the struct does not
+//! know. This module reads the few places that matter from the JSON and says where they are.
+
+use serde_json::Value;
+
+use crate::object::Entries;
+use crate::policy::{Owner, PodFacts};
+use crate::reason::Refusal;
+
+/// The JSON of a Pod, known to be an object with an object `spec`.
+#[derive(Debug, Clone, Copy)]
+pub struct Pod<'a> {
+    /// The whole object.
+    pub object: &'a Value,
+    /// `spec`.
+    pub spec: &'a Value,
+}
+
+/// Which list of the pod's spec a container is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerList {
+    /// `spec.initContainers`.
+    Init,
+    /// `spec.containers`.
+    Main,
+    /// `spec.ephemeralContainers`.
+    Ephemeral,
+}
+
+impl ContainerList {
+    /// The key in `spec`.
+    pub fn key(self) -> &'static str {
+        match self {
+            ContainerList::Init => "initContainers",
+            ContainerList::Main => "containers",
+            ContainerList::Ephemeral => "ephemeralContainers",
+        }
+    }
+}
+
+/// What a volume of the pod is made of, as far as Pith cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeSource<'a> {
+    /// `persistentVolumeClaim`.
+    Claim {
+        /// `claimName`.
+        name: &'a str,
+        /// `readOnly`.
+        read_only: bool,
+    },
+    /// `ephemeral`, with the class that its template names.
+    Ephemeral {
+        /// `volumeClaimTemplate.spec.storageClassName`.
+        storage_class: Option<&'a str>,
+    },
+    /// `csi`, inline.
+    InlineCsi {
+        /// `driver`.
+        driver: &'a str,
+    },
+    /// Anything else.
+    Other,
+}
+
+impl<'a> Pod<'a> {
+    /// Reads the outline of a Pod; a refusal where it is none.
+    pub fn read(object: &'a Value) -> Result<Pod<'a>, Refusal> {
+        let spec = object.get("spec").filter(|spec| spec.is_object());
+        let spec = spec.ok_or_else(|| Refusal::Malformed("it has no `spec`".into()))?;
+        if !object.get("metadata").is_none_or(Value::is_object) {
+            return Err(Refusal::Malformed("its `metadata` is not an object".into()));
+        }
+        Ok(Pod { object, spec })
+    }
+
+    /// `metadata.labels[key]`.
+    pub fn label(self, key: &str) -> Option<&'a str> {
+        self.object
+            .get("metadata")?
+            .get("labels")?
+            .get(key)?
+            .as_str()
+    }
+
+    /// `metadata.annotations[key]`.
+    pub fn annotation(self, key: &str) -> Option<&'a str> {
+        self.object
+            .get("metadata")?
+            .get("annotations")?
+            .get(key)?
+            .as_str()
+    }
+
+    /// What policies are told.
+    pub fn facts(self) -> PodFacts {
+        let metadata = &self.object["metadata"];
+        PodFacts {
+            name: text(&metadata["name"]),
+            generate_name: text(&metadata["generateName"]),
+            labels: entries(&metadata["labels"]),
+            annotations: entries(&metadata["annotations"]),
+            owners: list(&metadata["ownerReferences"])
+                .iter()
+                .map(owner)
+                .collect(),
+            service_account: text(&self.spec["serviceAccountName"])
+                .unwrap_or_else(|| "default".into()),
+            priority_class: text(&self.spec["priorityClassName"]),
+            priority: self.spec["priority"]
+                .as_i64()
+                .and_then(|number| i32::try_from(number).ok()),
+        }
+    }
+
+    /// `spec.volumes`, by name.
+    pub fn volumes(self) -> impl Iterator<Item = (&'a str, VolumeSource<'a>)> {
+        list(&self.spec["volumes"])
+            .iter()
+            .filter_map(|volume| Some((volume["name"].as_str()?, source(volume))))
+    }
+
+    /// The volume of that name, with its place in `spec.volumes`.
+    pub fn volume(self, name: &str) -> Option<(usize, &'a Value)> {
+        list(&self.spec["volumes"])
+            .iter()
+            .enumerate()
+            .find(|(_, volume)| volume["name"] == name)
+    }
+
+    /// The containers of one list.
+    pub fn containers(self, containers: ContainerList) -> &'a [Value] {
+        list(&self.spec[containers.key()])
+    }
+
+    /// Every container of the pod, with its list and its place there.
+    pub fn all_containers(self) -> impl Iterator<Item = (ContainerList, usize, &'a Value)> {
+        [
+            ContainerList::Init,
+            ContainerList::Main,
+            ContainerList::Ephemeral,
+        ]
+        .into_iter()
+        .flat_map(move |kind| {
+            self.containers(kind)
+                .iter()
+                .enumerate()
+                .map(move |(index, it)| (kind, index, it))
+        })
+    }
+
+    /// Whether any volume could be a claim's: a cheap look before anything else.
+    pub fn names_claims(self) -> bool {
+        self.volumes()
+            .any(|(_, source)| source != VolumeSource::Other)
+    }
+}
+
+/// The items of a JSON array; none for anything else.
+pub fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn source(volume: &Value) -> VolumeSource<'_> {
+    if let Some(name) = volume["persistentVolumeClaim"]["claimName"].as_str() {
+        let read_only = volume["persistentVolumeClaim"]["readOnly"] == true;
+        return VolumeSource::Claim { name, read_only };
+    }
+    if let Some(ephemeral) = volume.get("ephemeral") {
+        return VolumeSource::Ephemeral {
+            storage_class: ephemeral["volumeClaimTemplate"]["spec"]["storageClassName"].as_str(),
+        };
+    }
+    if let Some(driver) = volume["csi"]["driver"].as_str() {
+        return VolumeSource::InlineCsi { driver };
+    }
+    VolumeSource::Other
+}
+
+fn owner(reference: &Value) -> Owner {
+    Owner {
+        api_version: text(&reference["apiVersion"]).unwrap_or_default(),
+        kind: text(&reference["kind"]).unwrap_or_default(),
+        name: text(&reference["name"]).unwrap_or_default(),
+        controller: reference["controller"] == true,
+    }
+}
+
+/// The entries of a JSON object whose values are strings; others are left out.
+pub fn entries(value: &Value) -> Entries {
+    let object = value.as_object().into_iter().flatten();
+    object
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_string())))
+        .collect()
+}
+
+fn text(value: &Value) -> Option<String> {
+    value
+        .as_str()
+        .filter(|text| !text.is_empty())
+        .map(str::to_string)
+}

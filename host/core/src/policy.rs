@@ -1,0 +1,277 @@
+//! The questions that are asked of policies, and their answers.
+//!
+//! These types say the same as `proto/policy/policy.wit` in Rust; `wasm/abi.rs` of the host is the only place that turns
+//! one into the other. Decisions reach the policies through [`Evaluate`] and never learn that they are WebAssembly.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::binding::Binding;
+use crate::object::{AccessMode, Claim, Entries, Namespace};
+
+/// What a policy can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Is this pod exempt from injection?
+    Exemption,
+    /// What does the sidecar of this volume look like?
+    Sidecar,
+    /// What is the directory of this new volume called?
+    Naming,
+}
+
+impl Hook {
+    /// Every hook, in the order in which they are listed to people.
+    pub const ALL: [Hook; 3] = [Hook::Exemption, Hook::Sidecar, Hook::Naming];
+
+    /// The name of the interface in WIT, in configuration and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Hook::Exemption => "exemption",
+            Hook::Sidecar => "sidecar",
+            Hook::Naming => "naming",
+        }
+    }
+}
+
+/// An owner reference of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// As in `apps/v1`.
+    pub api_version: String,
+    /// As in `ReplicaSet`.
+    pub kind: String,
+    /// The owner's name.
+    pub name: String,
+    /// True for the one owner that manages the pod.
+    pub controller: bool,
+}
+
+/// What a policy is told about a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct PodFacts {
+    /// Absent under `generateName`.
+    pub name: Option<String>,
+    /// `metadata.generateName`.
+    pub generate_name: Option<String>,
+    /// `metadata.labels`.
+    pub labels: Entries,
+    /// `metadata.annotations`.
+    pub annotations: Entries,
+    /// `metadata.ownerReferences`.
+    pub owners: Vec<Owner>,
+    /// `spec.serviceAccountName`, `default` where there is none.
+    pub service_account: String,
+    /// `spec.priorityClassName`.
+    pub priority_class: Option<String>,
+    /// `spec.priority`.
+    pub priority: Option<i32>,
+}
+
+/// The pod under admission and where it is: what every question about a pod has in common.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The typed facts.
+    pub pod: PodFacts,
+    /// The namespace of the request.
+    pub namespace: Arc<Namespace>,
+    /// The raw Pod, for policies that ask for it.
+    pub object: &'a serde_json::Value,
+}
+
+/// What a policy is told about a JuiceFS volume of the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeFacts {
+    /// The name in the pod's `spec.volumes`.
+    pub name: String,
+    /// The claim that the volume names.
+    pub claim: Arc<Claim>,
+    /// True where nothing may be written.
+    pub read_only: bool,
+    /// `parameters` of the StorageClass.
+    pub class_parameters: Entries,
+    /// `volumeAttributes` of the PersistentVolume; empty until bound.
+    pub volume_attributes: Entries,
+}
+
+/// What an exemption policy answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exemption {
+    /// Nothing against the injection.
+    Inject,
+    /// Leave the pod as it is, for this reason.
+    Skip(String),
+    /// Refuse the pod with this sentence.
+    Deny(String),
+}
+
+/// Where the client keeps its cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cache {
+    /// In the container's writable layer.
+    Container,
+    /// In an emptyDir.
+    EmptyDir {
+        /// `medium: Memory`.
+        in_memory: bool,
+        /// `sizeLimit`.
+        size_limit: Option<String>,
+    },
+}
+
+/// The sidecar as a policy sees it: the result so far. Quantities are text in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SidecarFacts {
+    /// By resource name.
+    pub requests: Entries,
+    /// By resource name.
+    pub limits: Entries,
+    /// By option name; absent value for a switch.
+    pub mount_options: Vec<(String, Option<String>)>,
+    /// Environment that is not secret.
+    pub env: Entries,
+    /// The cache.
+    pub cache: Cache,
+}
+
+/// A change of one mount option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OptionChange {
+    /// Sets it; absent value for a switch.
+    Set(Option<String>),
+    /// Removes it.
+    Remove,
+}
+
+/// What a sidecar policy answers: only what it changes. Not yet checked: `settings` does that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// By resource name; absent removes.
+    pub requests: Vec<(String, Option<String>)>,
+    /// By resource name; absent removes.
+    pub limits: Vec<(String, Option<String>)>,
+    /// By option name.
+    pub mount_options: Vec<(String, OptionChange)>,
+    /// By variable name; absent removes.
+    pub env: Vec<(String, Option<String>)>,
+    /// Absent leaves it.
+    pub cache: Option<Cache>,
+}
+
+/// What a naming policy is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamingRequest {
+    /// The name in CreateVolume.
+    pub volume_name: String,
+    /// `capacity_range.required_bytes`; absent for none.
+    pub required_bytes: Option<u64>,
+    /// `capacity_range.limit_bytes`; absent for none.
+    pub limit_bytes: Option<u64>,
+    /// The claim that the volume is for.
+    pub claim: Arc<Claim>,
+    /// Its namespace.
+    pub namespace: Arc<Namespace>,
+    /// StorageClass parameters without Secret references.
+    pub parameters: Entries,
+}
+
+/// What a naming policy answers. Not yet checked: the path rules do that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Naming {
+    /// Ask the next binding.
+    Pass,
+    /// This directory.
+    Directory {
+        /// One item for each level.
+        components: Vec<String>,
+        /// True if others are meant to use it too.
+        shared: bool,
+    },
+    /// Refuse the volume with this sentence.
+    Deny(String),
+}
+
+/// Why a policy gave no usable answer. Never a denial: `onFailure` of the binding decides what follows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The guest trapped: a panic, an unreachable, a bad memory access.
+    #[error("it trapped: {0}")]
+    Trap(String),
+    /// The guest ran longer than its deadline. The one failure that the same input need not repeat.
+    #[error("it ran longer than its deadline of {} ms", .0.as_millis())]
+    Deadline(Duration),
+    /// The guest recursed too deeply.
+    #[error("it ran out of stack")]
+    Stack,
+    /// The guest asked for more memory than its limit, in bytes, or for larger tables.
+    #[error("it asked for more than its limit of {0}")]
+    Memory(String),
+    /// The guest used up a budget of host calls or of bytes handed to the host.
+    #[error("it used up its budget of {0}")]
+    Budget(&'static str),
+    /// The answer breaks the rules of the contract.
+    #[error("its answer is not usable: {0}")]
+    Answer(String),
+    /// The policy itself said that it failed.
+    #[error("it reported: {0}")]
+    Reported(String),
+    /// The host could not run it: no free slot, say.
+    #[error("the host could not run it: {0}")]
+    Host(String),
+}
+
+impl Failure {
+    /// A word for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Failure::Trap(_) => "trap",
+            Failure::Deadline(_) => "deadline",
+            Failure::Stack => "stack",
+            Failure::Memory(_) => "memory",
+            Failure::Budget(_) => "budget",
+            Failure::Answer(_) => "answer",
+            Failure::Reported(_) => "reported",
+            Failure::Host(_) => "host",
+        }
+    }
+}
+
+/// How decisions ask a policy. The host implements it with WebAssembly, tests with closures.
+pub trait Evaluate {
+    /// Asks whether the pod is exempt.
+    fn exempt(
+        &self,
+        binding: &Binding,
+        subject: &Subject<'_>,
+        volumes: &[VolumeFacts],
+    ) -> Result<Exemption, Failure>;
+
+    /// Asks what to change about the sidecar of one volume.
+    fn adjust(
+        &self,
+        binding: &Binding,
+        subject: &Subject<'_>,
+        volume: &VolumeFacts,
+        current: &SidecarFacts,
+    ) -> Result<Change, Failure>;
+}
+
+impl AccessMode {
+    /// The name in the Kubernetes API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AccessMode::ReadWriteOnce => "ReadWriteOnce",
+            AccessMode::ReadOnlyMany => "ReadOnlyMany",
+            AccessMode::ReadWriteMany => "ReadWriteMany",
+            AccessMode::ReadWriteOncePod => "ReadWriteOncePod",
+        }
+    }
+
+    /// The mode of that name; none for a name that Kubernetes does not have.
+    pub fn from_name(name: &str) -> Option<AccessMode> {
+        use AccessMode::{ReadOnlyMany, ReadWriteMany, ReadWriteOnce, ReadWriteOncePod};
+        [ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod]
+            .into_iter()
+            .find(|mode| mode.as_str() == name)
+    }
+}

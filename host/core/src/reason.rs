@@ -1,0 +1,178 @@
+//! The catalogue of reasons: every skip, denial and failure has one.
+//!
+//! [`Reason::code`] is a stable word for metrics, audit annotations and scripts; the sentence of a [`Refusal`] is for whoever
+//! creates the pod. Neither knows HTTP.
+
+use crate::policy::Failure;
+
+/// Why a pod is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Skip {
+    /// The request is not about the creation of a pod.
+    NotAPodCreation,
+    /// No volume of the pod names a claim.
+    NoClaims,
+    /// No claim of the pod is a JuiceFS claim.
+    NoJuiceFsClaims,
+    /// The namespace did not opt in.
+    NamespaceNotEnabled,
+    /// The pod opted out by label.
+    DisabledByLabel,
+    /// A policy exempts it: the binding's name and the policy's words.
+    Policy {
+        /// The binding.
+        binding: String,
+        /// The policy's reason.
+        reason: String,
+    },
+}
+
+impl Skip {
+    /// The stable word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Skip::NotAPodCreation => "not-a-pod-creation",
+            Skip::NoClaims => "no-claims",
+            Skip::NoJuiceFsClaims => "no-juicefs-claims",
+            Skip::NamespaceNotEnabled => "namespace-not-enabled",
+            Skip::DisabledByLabel => "disabled-by-label",
+            Skip::Policy { .. } => "exempt-by-policy",
+        }
+    }
+
+    /// The sentence for people.
+    pub fn sentence(&self) -> String {
+        match self {
+            Skip::NotAPodCreation => "the request does not create a pod".into(),
+            Skip::NoClaims => "no volume of the pod names a claim".into(),
+            Skip::NoJuiceFsClaims => "no claim of the pod is for JuiceFS".into(),
+            Skip::NamespaceNotEnabled => format!("the namespace has no label {ENABLE_LABEL}=true"),
+            Skip::DisabledByLabel => format!("the pod has the label {DISABLE_LABEL}=true"),
+            Skip::Policy { binding, reason } => {
+                format!("policy `{binding}` exempts the pod: {reason}")
+            }
+        }
+    }
+}
+
+/// The label by which a namespace opts in, as with the JuiceFS CSI driver.
+pub const ENABLE_LABEL: &str = "juicefs.com/enable-injection";
+/// The label by which a pod opts out, as with the JuiceFS CSI driver.
+pub const DISABLE_LABEL: &str = "disable.sidecar.juicefs.com/inject";
+/// The label that says that a pod was injected, as with the JuiceFS CSI driver. Pith writes it and never trusts it.
+pub const DONE_LABEL: &str = "done.sidecar.juicefs.com/inject";
+
+/// Why a pod is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The pod itself is not well formed.
+    #[error("the pod cannot be read: {0}")]
+    Malformed(String),
+    /// The namespace is not known.
+    #[error("namespace `{0}` is not known to Pith yet: try again in a moment")]
+    NamespaceUnknown(String),
+    /// A claim does not exist, or is not known yet.
+    #[error(
+        "volume `{volume}` names the claim `{namespace}/{claim}`, which does not exist (or is not known to Pith yet): \
+         create the claim, then the pod"
+    )]
+    ClaimNotFound {
+        /// The pod's volume.
+        volume: String,
+        /// The namespace of the pod.
+        namespace: String,
+        /// The claim's name.
+        claim: String,
+    },
+    /// A claim is bound to a PersistentVolume that is not known.
+    #[error(
+        "claim `{claim}` is bound to the PersistentVolume `{persistent_volume}`, which is not known to Pith yet: try again in a moment"
+    )]
+    PersistentVolumeUnknown {
+        /// The claim's name.
+        claim: String,
+        /// The name in `spec.volumeName`.
+        persistent_volume: String,
+    },
+    /// A form of volume that cannot be injected.
+    #[error(
+        "volume `{volume}` is {form} of JuiceFS, which Pith does not support: use a PersistentVolumeClaim"
+    )]
+    UnsupportedVolume {
+        /// The pod's volume.
+        volume: String,
+        /// What it is.
+        form: &'static str,
+    },
+    /// The pod asks for something that a FUSE sidecar cannot live with.
+    #[error("a pod with {what} cannot have a JuiceFS sidecar: {why}")]
+    UnsupportedPod {
+        /// The setting.
+        what: &'static str,
+        /// The reason.
+        why: &'static str,
+    },
+    /// A setting of a class, volume, claim or file system is not usable.
+    #[error("{origin} has {field} = `{value}`, which is not usable: {why}")]
+    Setting {
+        /// The object that has it.
+        origin: String,
+        /// The key.
+        field: String,
+        /// The value.
+        value: String,
+        /// The reason.
+        why: String,
+    },
+    /// A container that Pith did not make has the name of its sidecar.
+    #[error(
+        "the pod already has a container `{container}` that Pith did not inject: rename it, or set the label {DISABLE_LABEL}=true \
+         on the pod to mount JuiceFS yourself"
+    )]
+    ForeignContainer {
+        /// Its name.
+        container: String,
+    },
+    /// A volume that Pith did not make has the name of its own.
+    #[error("the pod already has a volume `{volume}` that Pith did not inject: rename it")]
+    ForeignVolume {
+        /// Its name.
+        volume: String,
+    },
+    /// A policy refuses the pod.
+    #[error("policy `{binding}` refuses the pod: {sentence}")]
+    Policy {
+        /// The binding.
+        binding: String,
+        /// The policy's sentence.
+        sentence: String,
+    },
+}
+
+impl Refusal {
+    /// The stable word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::Malformed(_) => "malformed-pod",
+            Refusal::NamespaceUnknown(_) => "namespace-unknown",
+            Refusal::ClaimNotFound { .. } => "claim-not-found",
+            Refusal::PersistentVolumeUnknown { .. } => "persistent-volume-unknown",
+            Refusal::UnsupportedVolume { .. } => "unsupported-volume",
+            Refusal::UnsupportedPod { .. } => "unsupported-pod",
+            Refusal::Setting { .. } => "invalid-setting",
+            Refusal::ForeignContainer { .. } => "foreign-container",
+            Refusal::ForeignVolume { .. } => "foreign-volume",
+            Refusal::Policy { .. } => "denied-by-policy",
+        }
+    }
+}
+
+/// A policy whose failure fails the request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("policy `{binding}` failed, and its onFailure is `fail`: {failure}")]
+pub struct PolicyFailure {
+    /// The binding.
+    pub binding: String,
+    /// What happened.
+    pub failure: Failure,
+}

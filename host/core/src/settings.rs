@@ -1,0 +1,714 @@
+//! What one volume's sidecar looks like: defaults ⊕ StorageClass ⊕ PersistentVolume ⊕ claim ⊕ file system ⊕ policies, then
+//! ceilings.
+//!
+//! Every value carries the layer that it came from, for `--explain` and for error sentences. Keys are those of the JuiceFS CSI
+//! driver; a `juicefs/…` key that has no effect here is reported, never ignored in silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use pith_proto::quantity::Quantity;
+
+use crate::object::{Claim, Entries, PersistentVolume, SecretRef, StorageClass};
+use crate::policy::{Cache, Change, Failure, OptionChange, SidecarFacts};
+use crate::reason::Refusal;
+
+/// What the administrator configured about sidecars.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configuration {
+    /// The CSI driver whose volumes are Pith's.
+    pub driver: String,
+    /// The image of the JuiceFS client.
+    pub image: String,
+    /// Requests where nothing else says so.
+    pub requests: BTreeMap<String, Quantity>,
+    /// Limits where nothing else says so.
+    pub limits: BTreeMap<String, Quantity>,
+    /// The cache where nothing else says so.
+    pub cache: Cache,
+    /// The most that any request or limit may be, by resource name. A resource with a ceiling is never unlimited.
+    pub ceilings: BTreeMap<String, Quantity>,
+    /// Which `juicefs/…` annotations of a claim count.
+    pub claim_overrides: BTreeSet<String>,
+    /// What is known of file systems, found by the Secret that a class or volume names.
+    pub file_systems: Vec<FileSystem>,
+}
+
+/// A file system that the administrator configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Its name in messages.
+    pub name: String,
+    /// The Secret that classes and volumes name.
+    pub secret: SecretRef,
+    /// The image for its sidecars.
+    pub image: Option<String>,
+    /// Client options for its sidecars.
+    pub mount_options: Vec<String>,
+    /// Requests for its sidecars.
+    pub requests: BTreeMap<String, Quantity>,
+    /// Limits for its sidecars.
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+/// The layer that a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The configuration's defaults.
+    Default,
+    /// A StorageClass.
+    StorageClass(String),
+    /// A PersistentVolume.
+    PersistentVolume(String),
+    /// A claim.
+    Claim(String),
+    /// The pod: how it uses the claim.
+    Pod,
+    /// The configuration of a file system.
+    FileSystem(String),
+    /// A policy, by its binding.
+    Policy(String),
+    /// A ceiling: what it cut, and where that came from.
+    Ceiling {
+        /// The value before; absent for "unlimited".
+        was: Option<String>,
+        /// Where it came from.
+        from: Box<Origin>,
+    },
+    /// A request cut to the limit of the same resource.
+    Limit {
+        /// The request before.
+        was: String,
+        /// Where it came from.
+        from: Box<Origin>,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::StorageClass(name) => write!(f, "StorageClass {name}"),
+            Origin::PersistentVolume(name) => write!(f, "PersistentVolume {name}"),
+            Origin::Claim(name) => write!(f, "claim {name}"),
+            Origin::Pod => f.write_str("pod"),
+            Origin::FileSystem(name) => write!(f, "file system {name}"),
+            Origin::Policy(name) => write!(f, "policy {name}"),
+            Origin::Ceiling {
+                was: Some(was),
+                from,
+            } => write!(f, "ceiling (was {was}, {from})"),
+            Origin::Ceiling { was: None, .. } => f.write_str("ceiling (was unlimited)"),
+            Origin::Limit { was, from } => write!(f, "its limit (was {was}, {from})"),
+        }
+    }
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sourced<T> {
+    /// The value.
+    pub value: T,
+    /// The layer that set it.
+    pub origin: Origin,
+}
+
+/// The sidecar of one volume, before it is written as a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The client's image.
+    pub image: Sourced<String>,
+    /// By resource name.
+    pub requests: BTreeMap<String, Sourced<Quantity>>,
+    /// By resource name; a resource that is absent is unlimited.
+    pub limits: BTreeMap<String, Sourced<Quantity>>,
+    /// Client options in the order in which they were first set; each name once.
+    pub mount_options: Vec<(String, Sourced<Option<String>>)>,
+    /// Environment that is not secret.
+    pub env: BTreeMap<String, Sourced<String>>,
+    /// The cache.
+    pub cache: Sourced<Cache>,
+}
+
+/// The objects that one volume's settings come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Layers<'a> {
+    /// The claim.
+    pub claim: &'a Claim,
+    /// Its class, where it has one that is known.
+    pub storage_class: Option<&'a StorageClass>,
+    /// Its volume, once bound.
+    pub persistent_volume: Option<&'a PersistentVolume>,
+}
+
+/// Environment variables that the sidecar itself uses.
+pub const RESERVED_ENV: [&str; 3] = ["METAURL", "META_PASSWORD", "SUBDIR"];
+
+/// Options that Pith sets itself, so that no policy may: where the mount lies and whether the client stays in front.
+const RESERVED_OPTIONS: [&str; 5] = ["subdir", "background", "d", "foreground", "o"];
+
+/// Options that mount(8) knows and that mean nothing to the client.
+const MEANINGLESS_OPTIONS: [&str; 5] = ["_netdev", "rw", "defaults", "remount", "foreground"];
+
+const IMAGE_KEY: &str = "juicefs/mount-image";
+const CACHE_EMPTY_DIR_KEY: &str = "juicefs/mount-cache-emptydir";
+const MOUNT_OPTIONS_KEY: &str = "mountOptions";
+
+/// The four keys of resources: key, resource name, whether it is a limit.
+const RESOURCE_KEYS: [(&str, &str, bool); 4] = [
+    ("juicefs/mount-cpu-request", "cpu", false),
+    ("juicefs/mount-cpu-limit", "cpu", true),
+    ("juicefs/mount-memory-request", "memory", false),
+    ("juicefs/mount-memory-limit", "memory", true),
+];
+
+/// The claim annotations that count unless the administrator says otherwise: those that cannot widen what a user may do.
+pub fn default_claim_overrides() -> BTreeSet<String> {
+    RESOURCE_KEYS
+        .iter()
+        .map(|(key, ..)| (*key).to_string())
+        .collect()
+}
+
+/// Resolves every layer below the policies. What has no effect is told in `warnings`.
+pub fn resolve(
+    configuration: &Configuration,
+    layers: &Layers<'_>,
+    read_only: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Settings, Refusal> {
+    let mut settings = Settings::defaults(configuration);
+    if let Some(class) = layers.storage_class {
+        let origin = Origin::StorageClass(class.name.clone());
+        settings.set_options(class.mount_options.iter().map(String::as_str), &origin)?;
+        settings.apply_parameters(&class.parameters, &origin, warnings)?;
+    }
+    if let Some(volume) = layers.persistent_volume {
+        let origin = Origin::PersistentVolume(volume.name.clone());
+        settings.set_options(volume.mount_options.iter().map(String::as_str), &origin)?;
+        settings.apply_parameters(&volume.volume_attributes, &origin, warnings)?;
+    }
+    settings.apply_annotations(layers.claim, &configuration.claim_overrides, warnings)?;
+    if let Some(file_system) = file_system(configuration, layers) {
+        settings.apply_file_system(file_system)?;
+    }
+    if read_only {
+        settings.set_option("read-only", None, &Origin::Pod);
+    }
+    Ok(settings)
+}
+
+fn file_system<'a>(
+    configuration: &'a Configuration,
+    layers: &Layers<'_>,
+) -> Option<&'a FileSystem> {
+    let of_volume = layers
+        .persistent_volume
+        .and_then(|volume| volume.secret.as_ref());
+    let secret =
+        of_volume.or_else(|| layers.storage_class.and_then(|class| class.secret.as_ref()))?;
+    configuration
+        .file_systems
+        .iter()
+        .find(|file_system| file_system.secret == *secret)
+}
+
+impl Settings {
+    fn defaults(configuration: &Configuration) -> Settings {
+        let sourced = |amounts: &BTreeMap<String, Quantity>| {
+            let amounts = amounts.iter();
+            amounts
+                .map(|(name, amount)| {
+                    (
+                        name.clone(),
+                        Sourced {
+                            value: *amount,
+                            origin: Origin::Default,
+                        },
+                    )
+                })
+                .collect()
+        };
+        Settings {
+            image: Sourced {
+                value: configuration.image.clone(),
+                origin: Origin::Default,
+            },
+            requests: sourced(&configuration.requests),
+            limits: sourced(&configuration.limits),
+            mount_options: Vec::new(),
+            env: BTreeMap::new(),
+            cache: Sourced {
+                value: configuration.cache.clone(),
+                origin: Origin::Default,
+            },
+        }
+    }
+
+    /// StorageClass parameters or volume attributes.
+    fn apply_parameters(
+        &mut self,
+        entries: &Entries,
+        origin: &Origin,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Refusal> {
+        for (key, value) in entries {
+            if key == MOUNT_OPTIONS_KEY {
+                self.set_options(value.split(','), origin)?;
+            } else if !self.apply_key(key, value, origin)? && key.starts_with("juicefs/") {
+                warnings.push(format!(
+                    "{origin} sets {key}, which Pith does not support: it has no effect"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_annotations(
+        &mut self,
+        claim: &Claim,
+        overrides: &BTreeSet<String>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Refusal> {
+        let origin = Origin::Claim(claim.name.clone());
+        for (key, value) in claim
+            .annotations
+            .iter()
+            .filter(|(key, _)| key.starts_with("juicefs/"))
+        {
+            if !overrides.contains(key) {
+                warnings.push(format!("{origin} has the annotation {key}, which claims may not set here: it has no effect"));
+            } else if !self.apply_key(key, value, &origin)? {
+                warnings.push(format!("{origin} has the annotation {key}, which Pith does not support: it has no effect"));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_file_system(&mut self, file_system: &FileSystem) -> Result<(), Refusal> {
+        let origin = Origin::FileSystem(file_system.name.clone());
+        if let Some(image) = &file_system.image {
+            self.image = Sourced {
+                value: image.clone(),
+                origin: origin.clone(),
+            };
+        }
+        self.set_options(
+            file_system.mount_options.iter().map(String::as_str),
+            &origin,
+        )?;
+        for (own, of_file_system) in [
+            (&mut self.requests, &file_system.requests),
+            (&mut self.limits, &file_system.limits),
+        ] {
+            for (name, amount) in of_file_system {
+                own.insert(
+                    name.clone(),
+                    Sourced {
+                        value: *amount,
+                        origin: origin.clone(),
+                    },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// One key of the JuiceFS driver. The answer is whether the key means something.
+    fn apply_key(&mut self, key: &str, value: &str, origin: &Origin) -> Result<bool, Refusal> {
+        let refuse = |why: String| Refusal::Setting {
+            origin: origin.to_string(),
+            field: key.into(),
+            value: value.into(),
+            why,
+        };
+        if let Some((_, resource, is_limit)) = RESOURCE_KEYS.iter().find(|(name, ..)| *name == key)
+        {
+            let amount = Quantity::from_str(value).map_err(|error| refuse(error.to_string()))?;
+            let amounts = if *is_limit {
+                &mut self.limits
+            } else {
+                &mut self.requests
+            };
+            // As with the JuiceFS driver: a limit of nothing or less lifts the limit, a negative request withdraws it.
+            if amount.is_negative() || (*is_limit && amount.is_zero()) {
+                amounts.remove(*resource);
+            } else {
+                amounts.insert(
+                    (*resource).into(),
+                    Sourced {
+                        value: amount,
+                        origin: origin.clone(),
+                    },
+                );
+            }
+            return Ok(true);
+        }
+        match key {
+            IMAGE_KEY => {
+                self.image = Sourced {
+                    value: value.into(),
+                    origin: origin.clone(),
+                }
+            }
+            CACHE_EMPTY_DIR_KEY => {
+                let cache = empty_dir(value).map_err(refuse)?;
+                self.cache = Sourced {
+                    value: cache,
+                    origin: origin.clone(),
+                };
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn set_options<'a>(
+        &mut self,
+        options: impl Iterator<Item = &'a str>,
+        origin: &Origin,
+    ) -> Result<(), Refusal> {
+        for option in options
+            .flat_map(|item| item.split(','))
+            .map(str::trim)
+            .filter(|option| !option.is_empty())
+        {
+            let (name, value) = match option.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (option, None),
+            };
+            if let Err(why) = check_option(name, value) {
+                let (origin, value) = (origin.to_string(), option.to_string());
+                return Err(Refusal::Setting {
+                    origin,
+                    field: "mountOptions".into(),
+                    value,
+                    why,
+                });
+            }
+            // `subdir` is part of the path that the claim's Secret carries; it never stands in argv.
+            if !MEANINGLESS_OPTIONS.contains(&name) && name != "subdir" {
+                self.set_option(name, value.map(str::to_string), origin);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_option(&mut self, name: &str, value: Option<String>, origin: &Origin) {
+        // mount(8) and the client have two names for the same switch; one of them would contradict the other.
+        let name = if name == "ro" { "read-only" } else { name };
+        let sourced = Sourced {
+            value,
+            origin: origin.clone(),
+        };
+        match self
+            .mount_options
+            .iter_mut()
+            .find(|(known, _)| known == name)
+        {
+            Some((_, known)) => *known = sourced,
+            None => self.mount_options.push((name.to_string(), sourced)),
+        }
+    }
+
+    /// What a policy is told of the result so far.
+    pub fn facts(&self) -> SidecarFacts {
+        let text = |amounts: &BTreeMap<String, Sourced<Quantity>>| {
+            amounts
+                .iter()
+                .map(|(name, amount)| (name.clone(), amount.value.to_string()))
+                .collect()
+        };
+        let options = self.mount_options.iter();
+        SidecarFacts {
+            requests: text(&self.requests),
+            limits: text(&self.limits),
+            mount_options: options
+                .map(|(name, value)| (name.clone(), value.value.clone()))
+                .collect(),
+            env: self
+                .env
+                .iter()
+                .map(|(name, value)| (name.clone(), value.value.clone()))
+                .collect(),
+            cache: self.cache.value.clone(),
+        }
+    }
+
+    /// Applies a policy's change as a whole, or not at all: a change with one unusable part is the policy's failure.
+    pub fn apply_change(&mut self, change: &Change, binding: &str) -> Result<(), Failure> {
+        let origin = Origin::Policy(binding.to_string());
+        let mut next = self.clone();
+        change_amounts(&mut next.requests, &change.requests, "requests", &origin)?;
+        change_amounts(&mut next.limits, &change.limits, "limits", &origin)?;
+        for (name, option) in &change.mount_options {
+            next.change_option(name, option, &origin)?;
+        }
+        for (name, value) in &change.env {
+            next.change_env(name, value.as_deref(), &origin)?;
+        }
+        if let Some(cache) = &change.cache {
+            if let Cache::EmptyDir {
+                size_limit: Some(limit),
+                ..
+            } = cache
+            {
+                positive(limit)
+                    .map_err(|why| Failure::Answer(format!("cache size limit `{limit}`: {why}")))?;
+            }
+            next.cache = Sourced {
+                value: cache.clone(),
+                origin,
+            };
+        }
+        *self = next;
+        Ok(())
+    }
+
+    fn change_option(
+        &mut self,
+        name: &str,
+        change: &OptionChange,
+        origin: &Origin,
+    ) -> Result<(), Failure> {
+        let refuse = |why: &str| Failure::Answer(format!("mount option `{name}`: {why}"));
+        if RESERVED_OPTIONS.contains(&name) {
+            return Err(refuse("it is Pith's own"));
+        }
+        match change {
+            OptionChange::Set(value) => {
+                check_option(name, value.as_deref()).map_err(|why| refuse(&why))?;
+                self.set_option(name, value.clone(), origin);
+            }
+            // A policy may make a volume read-only, never writable.
+            OptionChange::Remove if matches!(name, "read-only" | "ro") => {
+                return Err(refuse("it cannot be removed"));
+            }
+            OptionChange::Remove => self.mount_options.retain(|(known, _)| known != name),
+        }
+        Ok(())
+    }
+
+    fn change_env(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        origin: &Origin,
+    ) -> Result<(), Failure> {
+        let refuse = |why: &str| Failure::Answer(format!("environment variable `{name}`: {why}"));
+        if RESERVED_ENV.contains(&name) {
+            return Err(refuse("it is Pith's own"));
+        }
+        let first_fits = name
+            .chars()
+            .next()
+            .is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+        if !first_fits
+            || !name
+                .chars()
+                .all(|it| it.is_ascii_alphanumeric() || it == '_')
+        {
+            return Err(refuse(
+                "a name has letters, digits and underscores, and starts with no digit",
+            ));
+        }
+        match value {
+            Some(value) if value.contains('\0') => return Err(refuse("its value has a NUL")),
+            Some(value) => {
+                self.env.insert(
+                    name.into(),
+                    Sourced {
+                        value: value.into(),
+                        origin: origin.clone(),
+                    },
+                );
+            }
+            None => {
+                self.env.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings every amount below the ceilings, and every request below its limit. Comes last: nothing passes it.
+    pub fn apply_ceilings(&mut self, ceilings: &BTreeMap<String, Quantity>) {
+        for (name, ceiling) in ceilings {
+            if self
+                .limits
+                .get(name)
+                .is_none_or(|limit| limit.value > *ceiling)
+            {
+                let before = self.limits.remove(name);
+                self.limits.insert(name.clone(), cut(*ceiling, before));
+            }
+            if self
+                .requests
+                .get(name)
+                .is_some_and(|request| request.value > *ceiling)
+            {
+                let before = self.requests.remove(name);
+                self.requests.insert(name.clone(), cut(*ceiling, before));
+            }
+        }
+        // The API server refuses a request above its limit, so the limit wins, whichever layer set it.
+        for (name, request) in &mut self.requests {
+            if let Some(limit) = self.limits.get(name)
+                && request.value > limit.value
+            {
+                let from = Box::new(request.origin.clone());
+                *request = Sourced {
+                    value: limit.value,
+                    origin: Origin::Limit {
+                        was: request.value.to_string(),
+                        from,
+                    },
+                };
+            }
+        }
+    }
+
+    /// Every value with its origin, as `(field, value, origin)`, for people.
+    pub fn explain(&self) -> Vec<(String, String, String)> {
+        let mut rows = vec![(
+            "image".to_string(),
+            self.image.value.clone(),
+            self.image.origin.to_string(),
+        )];
+        for (kind, amounts) in [("requests", &self.requests), ("limits", &self.limits)] {
+            rows.extend(amounts.iter().map(|(name, amount)| {
+                (
+                    format!("resources.{kind}.{name}"),
+                    amount.value.to_string(),
+                    amount.origin.to_string(),
+                )
+            }));
+        }
+        rows.extend(self.mount_options.iter().map(|(name, option)| {
+            (
+                format!("mountOptions.{name}"),
+                option.value.clone().unwrap_or_else(|| "on".into()),
+                option.origin.to_string(),
+            )
+        }));
+        rows.extend(self.env.iter().map(|(name, value)| {
+            (
+                format!("env.{name}"),
+                value.value.clone(),
+                value.origin.to_string(),
+            )
+        }));
+        rows.push((
+            "cache".into(),
+            describe(&self.cache.value),
+            self.cache.origin.to_string(),
+        ));
+        rows
+    }
+}
+
+fn cut(ceiling: Quantity, before: Option<Sourced<Quantity>>) -> Sourced<Quantity> {
+    let was = before.as_ref().map(|before| before.value.to_string());
+    let from = Box::new(before.map_or(Origin::Default, |before| before.origin));
+    Sourced {
+        value: ceiling,
+        origin: Origin::Ceiling { was, from },
+    }
+}
+
+fn change_amounts(
+    amounts: &mut BTreeMap<String, Sourced<Quantity>>,
+    changes: &[(String, Option<String>)],
+    field: &str,
+    origin: &Origin,
+) -> Result<(), Failure> {
+    for (name, amount) in changes {
+        let Some(amount) = amount else {
+            amounts.remove(name);
+            continue;
+        };
+        if !is_resource_name(name) {
+            return Err(Failure::Answer(format!(
+                "{field} name the resource `{name}`, which is no resource name"
+            )));
+        }
+        let value = positive(amount)
+            .map_err(|why| Failure::Answer(format!("{field}.{name} is `{amount}`: {why}")))?;
+        amounts.insert(
+            name.clone(),
+            Sourced {
+                value,
+                origin: origin.clone(),
+            },
+        );
+    }
+    Ok(())
+}
+
+fn is_resource_name(name: &str) -> bool {
+    let fits = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '.' | '/');
+    !name.is_empty() && name.len() <= 253 && name.chars().all(fits)
+}
+
+fn positive(amount: &str) -> Result<Quantity, String> {
+    let quantity = Quantity::from_str(amount).map_err(|error| error.to_string())?;
+    if quantity.is_negative() {
+        Err("it is negative".into())
+    } else {
+        Ok(quantity)
+    }
+}
+
+/// Refuses what could end the argument early or start another one.
+fn check_option(name: &str, value: Option<&str>) -> Result<(), String> {
+    let fits = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '.');
+    if name.is_empty() || name.starts_with('-') || !name.chars().all(fits) {
+        return Err(
+            "the name of an option has letters, digits, `-`, `_` and `.`, and starts with no dash"
+                .into(),
+        );
+    }
+    if value.is_some_and(|value| value.chars().any(char::is_control)) {
+        return Err("its value has a control character".into());
+    }
+    Ok(())
+}
+
+/// `Medium:Size` or `Medium`, as with the JuiceFS driver; an empty medium is the node's disk.
+fn empty_dir(text: &str) -> Result<Cache, String> {
+    let (medium, size) = text.split_once(':').unwrap_or((text, ""));
+    let in_memory = match medium.trim() {
+        "" => false,
+        "Memory" => true,
+        other => {
+            return Err(format!(
+                "`{other}` is no medium of an emptyDir: use `Memory`, or nothing for the disk"
+            ));
+        }
+    };
+    let size_limit = match size.trim() {
+        "" => None,
+        size => Some(positive(size)?.to_string()),
+    };
+    Ok(Cache::EmptyDir {
+        in_memory,
+        size_limit,
+    })
+}
+
+fn describe(cache: &Cache) -> String {
+    match cache {
+        Cache::Container => "container".into(),
+        Cache::EmptyDir {
+            in_memory,
+            size_limit,
+        } => {
+            let medium = if *in_memory { "memory" } else { "disk" };
+            let size = size_limit
+                .as_ref()
+                .map(|size| format!(" up to {size}"))
+                .unwrap_or_default();
+            format!("emptyDir on {medium}{size}")
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The sidecar as a container: argv and environment, no shell.
+//!
+//! Shape: a native sidecar (an init container with `restartPolicy: Always`) that mounts with FUSE onto an emptyDir, seen by the
+//! application through mount propagation. What is secret, or known only once the claim is bound, comes by `secretKeyRef` from
+//! the claim's Secret; the kubelet expands `$(NAME)` in argv. Deliberately absent: hostPath volumes, a shell, any clear secret.
+
+use pith_proto::quantity::Quantity;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::str::FromStr;
+
+use crate::object::Claim;
+use crate::policy::Cache;
+use crate::settings::Settings;
+
+/// Where the client lies in its image.
+const CLIENT: &str = "/usr/local/bin/juicefs";
+/// Where the client keeps its cache unless an option says otherwise.
+const CACHE_DIRECTORY: &str = "/var/jfsCache";
+/// The port of the client's own metrics; a pod's second client takes the next one, as they share the network namespace.
+const METRICS_PORT: u16 = 9567;
+
+/// The keys of a claim's Secret, which the reconciler writes: see [`secret_name`].
+pub mod secret_key {
+    /// The metadata engine's URL, without a password.
+    pub const META_URL: &str = "metaurl";
+    /// The metadata engine's password; empty where it has none.
+    pub const META_PASSWORD: &str = "meta-password";
+    /// The volume's directory, from the root of the file system.
+    pub const SUBDIR: &str = "subdir";
+}
+
+/// Options of the kernel's mount, passed with `-o`. The list is closed: what is not in it is a flag of the client, which
+/// names a flag that it does not know.
+const FUSE_OPTIONS: [&str; 24] = [
+    "allow_other",
+    "allow_root",
+    "async",
+    "atime",
+    "default_permissions",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "fsname",
+    "max_read",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nonempty",
+    "norelatime",
+    "nosuid",
+    "relatime",
+    "strictatime",
+    "subtype",
+    "suid",
+    "sync",
+    "writeback_cache",
+];
+
+/// Names that mount(8) has for flags of the client.
+const FLAG_ALIASES: [(&str, &str); 3] = [
+    ("attrcacheto", "attr-cache"),
+    ("entrycacheto", "entry-cache"),
+    ("direntrycacheto", "dir-entry-cache"),
+];
+
+/// What the pod gets for one claim.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sidecar {
+    /// Its name, which the status annotation records.
+    pub container_name: String,
+    /// The container.
+    pub container: Value,
+    /// The name of the emptyDir that the application's mounts are renamed to.
+    pub mount_volume: String,
+    /// The pod's new volumes.
+    pub volumes: Vec<Value>,
+}
+
+/// Builds the sidecar of one claim. `volume` is the claim's first volume in the pod, `index` the claim's place among the pod's.
+pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> Sidecar {
+    let container_name = if index == 0 {
+        "jfs-mount".to_string()
+    } else {
+        format!("jfs-mount-{index}")
+    };
+    let mount_volume = volume_name("pith-", volume);
+    let mount_path = format!("/jfs/{volume}");
+    let cache = cache(settings, volume);
+
+    let mut mounts = vec![json!({
+        "name": mount_volume, "mountPath": mount_path, "mountPropagation": "Bidirectional",
+    })];
+    let mut volumes = vec![json!({"name": mount_volume, "emptyDir": {}})];
+    if let Some(cache) = cache {
+        mounts.push(json!({"name": cache.volume, "mountPath": cache.path}));
+        volumes.push(json!({"name": cache.volume, "emptyDir": cache.empty_dir}));
+    }
+
+    let metrics = metrics(settings, index);
+    let mut container = json!({
+        "name": container_name,
+        "image": settings.image.value,
+        "restartPolicy": "Always",
+        "command": command(settings, &metrics, &mount_path),
+        "env": env(settings, claim),
+        "resources": resources(settings),
+        // Mounting for the neighbours (Bidirectional) is allowed to privileged containers only, and FUSE needs root here; the
+        // pod's own runAsNonRoot would otherwise keep the container from starting.
+        "securityContext": {"privileged": true, "runAsUser": 0, "runAsNonRoot": false},
+        // The client's control file: a bare directory does not have it, so the application never starts on one.
+        "startupProbe": {
+            "exec": {"command": ["test", "-f", format!("{mount_path}/{}", control_file(settings))]},
+            "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 120,
+        },
+        // A dead mount would hold the pod in Terminating, and umount must not wait for a client that hangs.
+        "lifecycle": {"preStop": {"exec": {"command": ["umount", "-l", mount_path]}}},
+        "volumeMounts": mounts,
+    });
+    if let Some(port) = metrics.port {
+        let name = if index == 0 {
+            "metrics".to_string()
+        } else {
+            format!("metrics-{index}")
+        };
+        container["ports"] = json!([{"name": name, "containerPort": port, "protocol": "TCP"}]);
+    }
+    Sidecar {
+        container_name,
+        container,
+        mount_volume,
+        volumes,
+    }
+}
+
+/// The name of the Secret that holds what a claim's sidecars need, in the claim's namespace.
+pub fn secret_name(claim: &Claim) -> String {
+    format!("pith-{}", claim.uid)
+}
+
+/// The environment of the container: what is secret first, then the rest by name.
+fn env(settings: &Settings, claim: &Claim) -> Value {
+    let secret = secret_name(claim);
+    let from_secret = |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
+    let mut env = vec![
+        from_secret("METAURL", secret_key::META_URL),
+        from_secret("META_PASSWORD", secret_key::META_PASSWORD),
+        from_secret("SUBDIR", secret_key::SUBDIR),
+    ];
+    let plain = settings.env.iter();
+    env.extend(plain.map(|(name, value)| json!({"name": name, "value": escape(&value.value)})));
+    Value::Array(env)
+}
+
+fn command(settings: &Settings, metrics: &Metrics, mount_path: &str) -> Vec<String> {
+    let mut fuse_options = vec!["allow_other".to_string()];
+    let mut command: Vec<String> = [CLIENT, "mount", "--subdir=$(SUBDIR)"]
+        .map(String::from)
+        .into();
+    if let Some(address) = &metrics.default_address {
+        command.push(format!("--metrics={address}"));
+    }
+    if let Some(mebibytes) = cache_size(settings) {
+        command.push(format!("--cache-size={mebibytes}"));
+    }
+    for (name, value) in &settings.mount_options {
+        let value = value
+            .value
+            .as_deref()
+            .map(|value| format!("={}", escape(value)))
+            .unwrap_or_default();
+        if !FUSE_OPTIONS.contains(&name.as_str()) {
+            let flag = FLAG_ALIASES
+                .iter()
+                .find(|(alias, _)| alias == name)
+                .map_or(name.as_str(), |(_, flag)| flag);
+            command.push(format!("--{flag}{value}"));
+        } else if name != "allow_other" {
+            fuse_options.push(format!("{name}{value}"));
+        }
+    }
+    command.extend([
+        "-o".into(),
+        fuse_options.join(","),
+        "$(METAURL)".into(),
+        mount_path.to_string(),
+    ]);
+    command
+}
+
+/// Keeps the kubelet from expanding what a user wrote: `$$` stands for one `$`.
+fn escape(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+fn resources(settings: &Settings) -> Value {
+    let mut resources = Map::new();
+    for (kind, amounts) in [
+        ("limits", &settings.limits),
+        ("requests", &settings.requests),
+    ] {
+        if !amounts.is_empty() {
+            let amounts = amounts
+                .iter()
+                .map(|(name, amount)| (name.clone(), json!(amount.value.to_string())));
+            resources.insert(kind.into(), Value::Object(amounts.collect()));
+        }
+    }
+    Value::Object(resources)
+}
+
+fn option<'a>(settings: &'a Settings, name: &str) -> Option<Option<&'a str>> {
+    let (_, value) = settings
+        .mount_options
+        .iter()
+        .find(|(known, _)| known == name)?;
+    Some(value.value.as_deref())
+}
+
+fn control_file(settings: &Settings) -> &'static str {
+    if option(settings, "prefix-internal").is_some() {
+        ".jfs.config"
+    } else {
+        ".config"
+    }
+}
+
+struct Metrics {
+    /// What to pass where the user's options say nothing.
+    default_address: Option<String>,
+    /// What to declare as the container's port; none where the client picks one.
+    port: Option<u16>,
+}
+
+fn metrics(settings: &Settings, index: usize) -> Metrics {
+    if let Some(address) = option(settings, "metrics").flatten() {
+        let port = address
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .filter(|port| *port != 0);
+        return Metrics {
+            default_address: None,
+            port,
+        };
+    }
+    let port = METRICS_PORT.saturating_add(u16::try_from(index).unwrap_or(u16::MAX));
+    Metrics {
+        default_address: Some(format!("0.0.0.0:{port}")),
+        port: Some(port),
+    }
+}
+
+struct CacheVolume {
+    volume: String,
+    path: String,
+    empty_dir: Value,
+}
+
+fn cache(settings: &Settings, volume: &str) -> Option<CacheVolume> {
+    let Cache::EmptyDir {
+        in_memory,
+        size_limit,
+    } = &settings.cache.value
+    else {
+        return None;
+    };
+    let mut empty_dir = Map::new();
+    if *in_memory {
+        empty_dir.insert("medium".into(), json!("Memory"));
+    }
+    if let Some(limit) = size_limit {
+        empty_dir.insert("sizeLimit".into(), json!(limit));
+    }
+    // An option that names one directory moves the volume there; several directories, or `memory`, are the user's own affair.
+    let path = match option(settings, "cache-dir").flatten() {
+        Some(path) if path.starts_with('/') && !path.contains([':', '$']) => path,
+        _ => CACHE_DIRECTORY,
+    };
+    Some(CacheVolume {
+        volume: volume_name("pith-cache-", volume),
+        path: path.into(),
+        empty_dir: Value::Object(empty_dir),
+    })
+}
+
+/// The client's cache limit in MiB: nine tenths of the volume's size, so that the kubelet never evicts the pod for its cache.
+fn cache_size(settings: &Settings) -> Option<u64> {
+    let Cache::EmptyDir {
+        size_limit: Some(limit),
+        ..
+    } = &settings.cache.value
+    else {
+        return None;
+    };
+    if option(settings, "cache-size").is_some() {
+        return None;
+    }
+    let bytes = Quantity::from_str(limit).ok()?.bytes()?;
+    Some(bytes / 10 * 9 / (1024 * 1024))
+}
+
+/// A name for a volume of ours: within the 63 characters of a DNS label, and still unique when the pod's own name is long.
+fn volume_name(prefix: &str, volume: &str) -> String {
+    let name = format!("{prefix}{volume}");
+    if name.len() <= 63 {
+        return name;
+    }
+    let digest = hex::encode(Sha256::digest(volume.as_bytes()));
+    let kept: String = name.chars().take(63 - 9).collect();
+    format!("{}-{}", kept.trim_end_matches('-'), &digest[..8])
+}
