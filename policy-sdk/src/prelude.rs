@@ -1,0 +1,8 @@
+//! What nearly every policy uses: `use pith_policy_sdk::prelude::*;`.
+
+pub use crate::{
+    AccessMode, Amount, Cache, Change, Claim, Directory, EmptyDir, Entries, Exemption, Namespace, Naming,
+    NamingRequest, OptionChange, Owner, Pod, Problem, Quantity, SettingsProblem, Sidecar, Volume, log, object, policy,
+};
+#[doc(no_inline)]
+pub use serde::Deserialize;

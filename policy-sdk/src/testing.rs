@@ -1,0 +1,153 @@
+//! Small records for native tests, built with adjectives: `Pod::named("web-0").labelled("team", "web")`.
+//!
+//! Everything that is not said is as empty as it can be.
+
+use std::cell::RefCell;
+
+use crate::entries::put;
+use crate::{Claim, Namespace, NamingRequest, Owner, Pod, Sidecar, Volume};
+
+thread_local! {
+    static OBJECT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Says what [`object`](crate::object) answers on this thread from now on.
+pub fn set_object(json: impl Into<String>) {
+    OBJECT.set(Some(json.into()));
+}
+
+/// Makes [`object`](crate::object) panic again on this thread, as if nothing had been said.
+pub fn clear_object() {
+    OBJECT.set(None);
+}
+
+pub(crate) fn current_object() -> Option<String> {
+    OBJECT.with_borrow(Clone::clone)
+}
+
+impl Pod {
+    /// A pod with a name, of the service account `default`.
+    pub fn named(name: &str) -> Self {
+        Self { name: Some(name.to_owned()), service_account: "default".to_owned(), ..Self::default() }
+    }
+
+    /// A pod whose name the API server makes later.
+    pub fn generated(prefix: &str) -> Self {
+        Self { generate_name: Some(prefix.to_owned()), service_account: "default".to_owned(), ..Self::default() }
+    }
+
+    /// The same pod with a label.
+    pub fn labelled(mut self, key: &str, value: &str) -> Self {
+        put(&mut self.labels, key, value.to_owned());
+        self
+    }
+
+    /// The same pod with an annotation.
+    pub fn annotated(mut self, key: &str, value: &str) -> Self {
+        put(&mut self.annotations, key, value.to_owned());
+        self
+    }
+
+    /// The same pod, managed by an owner.
+    pub fn managed_by(mut self, api_version: &str, kind: &str, name: &str) -> Self {
+        self.owners.push(Owner {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            controller: true,
+        });
+        self
+    }
+
+    /// The same pod with a PriorityClass and the number worked out from it.
+    pub fn prioritised(mut self, class: &str, priority: i32) -> Self {
+        self.priority_class = Some(class.to_owned());
+        self.priority = Some(priority);
+        self
+    }
+}
+
+impl Namespace {
+    /// A namespace with a name.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// The same namespace with a label.
+    pub fn labelled(mut self, key: &str, value: &str) -> Self {
+        put(&mut self.labels, key, value.to_owned());
+        self
+    }
+
+    /// The same namespace with an annotation.
+    pub fn annotated(mut self, key: &str, value: &str) -> Self {
+        put(&mut self.annotations, key, value.to_owned());
+        self
+    }
+}
+
+impl Claim {
+    /// A claim with a name.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// The same claim with a label.
+    pub fn labelled(mut self, key: &str, value: &str) -> Self {
+        put(&mut self.labels, key, value.to_owned());
+        self
+    }
+
+    /// The same claim with an annotation.
+    pub fn annotated(mut self, key: &str, value: &str) -> Self {
+        put(&mut self.annotations, key, value.to_owned());
+        self
+    }
+
+    /// The same claim of a StorageClass.
+    pub fn of_class(mut self, storage_class: &str) -> Self {
+        self.storage_class = Some(storage_class.to_owned());
+        self
+    }
+}
+
+impl Volume {
+    /// The volume of a claim, called as the claim is.
+    pub fn of(claim: Claim) -> Self {
+        Self { name: claim.name.clone(), claim, ..Self::default() }
+    }
+}
+
+impl NamingRequest {
+    /// The request to make the volume of a claim.
+    pub fn of(volume_name: &str, claim: Claim, namespace: Namespace) -> Self {
+        Self { volume_name: volume_name.to_owned(), claim, namespace, ..Self::default() }
+    }
+}
+
+impl Sidecar {
+    /// The same sidecar with a request.
+    pub fn requesting(mut self, resource: &str, amount: &str) -> Self {
+        put(&mut self.requests, resource, amount.to_owned());
+        self
+    }
+
+    /// The same sidecar with a limit.
+    pub fn limited(mut self, resource: &str, amount: &str) -> Self {
+        put(&mut self.limits, resource, amount.to_owned());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn object_is_what_the_test_said() {
+        set_object("{}");
+        assert_eq!(crate::object(), "{}");
+        clear_object();
+        assert!(std::panic::catch_unwind(crate::object).is_err());
+    }
+}
