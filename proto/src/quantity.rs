@@ -51,10 +51,7 @@ impl Quantity {
     /// A number of bytes, written with binary suffixes.
     pub const fn from_bytes(bytes: u64) -> Self {
         // 2^64 times 10^9 is far below 2^127.
-        Self {
-            nanos: bytes as i128 * NANO,
-            format: Format::BinarySi,
-        }
+        Self { nanos: bytes as i128 * NANO, format: Format::BinarySi }
     }
 
     /// The whole units, rounded up. Absent for a negative amount and for one above 2^64 - 1.
@@ -105,10 +102,7 @@ impl FromStr for Quantity {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        parse(text).map_err(|reason| QuantityError {
-            text: text.to_owned(),
-            reason,
-        })
+        parse(text).map_err(|reason| QuantityError { text: text.to_owned(), reason })
     }
 }
 
@@ -131,17 +125,12 @@ fn parse(text: &str) -> Result<Quantity, Reason> {
     }
     let scale = Scale::from_suffix(suffix)?;
     let nanos = scale.nanos(whole, fraction.trim_end_matches('0'))?;
-    Ok(Quantity {
-        nanos: if negative { -nanos } else { nanos },
-        format: scale.format(),
-    })
+    Ok(Quantity { nanos: if negative { -nanos } else { nanos }, format: scale.format() })
 }
 
 /// The leading ASCII digits, and what follows them.
 fn split_digits(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -156,26 +145,9 @@ enum Scale {
 }
 
 /// Every suffix but the exponents, with the power of 10 or of 2 that it stands for.
-const DECIMAL: [(&str, i64); 10] = [
-    ("n", -9),
-    ("u", -6),
-    ("m", -3),
-    ("", 0),
-    ("k", 3),
-    ("M", 6),
-    ("G", 9),
-    ("T", 12),
-    ("P", 15),
-    ("E", 18),
-];
-const BINARY: [(&str, u32); 6] = [
-    ("Ki", 10),
-    ("Mi", 20),
-    ("Gi", 30),
-    ("Ti", 40),
-    ("Pi", 50),
-    ("Ei", 60),
-];
+const DECIMAL: [(&str, i64); 10] =
+    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
+const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
 
 impl Scale {
     fn from_suffix(suffix: &str) -> Result<Self, Reason> {
@@ -190,10 +162,7 @@ impl Scale {
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(Reason::Suffix);
         }
-        exponent
-            .parse()
-            .map(Self::Exponent)
-            .map_err(|_| Reason::TooLarge)
+        exponent.parse().map(Self::Exponent).map_err(|_| Reason::TooLarge)
     }
 
     fn format(&self) -> Format {
@@ -210,9 +179,7 @@ impl Scale {
         let decimals = i64::try_from(fraction.len()).map_err(|_| Reason::TooLarge)?;
         match self {
             Self::Decimal(power) | Self::Exponent(power) => {
-                let power = power
-                    .checked_sub(decimals)
-                    .and_then(|power| power.checked_add(9));
+                let power = power.checked_sub(decimals).and_then(|power| power.checked_add(9));
                 times_power_of_ten(digits, power.ok_or(Reason::TooLarge)?)
             }
             Self::Binary(power) => {
@@ -237,13 +204,9 @@ fn times_power_of_ten(value: i128, power: i64) -> Result<i128, Reason> {
     if value == 0 {
         return Ok(0);
     }
-    let factor = u32::try_from(power.unsigned_abs())
-        .ok()
-        .and_then(|power| 10_i128.checked_pow(power));
+    let factor = u32::try_from(power.unsigned_abs()).ok().and_then(|power| 10_i128.checked_pow(power));
     match (power < 0, factor) {
-        (false, factor) => factor
-            .and_then(|factor| value.checked_mul(factor))
-            .ok_or(Reason::TooLarge),
+        (false, factor) => factor.and_then(|factor| value.checked_mul(factor)).ok_or(Reason::TooLarge),
         (true, Some(factor)) => Ok(value / factor + i128::from(value % factor != 0)),
         // Divided by more than any i128: what is left is less than one nano unit, and rounds up to one.
         (true, None) => Ok(1),
@@ -280,10 +243,7 @@ impl Quantity {
 
     fn fmt_decimal(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (number, power) = self.without_thousands(18);
-        let suffix = DECIMAL
-            .iter()
-            .find(|(_, p)| *p == power)
-            .map_or("", |(name, _)| *name);
+        let suffix = DECIMAL.iter().find(|(_, p)| *p == power).map_or("", |(name, _)| *name);
         write!(f, "{number}{suffix}")
     }
 
@@ -312,14 +272,8 @@ impl fmt::Display for QuantityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { text, reason } = self;
         match reason {
-            Reason::Empty => write!(
-                f,
-                "an empty text is no quantity; write one like `500m`, `2` or `1Gi`"
-            ),
-            Reason::NoDigits => write!(
-                f,
-                "{text:?} is no quantity: it does not begin with a number"
-            ),
+            Reason::Empty => write!(f, "an empty text is no quantity; write one like `500m`, `2` or `1Gi`"),
+            Reason::NoDigits => write!(f, "{text:?} is no quantity: it does not begin with a number"),
             Reason::Suffix => write!(
                 f,
                 "{text:?} is no quantity: after the number comes one of n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei, or \
@@ -340,11 +294,7 @@ mod tests {
 
     fn check(text: &str, canonical: &str) {
         let quantity: Quantity = text.parse().expect(text);
-        assert_eq!(
-            quantity.to_string(),
-            canonical,
-            "canonical form of {text:?}"
-        );
+        assert_eq!(quantity.to_string(), canonical, "canonical form of {text:?}");
     }
 
     fn check_refused(text: &str, sentence: &str) {
@@ -411,19 +361,13 @@ mod tests {
     fn text_outside_the_grammar_is_refused_with_the_text() {
         let suffix = "is no quantity: after the number comes one of n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei, or an \
                       exponent like e3";
-        check_refused(
-            "",
-            "an empty text is no quantity; write one like `500m`, `2` or `1Gi`",
-        );
+        check_refused("", "an empty text is no quantity; write one like `500m`, `2` or `1Gi`");
         for text in ["-", "+", ".", "m", "Gi", "--1", " 1", "e3", "∞"] {
-            check_refused(
-                text,
-                &format!("{text:?} is no quantity: it does not begin with a number"),
-            );
+            check_refused(text, &format!("{text:?} is no quantity: it does not begin with a number"));
         }
         for text in [
-            "1 ", "1K", "1ki", "1mi", "1GI", "1GB", "1g", "1e", "1e+", "1e1.5", "1e 3", "1.2.3",
-            "1-1", "1Kii", "1n3", "1_0",
+            "1 ", "1K", "1ki", "1mi", "1GI", "1GB", "1g", "1e", "1e+", "1e1.5", "1e 3", "1.2.3", "1-1", "1Kii", "1n3",
+            "1_0",
         ] {
             check_refused(text, &format!("{text:?} {suffix}"));
         }
@@ -431,16 +375,8 @@ mod tests {
 
     #[test]
     fn amount_beyond_the_arithmetic_is_refused_not_capped() {
-        for text in [
-            "1e30",
-            "1e99999999999999999999",
-            "999999999999999999999999999999999999999999",
-            "999999999999Ei",
-        ] {
-            check_refused(
-                text,
-                &format!("{text:?} is too large or too precise for a quantity"),
-            );
+        for text in ["1e30", "1e99999999999999999999", "999999999999999999999999999999999999999999", "999999999999Ei"] {
+            check_refused(text, &format!("{text:?} is too large or too precise for a quantity"));
         }
     }
 
@@ -465,23 +401,13 @@ mod tests {
             ("16Ei", None),
             ("-1", None),
         ] {
-            assert_eq!(
-                text.parse::<Quantity>().expect(text).bytes(),
-                bytes,
-                "{text}"
-            );
+            assert_eq!(text.parse::<Quantity>().expect(text).bytes(), bytes, "{text}");
         }
     }
 
     #[test]
     fn number_of_bytes_is_written_with_binary_suffixes() {
-        for (bytes, text) in [
-            (0, "0"),
-            (512, "512"),
-            (1 << 30, "1Gi"),
-            (1_000_000, "1000000"),
-            (3 << 20, "3Mi"),
-        ] {
+        for (bytes, text) in [(0, "0"), (512, "512"), (1 << 30, "1Gi"), (1_000_000, "1000000"), (3 << 20, "3Mi")] {
             let quantity = Quantity::from_bytes(bytes);
             assert_eq!(quantity.bytes(), Some(bytes));
             // Kubernetes writes a binary amount that no power of 1024 divides as a plain number.
@@ -490,14 +416,8 @@ mod tests {
     }
 
     fn quantities() -> impl Strategy<Value = Quantity> {
-        let text = (
-            "[+-]?",
-            "[0-9]{1,12}(\\.[0-9]{0,9})?",
-            "(|n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|e-?[0-9]|E-?[0-9])",
-        );
-        text.prop_filter_map("in range", |(sign, number, suffix)| {
-            format!("{sign}{number}{suffix}").parse().ok()
-        })
+        let text = ("[+-]?", "[0-9]{1,12}(\\.[0-9]{0,9})?", "(|n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|e-?[0-9]|E-?[0-9])");
+        text.prop_filter_map("in range", |(sign, number, suffix)| format!("{sign}{number}{suffix}").parse().ok())
     }
 
     proptest! {
