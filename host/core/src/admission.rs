@@ -29,7 +29,7 @@ pub const STATUS_ANNOTATION: &str = "pith.io/injected";
 pub struct Context<'a> {
     /// The configuration of sidecars.
     pub configuration: &'a Configuration,
-    /// The bindings in order (see [`binding::sort`]).
+    /// The bindings in order (see [`binding::order`]).
     pub bindings: &'a [Binding],
     /// The objects.
     pub objects: &'a Objects,
@@ -95,17 +95,9 @@ struct JuiceFsClaim<'a> {
 }
 
 /// Decides about the creation of one pod in a namespace.
-pub fn decide(
-    context: &Context<'_>,
-    namespace: &str,
-    pod: &Value,
-    policies: &dyn Evaluate,
-) -> Decision {
-    let mut decision = Decision {
-        verdict: Verdict::Inject(Vec::new()),
-        warnings: Vec::new(),
-        explanations: Vec::new(),
-    };
+pub fn decide(context: &Context<'_>, namespace: &str, pod: &Value, policies: &dyn Evaluate) -> Decision {
+    let mut decision =
+        Decision { verdict: Verdict::Inject(Vec::new()), warnings: Vec::new(), explanations: Vec::new() };
     decision.verdict = match inject(context, namespace, pod, policies, &mut decision) {
         Ok(patch) => Verdict::Inject(patch),
         Err(Stop::Skip(skip)) => Verdict::Skip(skip),
@@ -130,19 +122,9 @@ fn inject(
     }
     check_pod(pod)?;
 
-    let subject = Subject {
-        pod: pod.facts(),
-        namespace,
-        object,
-    };
+    let subject = Subject { pod: pod.facts(), namespace, object };
     let volumes: Vec<VolumeFacts> = claims.iter().map(|claim| claim.facts.clone()).collect();
-    exempt(
-        context.bindings,
-        &subject,
-        &volumes,
-        policies,
-        &mut decision.warnings,
-    )?;
+    exempt(context.bindings, &subject, &volumes, policies, &mut decision.warnings)?;
 
     let mut sidecars = Vec::with_capacity(claims.len());
     for (index, claim) in claims.iter().enumerate() {
@@ -167,9 +149,7 @@ fn opted_in(objects: &Objects, namespace: &str, pod: Pod<'_>) -> Result<Arc<Name
     if pod.label(DISABLE_LABEL) == Some("true") {
         return Err(Stop::Skip(Skip::DisabledByLabel));
     }
-    let known = objects
-        .namespace(namespace)
-        .ok_or_else(|| Refusal::NamespaceUnknown(namespace.into()))?;
+    let known = objects.namespace(namespace).ok_or_else(|| Refusal::NamespaceUnknown(namespace.into()))?;
     if known.labels.get(ENABLE_LABEL).map(String::as_str) != Some("true") {
         return Err(Stop::Skip(Skip::NamespaceNotEnabled));
     }
@@ -177,44 +157,25 @@ fn opted_in(objects: &Objects, namespace: &str, pod: Pod<'_>) -> Result<Arc<Name
 }
 
 /// The pod's JuiceFS claims, each once, in the order of the pod's volumes.
-fn juicefs_claims<'a>(
-    context: &Context<'_>,
-    namespace: &str,
-    pod: Pod<'a>,
-) -> Result<Vec<JuiceFsClaim<'a>>, Refusal> {
+fn juicefs_claims<'a>(context: &Context<'_>, namespace: &str, pod: Pod<'a>) -> Result<Vec<JuiceFsClaim<'a>>, Refusal> {
     let driver = &context.configuration.driver;
     let mut found: Vec<JuiceFsClaim<'a>> = Vec::new();
     for (volume, source) in pod.volumes() {
         match source {
             VolumeSource::Claim { name, read_only } => {
-                if let Some(known) = found
-                    .iter_mut()
-                    .find(|known| known.facts.claim.name == name)
-                {
+                if let Some(known) = found.iter_mut().find(|known| known.facts.claim.name == name) {
                     known.volumes.push((volume, read_only));
-                } else if let Some(claim) =
-                    juicefs_claim(context, namespace, volume, name, read_only)?
-                {
+                } else if let Some(claim) = juicefs_claim(context, namespace, volume, name, read_only)? {
                     found.push(claim);
                 }
             }
-            VolumeSource::Ephemeral {
-                storage_class: Some(class),
-            } if context
-                .objects
-                .storage_class(class)
-                .is_some_and(|class| class.provisioner == *driver) =>
+            VolumeSource::Ephemeral { storage_class: Some(class) }
+                if context.objects.storage_class(class).is_some_and(|class| class.provisioner == *driver) =>
             {
-                return Err(Refusal::UnsupportedVolume {
-                    volume: volume.into(),
-                    form: "a generic ephemeral volume",
-                });
+                return Err(Refusal::UnsupportedVolume { volume: volume.into(), form: "a generic ephemeral volume" });
             }
             VolumeSource::InlineCsi { driver: inline } if inline == driver => {
-                return Err(Refusal::UnsupportedVolume {
-                    volume: volume.into(),
-                    form: "an inline CSI volume",
-                });
+                return Err(Refusal::UnsupportedVolume { volume: volume.into(), form: "an inline CSI volume" });
             }
             _ => {}
         }
@@ -233,24 +194,15 @@ fn juicefs_claim<'a>(
     name: &str,
     read_only: bool,
 ) -> Result<Option<JuiceFsClaim<'a>>, Refusal> {
-    let claim = context
-        .objects
-        .claim(namespace, name)
-        .ok_or_else(|| Refusal::ClaimNotFound {
-            volume: volume.into(),
-            namespace: namespace.into(),
-            claim: name.into(),
-        })?;
-    let storage_class = claim
-        .storage_class
-        .as_deref()
-        .and_then(|class| context.objects.storage_class(class));
+    let claim = context.objects.claim(namespace, name).ok_or_else(|| Refusal::ClaimNotFound {
+        volume: volume.into(),
+        namespace: namespace.into(),
+        claim: name.into(),
+    })?;
+    let storage_class = claim.storage_class.as_deref().and_then(|class| context.objects.storage_class(class));
     let persistent_volume = match &claim.volume_name {
         Some(bound) => Some(context.objects.persistent_volume(bound).ok_or_else(|| {
-            Refusal::PersistentVolumeUnknown {
-                claim: claim.name.clone(),
-                persistent_volume: bound.clone(),
-            }
+            Refusal::PersistentVolumeUnknown { claim: claim.name.clone(), persistent_volume: bound.clone() }
         })?),
         None => None,
     };
@@ -264,21 +216,14 @@ fn juicefs_claim<'a>(
         return Ok(None);
     }
     let access_modes = persistent_volume.map_or(&claim.access_modes, |bound| &bound.access_modes);
-    let never_written = !access_modes.is_empty()
-        && access_modes
-            .iter()
-            .all(|mode| *mode == AccessMode::ReadOnlyMany);
+    let never_written = !access_modes.is_empty() && access_modes.iter().all(|mode| *mode == AccessMode::ReadOnlyMany);
     Ok(Some(JuiceFsClaim {
         facts: VolumeFacts {
             name: volume.into(),
             claim: claim.clone(),
             read_only: never_written || persistent_volume.is_some_and(|bound| bound.read_only),
-            class_parameters: storage_class
-                .map(|class| class.parameters.clone())
-                .unwrap_or_default(),
-            volume_attributes: persistent_volume
-                .map(|bound| bound.volume_attributes.clone())
-                .unwrap_or_default(),
+            class_parameters: storage_class.map(|class| class.parameters.clone()).unwrap_or_default(),
+            volume_attributes: persistent_volume.map(|bound| bound.volume_attributes.clone()).unwrap_or_default(),
         },
         volumes: vec![(volume, read_only)],
         storage_class: storage_class.cloned(),
@@ -290,16 +235,10 @@ fn juicefs_claim<'a>(
 fn check_pod(pod: Pod<'_>) -> Result<(), Refusal> {
     if pod.spec["hostUsers"] == false {
         let why = "mounting with FUSE for the other containers is not possible in a user namespace";
-        return Err(Refusal::UnsupportedPod {
-            what: "hostUsers: false",
-            why,
-        });
+        return Err(Refusal::UnsupportedPod { what: "hostUsers: false", why });
     }
     if pod.spec["os"]["name"] == "windows" {
-        return Err(Refusal::UnsupportedPod {
-            what: "os.name: windows",
-            why: "JuiceFS is mounted with Linux FUSE",
-        });
+        return Err(Refusal::UnsupportedPod { what: "os.name: windows", why: "JuiceFS is mounted with Linux FUSE" });
     }
     Ok(())
 }
@@ -314,24 +253,14 @@ fn exempt(
 ) -> Result<(), Stop> {
     let mut skip = None;
     for binding in binding::for_exemption(bindings, subject, volumes) {
-        let answer = enforced(
-            binding,
-            policies.exempt(binding, subject, volumes),
-            warnings,
-        )?;
+        let answer = enforced(binding, policies.exempt(binding, subject, volumes), warnings)?;
         match answer {
             None | Some(Exemption::Inject) => {}
             Some(Exemption::Skip(reason)) => {
-                skip.get_or_insert(Skip::Policy {
-                    binding: binding.name.clone(),
-                    reason,
-                });
+                skip.get_or_insert(Skip::Policy { binding: binding.name.clone(), reason });
             }
             Some(Exemption::Deny(sentence)) => {
-                return Err(Stop::Refuse(Refusal::Policy {
-                    binding: binding.name.clone(),
-                    sentence,
-                }));
+                return Err(Stop::Refuse(Refusal::Policy { binding: binding.name.clone(), sentence }));
             }
         }
     }
@@ -351,12 +280,7 @@ fn settle(
         storage_class: claim.storage_class.as_deref(),
         persistent_volume: claim.persistent_volume.as_deref(),
     };
-    let mut settings = settings::resolve(
-        context.configuration,
-        &layers,
-        claim.facts.read_only,
-        warnings,
-    )?;
+    let mut settings = settings::resolve(context.configuration, &layers, claim.facts.read_only, warnings)?;
     for binding in binding::for_sidecar(context.bindings, subject, &claim.facts) {
         let answer = policies.adjust(binding, subject, &claim.facts, &settings.facts());
         // A change that cannot be applied is the same to `onFailure` as one that was never answered.
@@ -370,11 +294,7 @@ fn settle(
 }
 
 /// The settings after a change; none where the policy changes nothing.
-fn apply(
-    settings: &Settings,
-    change: &Change,
-    binding: &Binding,
-) -> Result<Option<Settings>, Failure> {
+fn apply(settings: &Settings, change: &Change, binding: &Binding) -> Result<Option<Settings>, Failure> {
     if *change == Change::default() {
         return Ok(None);
     }
@@ -384,34 +304,22 @@ fn apply(
 }
 
 /// What a policy's answer is worth under its binding: nothing in monitor mode, and by `onFailure` where there is none.
-fn enforced<T>(
-    binding: &Binding,
-    answer: Result<T, Failure>,
-    warnings: &mut Vec<String>,
-) -> Result<Option<T>, Stop> {
+fn enforced<T>(binding: &Binding, answer: Result<T, Failure>, warnings: &mut Vec<String>) -> Result<Option<T>, Stop> {
     match (answer, binding.mode, binding.on_failure) {
         (_, Mode::Monitor, _) => Ok(None),
         (Ok(answer), Mode::Enforce, _) => Ok(Some(answer)),
         (Err(failure), Mode::Enforce, OnFailure::Default) => {
-            warnings.push(format!(
-                "policy `{}` failed, and Pith decided without it: {failure}",
-                binding.name
-            ));
+            warnings.push(format!("policy `{}` failed, and Pith decided without it: {failure}", binding.name));
             Ok(None)
         }
-        (Err(failure), Mode::Enforce, OnFailure::Fail) => Err(Stop::Fail(PolicyFailure {
-            binding: binding.name.clone(),
-            failure,
-        })),
+        (Err(failure), Mode::Enforce, OnFailure::Fail) => {
+            Err(Stop::Fail(PolicyFailure { binding: binding.name.clone(), failure }))
+        }
     }
 }
 
 /// The operations that bring the pod to what it should be. Empty where it already is.
-fn patch(
-    pod: Pod<'_>,
-    claims: &[JuiceFsClaim<'_>],
-    sidecars: &[Sidecar],
-) -> Result<Vec<PatchOperation>, Refusal> {
+fn patch(pod: Pod<'_>, claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) -> Result<Vec<PatchOperation>, Refusal> {
     let recorded = recorded_names(pod);
     let mut patch = Patch::default();
     patch_metadata(&mut patch, pod, claims, sidecars);
@@ -424,25 +332,14 @@ fn patch(
     Ok(patch.into_operations())
 }
 
-fn patch_metadata(
-    patch: &mut Patch,
-    pod: Pod<'_>,
-    claims: &[JuiceFsClaim<'_>],
-    sidecars: &[Sidecar],
-) {
+fn patch_metadata(patch: &mut Patch, pod: Pod<'_>, claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) {
     let metadata = Step::Key("metadata");
     if pod.object.get("metadata").is_none() {
         patch.add(&[metadata], json!({}));
     }
     let status = status(claims, sidecars).to_string();
-    for (key, wanted) in [
-        ("labels", (DONE_LABEL, "true".to_string())),
-        ("annotations", (STATUS_ANNOTATION, status)),
-    ] {
-        let parent = pod
-            .object
-            .get("metadata")
-            .and_then(|metadata| metadata.get(key));
+    for (key, wanted) in [("labels", (DONE_LABEL, "true".to_string())), ("annotations", (STATUS_ANNOTATION, status))] {
+        let parent = pod.object.get("metadata").and_then(|metadata| metadata.get(key));
         patch.ensure_entries(&[metadata, Step::Key(key)], parent, &[wanted]);
     }
 }
@@ -467,29 +364,13 @@ fn status(claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) -> Value {
 /// The containers and volumes that an earlier pass recorded. A user can write the annotation too: it then only gives us leave
 /// to replace what has our names by what should be there.
 fn recorded_names(pod: Pod<'_>) -> BTreeSet<String> {
-    let status = pod
-        .annotation(STATUS_ANNOTATION)
-        .and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let sidecars = status
-        .as_ref()
-        .map(|status| list(&status["sidecars"]))
-        .unwrap_or_default();
-    let names = sidecars.iter().flat_map(|sidecar| {
-        list(&sidecar["volumes"])
-            .iter()
-            .chain([&sidecar["container"]])
-    });
-    names
-        .filter_map(|name| name.as_str().map(str::to_string))
-        .collect()
+    let status = pod.annotation(STATUS_ANNOTATION).and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let sidecars = status.as_ref().map(|status| list(&status["sidecars"])).unwrap_or_default();
+    let names = sidecars.iter().flat_map(|sidecar| list(&sidecar["volumes"]).iter().chain([&sidecar["container"]]));
+    names.filter_map(|name| name.as_str().map(str::to_string)).collect()
 }
 
-fn patch_volume(
-    patch: &mut Patch,
-    pod: Pod<'_>,
-    volume: &Value,
-    recorded: &BTreeSet<String>,
-) -> Result<(), Refusal> {
+fn patch_volume(patch: &mut Patch, pod: Pod<'_>, volume: &Value, recorded: &BTreeSet<String>) -> Result<(), Refusal> {
     let name = volume["name"].as_str().unwrap_or_default();
     let path = [Step::Key("spec"), Step::Key("volumes")];
     match pod.volume(name) {
@@ -499,9 +380,7 @@ fn patch_volume(
             patch.replace(&[&path[..], &[Step::At(index)]].concat(), volume.clone());
         }
         Some(_) => {
-            return Err(Refusal::ForeignVolume {
-                volume: name.into(),
-            });
+            return Err(Refusal::ForeignVolume { volume: name.into() });
         }
     }
     Ok(())
@@ -522,14 +401,9 @@ fn patch_mounts(
         })
     };
     for (containers, index, container) in pod.all_containers() {
-        let raw = list(&container["volumeDevices"])
-            .iter()
-            .filter_map(|device| device["name"].as_str());
+        let raw = list(&container["volumeDevices"]).iter().filter_map(|device| device["name"].as_str());
         if let Some(volume) = raw.into_iter().find(|name| target(name).is_some()) {
-            return Err(Refusal::UnsupportedVolume {
-                volume: volume.into(),
-                form: "a raw block device",
-            });
+            return Err(Refusal::UnsupportedVolume { volume: volume.into(), form: "a raw block device" });
         }
         for (place, mount) in list(&container["volumeMounts"]).iter().enumerate() {
             let Some((sidecar, read_only)) = mount["name"].as_str().and_then(target) else {
@@ -542,19 +416,11 @@ fn patch_mounts(
                 Step::Key("volumeMounts"),
                 Step::At(place),
             ];
-            patch.replace(
-                &[&path[..], &[Step::Key("name")]].concat(),
-                json!(sidecar.mount_volume),
-            );
+            patch.replace(&[&path[..], &[Step::Key("name")]].concat(), json!(sidecar.mount_volume));
             // Bidirectional includes HostToContainer; without either, the container would see the bare directory once the
             // client was restarted.
-            if mount["mountPropagation"] != "HostToContainer"
-                && mount["mountPropagation"] != "Bidirectional"
-            {
-                patch.add(
-                    &[&path[..], &[Step::Key("mountPropagation")]].concat(),
-                    json!("HostToContainer"),
-                );
+            if mount["mountPropagation"] != "HostToContainer" && mount["mountPropagation"] != "Bidirectional" {
+                patch.add(&[&path[..], &[Step::Key("mountPropagation")]].concat(), json!("HostToContainer"));
             }
             if read_only && mount["readOnly"] != true {
                 patch.add(&[&path[..], &[Step::Key("readOnly")]].concat(), json!(true));
@@ -574,30 +440,19 @@ fn patch_containers(
     let mut missing = Vec::new();
     for sidecar in sidecars {
         let name = &sidecar.container_name;
-        let present = pod
-            .all_containers()
-            .find(|(_, _, container)| container["name"] == *name.as_str());
+        let present = pod.all_containers().find(|(_, _, container)| container["name"] == *name.as_str());
         match present {
             None => missing.push(&sidecar.container),
             Some((ContainerList::Init, _, present)) if contains(present, &sidecar.container) => {}
             Some((ContainerList::Init, index, _)) if recorded.contains(name) => {
-                patch.replace(
-                    &[&path[..], &[Step::At(index)]].concat(),
-                    sidecar.container.clone(),
-                );
+                patch.replace(&[&path[..], &[Step::At(index)]].concat(), sidecar.container.clone());
             }
             Some(_) => {
-                return Err(Refusal::ForeignContainer {
-                    container: name.clone(),
-                });
+                return Err(Refusal::ForeignContainer { container: name.clone() });
             }
         }
     }
-    if pod
-        .spec
-        .get(ContainerList::Init.key())
-        .is_none_or(|containers| !containers.is_array())
-    {
+    if pod.spec.get(ContainerList::Init.key()).is_none_or(|containers| !containers.is_array()) {
         if !missing.is_empty() {
             patch.add(&path, Value::Array(missing.into_iter().cloned().collect()));
         }

@@ -56,9 +56,9 @@ pub struct Binding {
     pub priority: i32,
 }
 
-/// Puts bindings into the order in which they are asked: by priority, then name.
-pub fn sort(bindings: &mut [Binding]) {
-    bindings.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
+/// The order in which bindings are asked: by priority, then name.
+pub fn order(a: &Binding, b: &Binding) -> std::cmp::Ordering {
+    (a.priority, &a.name).cmp(&(b.priority, &b.name))
 }
 
 /// The bindings that are asked whether a pod with these volumes is exempt, in order.
@@ -70,11 +70,9 @@ pub fn for_exemption<'a>(
     bindings.iter().filter(move |binding| {
         binding.hooks.contains(&Hook::Exemption)
             && binding.matches.pod(subject)
-            && volumes.iter().any(|volume| {
-                binding
-                    .matches
-                    .claim(&volume.claim.labels, volume.claim.storage_class.as_deref())
-            })
+            && volumes
+                .iter()
+                .any(|volume| binding.matches.claim(&volume.claim.labels, volume.claim.storage_class.as_deref()))
     })
 }
 
@@ -87,9 +85,7 @@ pub fn for_sidecar<'a>(
     bindings.iter().filter(move |binding| {
         binding.hooks.contains(&Hook::Sidecar)
             && binding.matches.pod(subject)
-            && binding
-                .matches
-                .claim(&volume.claim.labels, volume.claim.storage_class.as_deref())
+            && binding.matches.claim(&volume.claim.labels, volume.claim.storage_class.as_deref())
     })
 }
 
@@ -99,8 +95,8 @@ impl Match {
     }
 
     fn claim(&self, labels: &Entries, storage_class: Option<&str>) -> bool {
-        let class_fits = self.storage_classes.is_empty()
-            || storage_class.is_some_and(|class| self.storage_classes.contains(class));
+        let class_fits =
+            self.storage_classes.is_empty() || storage_class.is_some_and(|class| self.storage_classes.contains(class));
         class_fits && self.claims.matches(labels)
     }
 }

@@ -126,18 +126,9 @@ impl Objects {
     /// Adds an object. An earlier one of the same kind and name is replaced; the answer is whether there was one.
     pub fn insert(&mut self, object: Object) -> bool {
         match object {
-            Object::Namespace(it) => self
-                .namespaces
-                .insert(it.name.clone(), Arc::new(it))
-                .is_some(),
-            Object::StorageClass(it) => self
-                .storage_classes
-                .insert(it.name.clone(), Arc::new(it))
-                .is_some(),
-            Object::PersistentVolume(it) => self
-                .persistent_volumes
-                .insert(it.name.clone(), Arc::new(it))
-                .is_some(),
+            Object::Namespace(it) => self.namespaces.insert(it.name.clone(), Arc::new(it)).is_some(),
+            Object::StorageClass(it) => self.storage_classes.insert(it.name.clone(), Arc::new(it)).is_some(),
+            Object::PersistentVolume(it) => self.persistent_volumes.insert(it.name.clone(), Arc::new(it)).is_some(),
             Object::Claim(it) => {
                 let namespace = self.claims.entry(it.namespace.clone()).or_default();
                 namespace.insert(it.name.clone(), Arc::new(it)).is_some()
@@ -171,10 +162,7 @@ impl Objects {
             ("namespaces", self.namespaces.len()),
             ("storageclasses", self.storage_classes.len()),
             ("persistentvolumes", self.persistent_volumes.len()),
-            (
-                "persistentvolumeclaims",
-                self.claims.values().map(HashMap::len).sum(),
-            ),
+            ("persistentvolumeclaims", self.claims.values().map(HashMap::len).sum()),
         ]
     }
 }

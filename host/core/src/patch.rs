@@ -32,33 +32,18 @@ impl Patch {
 
     /// Adds a value: sets an object's key, or inserts before a position of an array.
     pub fn add(&mut self, path: &[Step<'_>], value: Value) {
-        self.operations.push(PatchOperation::Add(AddOperation {
-            path: pointer(path),
-            value,
-        }));
+        self.operations.push(PatchOperation::Add(AddOperation { path: pointer(path), value }));
     }
 
     /// Replaces a value that is there.
     pub fn replace(&mut self, path: &[Step<'_>], value: Value) {
-        self.operations
-            .push(PatchOperation::Replace(ReplaceOperation {
-                path: pointer(path),
-                value,
-            }));
+        self.operations.push(PatchOperation::Replace(ReplaceOperation { path: pointer(path), value }));
     }
 
     /// Makes the string entries of an object (labels, annotations) what they should be; `parent` is the object as it is now.
-    pub fn ensure_entries(
-        &mut self,
-        path: &[Step<'_>],
-        parent: Option<&Value>,
-        wanted: &[(&str, String)],
-    ) {
+    pub fn ensure_entries(&mut self, path: &[Step<'_>], parent: Option<&Value>, wanted: &[(&str, String)]) {
         let Some(present) = parent.and_then(Value::as_object) else {
-            let entries: Map<String, Value> = wanted
-                .iter()
-                .map(|(key, value)| ((*key).into(), json!(value)))
-                .collect();
+            let entries: Map<String, Value> = wanted.iter().map(|(key, value)| ((*key).into(), json!(value))).collect();
             return self.add(path, Value::Object(entries));
         };
         for (key, value) in wanted {
@@ -84,16 +69,12 @@ fn pointer(path: &[Step<'_>]) -> PointerBuf {
 /// there is none: an object may have more keys, and an array more items, as long as the wanted ones are there in their order.
 pub fn contains(present: &Value, wanted: &Value) -> bool {
     match (present, wanted) {
-        (Value::Object(present), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
-            present
-                .get(key)
-                .is_some_and(|present| contains(present, wanted))
-        }),
+        (Value::Object(present), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| present.get(key).is_some_and(|present| contains(present, wanted)))
+        }
         (Value::Array(present), Value::Array(wanted)) => {
             let mut present = present.iter();
-            wanted
-                .iter()
-                .all(|wanted| present.any(|present| contains(present, wanted)))
+            wanted.iter().all(|wanted| present.any(|present| contains(present, wanted)))
         }
         _ => present == wanted,
     }
@@ -105,26 +86,14 @@ mod tests {
 
     #[track_caller]
     fn check(present: Value, wanted: Value, expected: bool) {
-        assert_eq!(
-            contains(&present, &wanted),
-            expected,
-            "{present} contains {wanted}"
-        );
+        assert_eq!(contains(&present, &wanted), expected, "{present} contains {wanted}");
     }
 
     #[test]
     fn defaults_and_additions_of_others_are_no_difference() {
         check(json!({"a": 1, "added": true}), json!({"a": 1}), true);
-        check(
-            json!([{"n": 0}, {"n": 1, "d": 2}, {"n": 3}]),
-            json!([{"n": 1}, {"n": 3}]),
-            true,
-        );
-        check(
-            json!({"command": ["a", "b"]}),
-            json!({"command": ["a", "b"]}),
-            true,
-        );
+        check(json!([{"n": 0}, {"n": 1, "d": 2}, {"n": 3}]), json!([{"n": 1}, {"n": 3}]), true);
+        check(json!({"command": ["a", "b"]}), json!({"command": ["a", "b"]}), true);
     }
 
     #[test]
@@ -138,11 +107,7 @@ mod tests {
     #[test]
     fn keys_with_slashes_and_tildes_are_escaped() {
         let mut patch = Patch::default();
-        patch.ensure_entries(
-            &[Step::Key("metadata"), Step::Key("labels")],
-            Some(&json!({})),
-            &[("a/b~c", "x".into())],
-        );
+        patch.ensure_entries(&[Step::Key("metadata"), Step::Key("labels")], Some(&json!({})), &[("a/b~c", "x".into())]);
         let mut object = json!({"metadata": {"labels": {}}});
         json_patch::patch(&mut object, &patch.into_operations()).expect("the patch fits");
         assert_eq!(object, json!({"metadata": {"labels": {"a/b~c": "x"}}}));
@@ -151,11 +116,7 @@ mod tests {
     #[test]
     fn entries_that_are_there_need_no_operation() {
         let mut patch = Patch::default();
-        patch.ensure_entries(
-            &[Step::Key("labels")],
-            Some(&json!({"a": "b"})),
-            &[("a", "b".into())],
-        );
+        patch.ensure_entries(&[Step::Key("labels")], Some(&json!({"a": "b"})), &[("a", "b".into())]);
         assert!(patch.into_operations().is_empty());
     }
 }

@@ -77,20 +77,12 @@ impl<'a> Pod<'a> {
 
     /// `metadata.labels[key]`.
     pub fn label(self, key: &str) -> Option<&'a str> {
-        self.object
-            .get("metadata")?
-            .get("labels")?
-            .get(key)?
-            .as_str()
+        self.object.get("metadata")?.get("labels")?.get(key)?.as_str()
     }
 
     /// `metadata.annotations[key]`.
     pub fn annotation(self, key: &str) -> Option<&'a str> {
-        self.object
-            .get("metadata")?
-            .get("annotations")?
-            .get(key)?
-            .as_str()
+        self.object.get("metadata")?.get("annotations")?.get(key)?.as_str()
     }
 
     /// What policies are told.
@@ -101,32 +93,21 @@ impl<'a> Pod<'a> {
             generate_name: text(&metadata["generateName"]),
             labels: entries(&metadata["labels"]),
             annotations: entries(&metadata["annotations"]),
-            owners: list(&metadata["ownerReferences"])
-                .iter()
-                .map(owner)
-                .collect(),
-            service_account: text(&self.spec["serviceAccountName"])
-                .unwrap_or_else(|| "default".into()),
+            owners: list(&metadata["ownerReferences"]).iter().map(owner).collect(),
+            service_account: text(&self.spec["serviceAccountName"]).unwrap_or_else(|| "default".into()),
             priority_class: text(&self.spec["priorityClassName"]),
-            priority: self.spec["priority"]
-                .as_i64()
-                .and_then(|number| i32::try_from(number).ok()),
+            priority: self.spec["priority"].as_i64().and_then(|number| i32::try_from(number).ok()),
         }
     }
 
     /// `spec.volumes`, by name.
     pub fn volumes(self) -> impl Iterator<Item = (&'a str, VolumeSource<'a>)> {
-        list(&self.spec["volumes"])
-            .iter()
-            .filter_map(|volume| Some((volume["name"].as_str()?, source(volume))))
+        list(&self.spec["volumes"]).iter().filter_map(|volume| Some((volume["name"].as_str()?, source(volume))))
     }
 
     /// The volume of that name, with its place in `spec.volumes`.
     pub fn volume(self, name: &str) -> Option<(usize, &'a Value)> {
-        list(&self.spec["volumes"])
-            .iter()
-            .enumerate()
-            .find(|(_, volume)| volume["name"] == name)
+        list(&self.spec["volumes"]).iter().enumerate().find(|(_, volume)| volume["name"] == name)
     }
 
     /// The containers of one list.
@@ -136,24 +117,14 @@ impl<'a> Pod<'a> {
 
     /// Every container of the pod, with its list and its place there.
     pub fn all_containers(self) -> impl Iterator<Item = (ContainerList, usize, &'a Value)> {
-        [
-            ContainerList::Init,
-            ContainerList::Main,
-            ContainerList::Ephemeral,
-        ]
-        .into_iter()
-        .flat_map(move |kind| {
-            self.containers(kind)
-                .iter()
-                .enumerate()
-                .map(move |(index, it)| (kind, index, it))
-        })
+        [ContainerList::Init, ContainerList::Main, ContainerList::Ephemeral]
+            .into_iter()
+            .flat_map(move |kind| self.containers(kind).iter().enumerate().map(move |(index, it)| (kind, index, it)))
     }
 
     /// Whether any volume could be a claim's: a cheap look before anything else.
     pub fn names_claims(self) -> bool {
-        self.volumes()
-            .any(|(_, source)| source != VolumeSource::Other)
+        self.volumes().any(|(_, source)| source != VolumeSource::Other)
     }
 }
 
@@ -190,14 +161,9 @@ fn owner(reference: &Value) -> Owner {
 /// The entries of a JSON object whose values are strings; others are left out.
 pub fn entries(value: &Value) -> Entries {
     let object = value.as_object().into_iter().flatten();
-    object
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_string())))
-        .collect()
+    object.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_string()))).collect()
 }
 
 fn text(value: &Value) -> Option<String> {
-    value
-        .as_str()
-        .filter(|text| !text.is_empty())
-        .map(str::to_string)
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_string)
 }

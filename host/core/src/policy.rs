@@ -239,12 +239,7 @@ impl Failure {
 /// How decisions ask a policy. The host implements it with WebAssembly, tests with closures.
 pub trait Evaluate {
     /// Asks whether the pod is exempt.
-    fn exempt(
-        &self,
-        binding: &Binding,
-        subject: &Subject<'_>,
-        volumes: &[VolumeFacts],
-    ) -> Result<Exemption, Failure>;
+    fn exempt(&self, binding: &Binding, subject: &Subject<'_>, volumes: &[VolumeFacts]) -> Result<Exemption, Failure>;
 
     /// Asks what to change about the sidecar of one volume.
     fn adjust(
@@ -270,8 +265,6 @@ impl AccessMode {
     /// The mode of that name; none for a name that Kubernetes does not have.
     pub fn from_name(name: &str) -> Option<AccessMode> {
         use AccessMode::{ReadOnlyMany, ReadWriteMany, ReadWriteOnce, ReadWriteOncePod};
-        [ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod]
-            .into_iter()
-            .find(|mode| mode.as_str() == name)
+        [ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod].into_iter().find(|mode| mode.as_str() == name)
     }
 }

@@ -95,9 +95,7 @@ pub enum Refusal {
         persistent_volume: String,
     },
     /// A form of volume that cannot be injected.
-    #[error(
-        "volume `{volume}` is {form} of JuiceFS, which Pith does not support: use a PersistentVolumeClaim"
-    )]
+    #[error("volume `{volume}` is {form} of JuiceFS, which Pith does not support: use a PersistentVolumeClaim")]
     UnsupportedVolume {
         /// The pod's volume.
         volume: String,

@@ -36,13 +36,8 @@ pub enum Operator {
 impl LabelSelector {
     /// Whether labels meet every requirement.
     pub fn matches(&self, labels: &Entries) -> bool {
-        self.labels
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
-            && self
-                .expressions
-                .iter()
-                .all(|requirement| requirement.matches(labels))
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.expressions.iter().all(|requirement| requirement.matches(labels))
     }
 }
 
@@ -64,17 +59,9 @@ mod tests {
 
     #[track_caller]
     fn check(operator: Operator, labels: &[(&str, &str)], expected: bool) {
-        let selector = LabelSelector {
-            labels: Entries::new(),
-            expressions: vec![Requirement {
-                key: "team".into(),
-                operator,
-            }],
-        };
-        let labels = labels
-            .iter()
-            .map(|(key, value)| (key.to_string(), value.to_string()))
-            .collect();
+        let selector =
+            LabelSelector { labels: Entries::new(), expressions: vec![Requirement { key: "team".into(), operator }] };
+        let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         assert_eq!(selector.matches(&labels), expected);
     }
 
@@ -101,10 +88,7 @@ mod tests {
         assert!(LabelSelector::default().matches(&labels));
         let both = LabelSelector {
             labels: labels.clone(),
-            expressions: vec![Requirement {
-                key: "team".into(),
-                operator: Operator::DoesNotExist,
-            }],
+            expressions: vec![Requirement { key: "team".into(), operator: Operator::DoesNotExist }],
         };
         assert!(!both.matches(&labels));
     }

@@ -95,10 +95,7 @@ impl fmt::Display for Origin {
             Origin::Pod => f.write_str("pod"),
             Origin::FileSystem(name) => write!(f, "file system {name}"),
             Origin::Policy(name) => write!(f, "policy {name}"),
-            Origin::Ceiling {
-                was: Some(was),
-                from,
-            } => write!(f, "ceiling (was {was}, {from})"),
+            Origin::Ceiling { was: Some(was), from } => write!(f, "ceiling (was {was}, {from})"),
             Origin::Ceiling { was: None, .. } => f.write_str("ceiling (was unlimited)"),
             Origin::Limit { was, from } => write!(f, "its limit (was {was}, {from})"),
         }
@@ -165,10 +162,7 @@ const RESOURCE_KEYS: [(&str, &str, bool); 4] = [
 
 /// The claim annotations that count unless the administrator says otherwise: those that cannot widen what a user may do.
 pub fn default_claim_overrides() -> BTreeSet<String> {
-    RESOURCE_KEYS
-        .iter()
-        .map(|(key, ..)| (*key).to_string())
-        .collect()
+    RESOURCE_KEYS.iter().map(|(key, ..)| (*key).to_string()).collect()
 }
 
 /// Resolves every layer below the policies. What has no effect is told in `warnings`.
@@ -199,50 +193,25 @@ pub fn resolve(
     Ok(settings)
 }
 
-fn file_system<'a>(
-    configuration: &'a Configuration,
-    layers: &Layers<'_>,
-) -> Option<&'a FileSystem> {
-    let of_volume = layers
-        .persistent_volume
-        .and_then(|volume| volume.secret.as_ref());
-    let secret =
-        of_volume.or_else(|| layers.storage_class.and_then(|class| class.secret.as_ref()))?;
-    configuration
-        .file_systems
-        .iter()
-        .find(|file_system| file_system.secret == *secret)
+fn file_system<'a>(configuration: &'a Configuration, layers: &Layers<'_>) -> Option<&'a FileSystem> {
+    let of_volume = layers.persistent_volume.and_then(|volume| volume.secret.as_ref());
+    let secret = of_volume.or_else(|| layers.storage_class.and_then(|class| class.secret.as_ref()))?;
+    configuration.file_systems.iter().find(|file_system| file_system.secret == *secret)
 }
 
 impl Settings {
     fn defaults(configuration: &Configuration) -> Settings {
         let sourced = |amounts: &BTreeMap<String, Quantity>| {
             let amounts = amounts.iter();
-            amounts
-                .map(|(name, amount)| {
-                    (
-                        name.clone(),
-                        Sourced {
-                            value: *amount,
-                            origin: Origin::Default,
-                        },
-                    )
-                })
-                .collect()
+            amounts.map(|(name, amount)| (name.clone(), Sourced { value: *amount, origin: Origin::Default })).collect()
         };
         Settings {
-            image: Sourced {
-                value: configuration.image.clone(),
-                origin: Origin::Default,
-            },
+            image: Sourced { value: configuration.image.clone(), origin: Origin::Default },
             requests: sourced(&configuration.requests),
             limits: sourced(&configuration.limits),
             mount_options: Vec::new(),
             env: BTreeMap::new(),
-            cache: Sourced {
-                value: configuration.cache.clone(),
-                origin: Origin::Default,
-            },
+            cache: Sourced { value: configuration.cache.clone(), origin: Origin::Default },
         }
     }
 
@@ -257,9 +226,7 @@ impl Settings {
             if key == MOUNT_OPTIONS_KEY {
                 self.set_options(value.split(','), origin)?;
             } else if !self.apply_key(key, value, origin)? && key.starts_with("juicefs/") {
-                warnings.push(format!(
-                    "{origin} sets {key}, which Pith does not support: it has no effect"
-                ));
+                warnings.push(format!("{origin} sets {key}, which Pith does not support: it has no effect"));
             }
         }
         Ok(())
@@ -272,15 +239,14 @@ impl Settings {
         warnings: &mut Vec<String>,
     ) -> Result<(), Refusal> {
         let origin = Origin::Claim(claim.name.clone());
-        for (key, value) in claim
-            .annotations
-            .iter()
-            .filter(|(key, _)| key.starts_with("juicefs/"))
-        {
+        for (key, value) in claim.annotations.iter().filter(|(key, _)| key.starts_with("juicefs/")) {
             if !overrides.contains(key) {
-                warnings.push(format!("{origin} has the annotation {key}, which claims may not set here: it has no effect"));
+                warnings.push(format!(
+                    "{origin} has the annotation {key}, which claims may not set here: it has no effect"
+                ));
             } else if !self.apply_key(key, value, &origin)? {
-                warnings.push(format!("{origin} has the annotation {key}, which Pith does not support: it has no effect"));
+                warnings
+                    .push(format!("{origin} has the annotation {key}, which Pith does not support: it has no effect"));
             }
         }
         Ok(())
@@ -289,27 +255,14 @@ impl Settings {
     fn apply_file_system(&mut self, file_system: &FileSystem) -> Result<(), Refusal> {
         let origin = Origin::FileSystem(file_system.name.clone());
         if let Some(image) = &file_system.image {
-            self.image = Sourced {
-                value: image.clone(),
-                origin: origin.clone(),
-            };
+            self.image = Sourced { value: image.clone(), origin: origin.clone() };
         }
-        self.set_options(
-            file_system.mount_options.iter().map(String::as_str),
-            &origin,
-        )?;
-        for (own, of_file_system) in [
-            (&mut self.requests, &file_system.requests),
-            (&mut self.limits, &file_system.limits),
-        ] {
+        self.set_options(file_system.mount_options.iter().map(String::as_str), &origin)?;
+        for (own, of_file_system) in
+            [(&mut self.requests, &file_system.requests), (&mut self.limits, &file_system.limits)]
+        {
             for (name, amount) in of_file_system {
-                own.insert(
-                    name.clone(),
-                    Sourced {
-                        value: *amount,
-                        origin: origin.clone(),
-                    },
-                );
+                own.insert(name.clone(), Sourced { value: *amount, origin: origin.clone() });
             }
         }
         Ok(())
@@ -317,75 +270,39 @@ impl Settings {
 
     /// One key of the JuiceFS driver. The answer is whether the key means something.
     fn apply_key(&mut self, key: &str, value: &str, origin: &Origin) -> Result<bool, Refusal> {
-        let refuse = |why: String| Refusal::Setting {
-            origin: origin.to_string(),
-            field: key.into(),
-            value: value.into(),
-            why,
-        };
-        if let Some((_, resource, is_limit)) = RESOURCE_KEYS.iter().find(|(name, ..)| *name == key)
-        {
+        let refuse =
+            |why: String| Refusal::Setting { origin: origin.to_string(), field: key.into(), value: value.into(), why };
+        if let Some((_, resource, is_limit)) = RESOURCE_KEYS.iter().find(|(name, ..)| *name == key) {
             let amount = Quantity::from_str(value).map_err(|error| refuse(error.to_string()))?;
-            let amounts = if *is_limit {
-                &mut self.limits
-            } else {
-                &mut self.requests
-            };
+            let amounts = if *is_limit { &mut self.limits } else { &mut self.requests };
             // As with the JuiceFS driver: a limit of nothing or less lifts the limit, a negative request withdraws it.
             if amount.is_negative() || (*is_limit && amount.is_zero()) {
                 amounts.remove(*resource);
             } else {
-                amounts.insert(
-                    (*resource).into(),
-                    Sourced {
-                        value: amount,
-                        origin: origin.clone(),
-                    },
-                );
+                amounts.insert((*resource).into(), Sourced { value: amount, origin: origin.clone() });
             }
             return Ok(true);
         }
         match key {
-            IMAGE_KEY => {
-                self.image = Sourced {
-                    value: value.into(),
-                    origin: origin.clone(),
-                }
-            }
+            IMAGE_KEY => self.image = Sourced { value: value.into(), origin: origin.clone() },
             CACHE_EMPTY_DIR_KEY => {
                 let cache = empty_dir(value).map_err(refuse)?;
-                self.cache = Sourced {
-                    value: cache,
-                    origin: origin.clone(),
-                };
+                self.cache = Sourced { value: cache, origin: origin.clone() };
             }
             _ => return Ok(false),
         }
         Ok(true)
     }
 
-    fn set_options<'a>(
-        &mut self,
-        options: impl Iterator<Item = &'a str>,
-        origin: &Origin,
-    ) -> Result<(), Refusal> {
-        for option in options
-            .flat_map(|item| item.split(','))
-            .map(str::trim)
-            .filter(|option| !option.is_empty())
-        {
+    fn set_options<'a>(&mut self, options: impl Iterator<Item = &'a str>, origin: &Origin) -> Result<(), Refusal> {
+        for option in options.flat_map(|item| item.split(',')).map(str::trim).filter(|option| !option.is_empty()) {
             let (name, value) = match option.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
                 None => (option, None),
             };
             if let Err(why) = check_option(name, value) {
                 let (origin, value) = (origin.to_string(), option.to_string());
-                return Err(Refusal::Setting {
-                    origin,
-                    field: "mountOptions".into(),
-                    value,
-                    why,
-                });
+                return Err(Refusal::Setting { origin, field: "mountOptions".into(), value, why });
             }
             // `subdir` is part of the path that the claim's Secret carries; it never stands in argv.
             if !MEANINGLESS_OPTIONS.contains(&name) && name != "subdir" {
@@ -398,15 +315,8 @@ impl Settings {
     fn set_option(&mut self, name: &str, value: Option<String>, origin: &Origin) {
         // mount(8) and the client have two names for the same switch; one of them would contradict the other.
         let name = if name == "ro" { "read-only" } else { name };
-        let sourced = Sourced {
-            value,
-            origin: origin.clone(),
-        };
-        match self
-            .mount_options
-            .iter_mut()
-            .find(|(known, _)| known == name)
-        {
+        let sourced = Sourced { value, origin: origin.clone() };
+        match self.mount_options.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = sourced,
             None => self.mount_options.push((name.to_string(), sourced)),
         }
@@ -415,23 +325,14 @@ impl Settings {
     /// What a policy is told of the result so far.
     pub fn facts(&self) -> SidecarFacts {
         let text = |amounts: &BTreeMap<String, Sourced<Quantity>>| {
-            amounts
-                .iter()
-                .map(|(name, amount)| (name.clone(), amount.value.to_string()))
-                .collect()
+            amounts.iter().map(|(name, amount)| (name.clone(), amount.value.to_string())).collect()
         };
         let options = self.mount_options.iter();
         SidecarFacts {
             requests: text(&self.requests),
             limits: text(&self.limits),
-            mount_options: options
-                .map(|(name, value)| (name.clone(), value.value.clone()))
-                .collect(),
-            env: self
-                .env
-                .iter()
-                .map(|(name, value)| (name.clone(), value.value.clone()))
-                .collect(),
+            mount_options: options.map(|(name, value)| (name.clone(), value.value.clone())).collect(),
+            env: self.env.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
             cache: self.cache.value.clone(),
         }
     }
@@ -449,29 +350,16 @@ impl Settings {
             next.change_env(name, value.as_deref(), &origin)?;
         }
         if let Some(cache) = &change.cache {
-            if let Cache::EmptyDir {
-                size_limit: Some(limit),
-                ..
-            } = cache
-            {
-                positive(limit)
-                    .map_err(|why| Failure::Answer(format!("cache size limit `{limit}`: {why}")))?;
+            if let Cache::EmptyDir { size_limit: Some(limit), .. } = cache {
+                positive(limit).map_err(|why| Failure::Answer(format!("cache size limit `{limit}`: {why}")))?;
             }
-            next.cache = Sourced {
-                value: cache.clone(),
-                origin,
-            };
+            next.cache = Sourced { value: cache.clone(), origin };
         }
         *self = next;
         Ok(())
     }
 
-    fn change_option(
-        &mut self,
-        name: &str,
-        change: &OptionChange,
-        origin: &Origin,
-    ) -> Result<(), Failure> {
+    fn change_option(&mut self, name: &str, change: &OptionChange, origin: &Origin) -> Result<(), Failure> {
         let refuse = |why: &str| Failure::Answer(format!("mount option `{name}`: {why}"));
         if RESERVED_OPTIONS.contains(&name) {
             return Err(refuse("it is Pith's own"));
@@ -490,39 +378,19 @@ impl Settings {
         Ok(())
     }
 
-    fn change_env(
-        &mut self,
-        name: &str,
-        value: Option<&str>,
-        origin: &Origin,
-    ) -> Result<(), Failure> {
+    fn change_env(&mut self, name: &str, value: Option<&str>, origin: &Origin) -> Result<(), Failure> {
         let refuse = |why: &str| Failure::Answer(format!("environment variable `{name}`: {why}"));
         if RESERVED_ENV.contains(&name) {
             return Err(refuse("it is Pith's own"));
         }
-        let first_fits = name
-            .chars()
-            .next()
-            .is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
-        if !first_fits
-            || !name
-                .chars()
-                .all(|it| it.is_ascii_alphanumeric() || it == '_')
-        {
-            return Err(refuse(
-                "a name has letters, digits and underscores, and starts with no digit",
-            ));
+        let first_fits = name.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+        if !first_fits || !name.chars().all(|it| it.is_ascii_alphanumeric() || it == '_') {
+            return Err(refuse("a name has letters, digits and underscores, and starts with no digit"));
         }
         match value {
             Some(value) if value.contains('\0') => return Err(refuse("its value has a NUL")),
             Some(value) => {
-                self.env.insert(
-                    name.into(),
-                    Sourced {
-                        value: value.into(),
-                        origin: origin.clone(),
-                    },
-                );
+                self.env.insert(name.into(), Sourced { value: value.into(), origin: origin.clone() });
             }
             None => {
                 self.env.remove(name);
@@ -534,19 +402,11 @@ impl Settings {
     /// Brings every amount below the ceilings, and every request below its limit. Comes last: nothing passes it.
     pub fn apply_ceilings(&mut self, ceilings: &BTreeMap<String, Quantity>) {
         for (name, ceiling) in ceilings {
-            if self
-                .limits
-                .get(name)
-                .is_none_or(|limit| limit.value > *ceiling)
-            {
+            if self.limits.get(name).is_none_or(|limit| limit.value > *ceiling) {
                 let before = self.limits.remove(name);
                 self.limits.insert(name.clone(), cut(*ceiling, before));
             }
-            if self
-                .requests
-                .get(name)
-                .is_some_and(|request| request.value > *ceiling)
-            {
+            if self.requests.get(name).is_some_and(|request| request.value > *ceiling) {
                 let before = self.requests.remove(name);
                 self.requests.insert(name.clone(), cut(*ceiling, before));
             }
@@ -557,31 +417,18 @@ impl Settings {
                 && request.value > limit.value
             {
                 let from = Box::new(request.origin.clone());
-                *request = Sourced {
-                    value: limit.value,
-                    origin: Origin::Limit {
-                        was: request.value.to_string(),
-                        from,
-                    },
-                };
+                *request =
+                    Sourced { value: limit.value, origin: Origin::Limit { was: request.value.to_string(), from } };
             }
         }
     }
 
     /// Every value with its origin, as `(field, value, origin)`, for people.
     pub fn explain(&self) -> Vec<(String, String, String)> {
-        let mut rows = vec![(
-            "image".to_string(),
-            self.image.value.clone(),
-            self.image.origin.to_string(),
-        )];
+        let mut rows = vec![("image".to_string(), self.image.value.clone(), self.image.origin.to_string())];
         for (kind, amounts) in [("requests", &self.requests), ("limits", &self.limits)] {
             rows.extend(amounts.iter().map(|(name, amount)| {
-                (
-                    format!("resources.{kind}.{name}"),
-                    amount.value.to_string(),
-                    amount.origin.to_string(),
-                )
+                (format!("resources.{kind}.{name}"), amount.value.to_string(), amount.origin.to_string())
             }));
         }
         rows.extend(self.mount_options.iter().map(|(name, option)| {
@@ -591,18 +438,10 @@ impl Settings {
                 option.origin.to_string(),
             )
         }));
-        rows.extend(self.env.iter().map(|(name, value)| {
-            (
-                format!("env.{name}"),
-                value.value.clone(),
-                value.origin.to_string(),
-            )
-        }));
-        rows.push((
-            "cache".into(),
-            describe(&self.cache.value),
-            self.cache.origin.to_string(),
-        ));
+        rows.extend(
+            self.env.iter().map(|(name, value)| (format!("env.{name}"), value.value.clone(), value.origin.to_string())),
+        );
+        rows.push(("cache".into(), describe(&self.cache.value), self.cache.origin.to_string()));
         rows
     }
 }
@@ -610,10 +449,7 @@ impl Settings {
 fn cut(ceiling: Quantity, before: Option<Sourced<Quantity>>) -> Sourced<Quantity> {
     let was = before.as_ref().map(|before| before.value.to_string());
     let from = Box::new(before.map_or(Origin::Default, |before| before.origin));
-    Sourced {
-        value: ceiling,
-        origin: Origin::Ceiling { was, from },
-    }
+    Sourced { value: ceiling, origin: Origin::Ceiling { was, from } }
 }
 
 fn change_amounts(
@@ -628,19 +464,10 @@ fn change_amounts(
             continue;
         };
         if !is_resource_name(name) {
-            return Err(Failure::Answer(format!(
-                "{field} name the resource `{name}`, which is no resource name"
-            )));
+            return Err(Failure::Answer(format!("{field} name the resource `{name}`, which is no resource name")));
         }
-        let value = positive(amount)
-            .map_err(|why| Failure::Answer(format!("{field}.{name} is `{amount}`: {why}")))?;
-        amounts.insert(
-            name.clone(),
-            Sourced {
-                value,
-                origin: origin.clone(),
-            },
-        );
+        let value = positive(amount).map_err(|why| Failure::Answer(format!("{field}.{name} is `{amount}`: {why}")))?;
+        amounts.insert(name.clone(), Sourced { value, origin: origin.clone() });
     }
     Ok(())
 }
@@ -652,21 +479,14 @@ fn is_resource_name(name: &str) -> bool {
 
 fn positive(amount: &str) -> Result<Quantity, String> {
     let quantity = Quantity::from_str(amount).map_err(|error| error.to_string())?;
-    if quantity.is_negative() {
-        Err("it is negative".into())
-    } else {
-        Ok(quantity)
-    }
+    if quantity.is_negative() { Err("it is negative".into()) } else { Ok(quantity) }
 }
 
 /// Refuses what could end the argument early or start another one.
 fn check_option(name: &str, value: Option<&str>) -> Result<(), String> {
     let fits = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '.');
     if name.is_empty() || name.starts_with('-') || !name.chars().all(fits) {
-        return Err(
-            "the name of an option has letters, digits, `-`, `_` and `.`, and starts with no dash"
-                .into(),
-        );
+        return Err("the name of an option has letters, digits, `-`, `_` and `.`, and starts with no dash".into());
     }
     if value.is_some_and(|value| value.chars().any(char::is_control)) {
         return Err("its value has a control character".into());
@@ -681,33 +501,22 @@ fn empty_dir(text: &str) -> Result<Cache, String> {
         "" => false,
         "Memory" => true,
         other => {
-            return Err(format!(
-                "`{other}` is no medium of an emptyDir: use `Memory`, or nothing for the disk"
-            ));
+            return Err(format!("`{other}` is no medium of an emptyDir: use `Memory`, or nothing for the disk"));
         }
     };
     let size_limit = match size.trim() {
         "" => None,
         size => Some(positive(size)?.to_string()),
     };
-    Ok(Cache::EmptyDir {
-        in_memory,
-        size_limit,
-    })
+    Ok(Cache::EmptyDir { in_memory, size_limit })
 }
 
 fn describe(cache: &Cache) -> String {
     match cache {
         Cache::Container => "container".into(),
-        Cache::EmptyDir {
-            in_memory,
-            size_limit,
-        } => {
+        Cache::EmptyDir { in_memory, size_limit } => {
             let medium = if *in_memory { "memory" } else { "disk" };
-            let size = size_limit
-                .as_ref()
-                .map(|size| format!(" up to {size}"))
-                .unwrap_or_default();
+            let size = size_limit.as_ref().map(|size| format!(" up to {size}")).unwrap_or_default();
             format!("emptyDir on {medium}{size}")
         }
     }

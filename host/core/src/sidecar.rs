@@ -60,11 +60,8 @@ const FUSE_OPTIONS: [&str; 24] = [
 ];
 
 /// Names that mount(8) has for flags of the client.
-const FLAG_ALIASES: [(&str, &str); 3] = [
-    ("attrcacheto", "attr-cache"),
-    ("entrycacheto", "entry-cache"),
-    ("direntrycacheto", "dir-entry-cache"),
-];
+const FLAG_ALIASES: [(&str, &str); 3] =
+    [("attrcacheto", "attr-cache"), ("entrycacheto", "entry-cache"), ("direntrycacheto", "dir-entry-cache")];
 
 /// What the pod gets for one claim.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,11 +78,7 @@ pub struct Sidecar {
 
 /// Builds the sidecar of one claim. `volume` is the claim's first volume in the pod, `index` the claim's place among the pod's.
 pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> Sidecar {
-    let container_name = if index == 0 {
-        "jfs-mount".to_string()
-    } else {
-        format!("jfs-mount-{index}")
-    };
+    let container_name = if index == 0 { "jfs-mount".to_string() } else { format!("jfs-mount-{index}") };
     let mount_volume = volume_name("pith-", volume);
     let mount_path = format!("/jfs/{volume}");
     let cache = cache(settings, volume);
@@ -120,19 +113,10 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
         "volumeMounts": mounts,
     });
     if let Some(port) = metrics.port {
-        let name = if index == 0 {
-            "metrics".to_string()
-        } else {
-            format!("metrics-{index}")
-        };
+        let name = if index == 0 { "metrics".to_string() } else { format!("metrics-{index}") };
         container["ports"] = json!([{"name": name, "containerPort": port, "protocol": "TCP"}]);
     }
-    Sidecar {
-        container_name,
-        container,
-        mount_volume,
-        volumes,
-    }
+    Sidecar { container_name, container, mount_volume, volumes }
 }
 
 /// The name of the Secret that holds what a claim's sidecars need, in the claim's namespace.
@@ -143,7 +127,8 @@ pub fn secret_name(claim: &Claim) -> String {
 /// The environment of the container: what is secret first, then the rest by name.
 fn env(settings: &Settings, claim: &Claim) -> Value {
     let secret = secret_name(claim);
-    let from_secret = |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
+    let from_secret =
+        |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
     let mut env = vec![
         from_secret("METAURL", secret_key::META_URL),
         from_secret("META_PASSWORD", secret_key::META_PASSWORD),
@@ -156,9 +141,7 @@ fn env(settings: &Settings, claim: &Claim) -> Value {
 
 fn command(settings: &Settings, metrics: &Metrics, mount_path: &str) -> Vec<String> {
     let mut fuse_options = vec!["allow_other".to_string()];
-    let mut command: Vec<String> = [CLIENT, "mount", "--subdir=$(SUBDIR)"]
-        .map(String::from)
-        .into();
+    let mut command: Vec<String> = [CLIENT, "mount", "--subdir=$(SUBDIR)"].map(String::from).into();
     if let Some(address) = &metrics.default_address {
         command.push(format!("--metrics={address}"));
     }
@@ -166,27 +149,15 @@ fn command(settings: &Settings, metrics: &Metrics, mount_path: &str) -> Vec<Stri
         command.push(format!("--cache-size={mebibytes}"));
     }
     for (name, value) in &settings.mount_options {
-        let value = value
-            .value
-            .as_deref()
-            .map(|value| format!("={}", escape(value)))
-            .unwrap_or_default();
+        let value = value.value.as_deref().map(|value| format!("={}", escape(value))).unwrap_or_default();
         if !FUSE_OPTIONS.contains(&name.as_str()) {
-            let flag = FLAG_ALIASES
-                .iter()
-                .find(|(alias, _)| alias == name)
-                .map_or(name.as_str(), |(_, flag)| flag);
+            let flag = FLAG_ALIASES.iter().find(|(alias, _)| alias == name).map_or(name.as_str(), |(_, flag)| flag);
             command.push(format!("--{flag}{value}"));
         } else if name != "allow_other" {
             fuse_options.push(format!("{name}{value}"));
         }
     }
-    command.extend([
-        "-o".into(),
-        fuse_options.join(","),
-        "$(METAURL)".into(),
-        mount_path.to_string(),
-    ]);
+    command.extend(["-o".into(), fuse_options.join(","), "$(METAURL)".into(), mount_path.to_string()]);
     command
 }
 
@@ -197,14 +168,9 @@ fn escape(text: &str) -> String {
 
 fn resources(settings: &Settings) -> Value {
     let mut resources = Map::new();
-    for (kind, amounts) in [
-        ("limits", &settings.limits),
-        ("requests", &settings.requests),
-    ] {
+    for (kind, amounts) in [("limits", &settings.limits), ("requests", &settings.requests)] {
         if !amounts.is_empty() {
-            let amounts = amounts
-                .iter()
-                .map(|(name, amount)| (name.clone(), json!(amount.value.to_string())));
+            let amounts = amounts.iter().map(|(name, amount)| (name.clone(), json!(amount.value.to_string())));
             resources.insert(kind.into(), Value::Object(amounts.collect()));
         }
     }
@@ -212,19 +178,12 @@ fn resources(settings: &Settings) -> Value {
 }
 
 fn option<'a>(settings: &'a Settings, name: &str) -> Option<Option<&'a str>> {
-    let (_, value) = settings
-        .mount_options
-        .iter()
-        .find(|(known, _)| known == name)?;
+    let (_, value) = settings.mount_options.iter().find(|(known, _)| known == name)?;
     Some(value.value.as_deref())
 }
 
 fn control_file(settings: &Settings) -> &'static str {
-    if option(settings, "prefix-internal").is_some() {
-        ".jfs.config"
-    } else {
-        ".config"
-    }
+    if option(settings, "prefix-internal").is_some() { ".jfs.config" } else { ".config" }
 }
 
 struct Metrics {
@@ -236,20 +195,11 @@ struct Metrics {
 
 fn metrics(settings: &Settings, index: usize) -> Metrics {
     if let Some(address) = option(settings, "metrics").flatten() {
-        let port = address
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse().ok())
-            .filter(|port| *port != 0);
-        return Metrics {
-            default_address: None,
-            port,
-        };
+        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 0);
+        return Metrics { default_address: None, port };
     }
     let port = METRICS_PORT.saturating_add(u16::try_from(index).unwrap_or(u16::MAX));
-    Metrics {
-        default_address: Some(format!("0.0.0.0:{port}")),
-        port: Some(port),
-    }
+    Metrics { default_address: Some(format!("0.0.0.0:{port}")), port: Some(port) }
 }
 
 struct CacheVolume {
@@ -259,11 +209,7 @@ struct CacheVolume {
 }
 
 fn cache(settings: &Settings, volume: &str) -> Option<CacheVolume> {
-    let Cache::EmptyDir {
-        in_memory,
-        size_limit,
-    } = &settings.cache.value
-    else {
+    let Cache::EmptyDir { in_memory, size_limit } = &settings.cache.value else {
         return None;
     };
     let mut empty_dir = Map::new();
@@ -287,11 +233,7 @@ fn cache(settings: &Settings, volume: &str) -> Option<CacheVolume> {
 
 /// The client's cache limit in MiB: nine tenths of the volume's size, so that the kubelet never evicts the pod for its cache.
 fn cache_size(settings: &Settings) -> Option<u64> {
-    let Cache::EmptyDir {
-        size_limit: Some(limit),
-        ..
-    } = &settings.cache.value
-    else {
+    let Cache::EmptyDir { size_limit: Some(limit), .. } = &settings.cache.value else {
         return None;
     };
     if option(settings, "cache-size").is_some() {
