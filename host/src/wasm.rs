@@ -1,0 +1,219 @@
+//! Policies as WebAssembly: load one, ask it one question, forget everything it did.
+//!
+//! This is the one place that creates a `Store`. Each question gets a fresh instance, and every store has a deadline, a
+//! memory cap and budgets for host calls and log lines; there is no way to get one without. Whatever a guest does costs
+//! that one call: the caller gets an answer or a [`Failure`], never a panic and never a wait past the deadline.
+//!
+//! ```text
+//!   bytes ── load ── cache ──► Module ── abi ── call ──► answer or Failure
+//!             │                            │      │
+//!             what is refused at once      │      host_calls, wasi: what a guest can reach
+//!                                          WIT records ◄─► core types
+//! ```
+//!
+//! Not here: which policies there are, whom they are asked about and what follows from a failure. Calls are synchronous
+//! and meant to run where the request is decided: they never wait for anything but the guest itself.
+
+mod abi;
+mod cache;
+mod call;
+mod engine;
+mod host_calls;
+mod load;
+mod wasi;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pith_core::policy::{Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts};
+
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use load::LoadError;
+
+/// What a binding lets its policy import beyond `log`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// `pith:policy/object`: the raw Pod or PersistentVolumeClaim.
+    pub object: bool,
+}
+
+/// What one call may use. There is no value for "no limit".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From the start of instantiation to the answer. A call is cut at most one tick (5 ms) later.
+    pub deadline: Duration,
+    /// All linear memories of the instance together. The engine's own maximum holds where it is lower.
+    pub memory_bytes: usize,
+}
+
+impl Default for Limits {
+    /// 50 ms and 16 MiB: some thousand times what a policy in Rust needs, and enough for one in a scripting language.
+    fn default() -> Limits {
+        Limits { deadline: Duration::from_millis(50), memory_bytes: 16 << 20 }
+    }
+}
+
+/// How a module was given to [`Engine::load`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A WebAssembly component.
+    Component,
+    /// A core module with the component's description in a custom section; the host made the component.
+    CoreModule,
+}
+
+/// How much a line of a policy's log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For the author of the policy.
+    Debug,
+    /// What happened.
+    Info,
+    /// The policy coped with something.
+    Warn,
+    /// A person must look.
+    Error,
+}
+
+/// Where the lines go that a policy logs. They arrive after the call, in order, escaped and within the budget; the caller
+/// knows which policy they are from.
+pub trait Log {
+    /// Takes one line.
+    fn line(&self, level: Level, line: &str);
+}
+
+impl<F: Fn(Level, &str)> Log for F {
+    fn line(&self, level: Level, line: &str) {
+        self(level, line);
+    }
+}
+
+/// Why settings cannot be used, in the policy's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsProblem {
+    /// A path into the settings; empty for the whole.
+    pub field: String,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+/// A policy that is ready to be asked.
+#[derive(Clone)]
+pub struct Module(Arc<Loaded>);
+
+struct Loaded {
+    engine: Engine,
+    digest: String,
+    size: usize,
+    form: Form,
+    hooks: BTreeSet<Hook>,
+    imports: Vec<String>,
+    from_cache: bool,
+    wants_object: bool,
+    exports: abi::Exports,
+    code: load::Code,
+}
+
+impl Module {
+    /// The SHA-256 of the bytes as they were given, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.0.digest
+    }
+
+    /// How many bytes were given.
+    pub fn size(&self) -> usize {
+        self.0.size
+    }
+
+    /// What was given.
+    pub fn form(&self) -> Form {
+        self.0.form
+    }
+
+    /// What the policy can be asked.
+    pub fn hooks(&self) -> &BTreeSet<Hook> {
+        &self.0.hooks
+    }
+
+    /// True if the policy checks its settings.
+    pub fn has_settings(&self) -> bool {
+        self.0.exports.settings.is_some()
+    }
+
+    /// The names of the interfaces that the policy imports, with versions.
+    pub fn imports(&self) -> &[String] {
+        &self.0.imports
+    }
+
+    /// True if the policy imports WASI and gets the closed one, which makes a call several times as costly.
+    pub fn uses_wasi(&self) -> bool {
+        matches!(self.0.code, load::Code::Wasi(_))
+    }
+
+    /// True if compiled code from an earlier run was used.
+    pub fn from_cache(&self) -> bool {
+        self.0.from_cache
+    }
+
+    /// Asks the policy whether these settings, JSON text, are usable. A policy without that export accepts all.
+    pub fn validate_settings(
+        &self,
+        limits: Limits,
+        settings: &str,
+        log: &dyn Log,
+    ) -> Result<Result<(), SettingsProblem>, Failure> {
+        if !self.has_settings() {
+            return Ok(Ok(()));
+        }
+        abi::validate(self, limits, settings, log)
+    }
+
+    /// Asks whether the pod is exempt.
+    pub fn exempt(
+        &self,
+        limits: Limits,
+        settings: &str,
+        subject: &Subject<'_>,
+        volumes: &[VolumeFacts],
+        log: &dyn Log,
+    ) -> Result<Exemption, Failure> {
+        abi::exempt(self, limits, settings, subject, volumes, log)
+    }
+
+    /// Asks what to change about the sidecar of one volume.
+    pub fn adjust(
+        &self,
+        limits: Limits,
+        settings: &str,
+        subject: &Subject<'_>,
+        volume: &VolumeFacts,
+        current: &SidecarFacts,
+        log: &dyn Log,
+    ) -> Result<Change, Failure> {
+        abi::adjust(self, limits, settings, subject, volume, current, log)
+    }
+
+    /// Asks what the directory of a new volume is called. `object` is the raw PersistentVolumeClaim.
+    pub fn name(
+        &self,
+        limits: Limits,
+        settings: &str,
+        request: &NamingRequest,
+        object: &serde_json::Value,
+        log: &dyn Log,
+    ) -> Result<Naming, Failure> {
+        abi::name(self, limits, settings, request, object, log)
+    }
+
+    /// Makes an instance and drops it, which is what a call costs beyond the policy's own work.
+    pub fn instantiate(&self, limits: Limits) -> Result<(), Failure> {
+        call::instantiate(self, limits)
+    }
+}
+
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Module").field("digest", &self.0.digest).field("hooks", &self.0.hooks).finish_non_exhaustive()
+    }
+}

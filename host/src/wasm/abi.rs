@@ -1,0 +1,420 @@
+//! The records of `proto/policy/policy.wit` and the core types, one into the other. The only file that knows both.
+//!
+//! Questions borrow from the core types: what a call allocates for its question is the lists' spines. Answers are not
+//! trusted: lists and strings have bounds, and sentences for people are cut and escaped. Whether a name or an amount means
+//! anything is not checked here.
+
+use std::sync::Arc;
+
+use pith_core::object::{self, Entries};
+use pith_core::policy::{
+    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, PodFacts, SidecarFacts, Subject,
+    VolumeFacts,
+};
+use wasmtime::component::{Component, ComponentExportIndex};
+
+use super::call::{Question, ask, check_shape};
+use super::host_calls::clean;
+use super::{Level, Limits, LoadError, Log, Module, SettingsProblem};
+use bindings::exports::pith::policy::{exemption, naming, settings, sidecar};
+use bindings::pith::policy::types::{self, Entry};
+
+pub(super) use bindings::pith::policy::log::Level as LogLevel;
+
+#[allow(missing_docs, unreachable_pub, dead_code, reason = "generated, and only the records are used")]
+#[allow(clippy::allow_attributes_without_reason, reason = "generated")]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../proto/policy",
+        world: "policy",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+/// The most items in a list of an answer. A sidecar with more options or a directory that deep is no use to anyone.
+const LIST_ITEMS: usize = 64;
+
+/// The most bytes in a name or value of an answer.
+const VALUE_BYTES: usize = 4 << 10;
+
+/// Where sentences for people are cut. Cut and not refused: a long reason is still a denial.
+const SENTENCE_BYTES: usize = 1 << 10;
+
+/// Where in a component its functions are. Looked up once, when it is loaded.
+#[derive(Clone, Default)]
+pub(super) struct Exports {
+    exemption: Option<ComponentExportIndex>,
+    sidecar: Option<ComponentExportIndex>,
+    naming: Option<ComponentExportIndex>,
+    pub(super) settings: Option<ComponentExportIndex>,
+}
+
+impl Exports {
+    /// Finds the functions in the interfaces of the host's version, or of one that fits it.
+    pub(super) fn find(component: &Component) -> Exports {
+        let find = |interface: &str, function: &str| {
+            let instance = component.get_export_index(None, interface)?;
+            component.get_export_index(Some(&instance), function)
+        };
+        Exports {
+            exemption: find("pith:policy/exemption@0.1.0", "exempt"),
+            sidecar: find("pith:policy/sidecar@0.1.0", "adjust"),
+            naming: find("pith:policy/naming@0.1.0", "name"),
+            settings: find("pith:policy/settings@0.1.0", "validate"),
+        }
+    }
+
+    pub(super) fn hook(&self, hook: Hook) -> Option<&ComponentExportIndex> {
+        match hook {
+            Hook::Exemption => self.exemption.as_ref(),
+            Hook::Sidecar => self.sidecar.as_ref(),
+            Hook::Naming => self.naming.as_ref(),
+        }
+    }
+}
+
+/// Checks each function that the policy exports.
+pub(super) fn check_shapes(module: &Module) -> Result<(), LoadError> {
+    fn check<Q: Question>(module: &Module) -> Result<(), LoadError> {
+        let shape = |error: wasmtime::Error| LoadError::Shape { interface: Q::NAME, reason: format!("{error:#}") };
+        check_shape::<Q>(module).map_err(shape)
+    }
+    check::<Exempt>(module)?;
+    check::<Adjust>(module)?;
+    check::<Name>(module)?;
+    check::<Validate>(module)
+}
+
+struct Validate;
+
+impl Question for Validate {
+    const NAME: &'static str = "settings";
+    type Params<'a> = (&'a str,);
+    type Raw = Result<(), settings::Problem>;
+
+    fn export(exports: &Exports) -> Option<&ComponentExportIndex> {
+        exports.settings.as_ref()
+    }
+}
+
+pub(super) fn validate(
+    module: &Module,
+    limits: Limits,
+    settings: &str,
+    log: &dyn Log,
+) -> Result<Result<(), SettingsProblem>, Failure> {
+    let answer = ask::<Validate>(module, limits, (settings,), || None, log)?;
+    Ok(answer.map_err(|problem| SettingsProblem { field: sentence(&problem.field), reason: sentence(&problem.reason) }))
+}
+
+struct Exempt;
+
+impl Question for Exempt {
+    const NAME: &'static str = "exemption";
+    type Params<'a> = (&'a str, types::Pod<'a>, types::Namespace<'a>, &'a [types::Volume<'a>]);
+    type Raw = Result<exemption::Verdict, String>;
+
+    fn export(exports: &Exports) -> Option<&ComponentExportIndex> {
+        exports.hook(Hook::Exemption)
+    }
+}
+
+pub(super) fn exempt(
+    module: &Module,
+    limits: Limits,
+    settings: &str,
+    subject: &Subject<'_>,
+    volumes: &[VolumeFacts],
+    log: &dyn Log,
+) -> Result<Exemption, Failure> {
+    let namespace = &*subject.namespace;
+    let of_subject = [&subject.pod.labels, &subject.pod.annotations, &namespace.labels, &namespace.annotations];
+    let lists = Lists::new(of_subject.into_iter().chain(volumes.iter().flat_map(lists_of_volume)));
+    let modes: Vec<_> = volumes.iter().map(|volume| modes(&volume.claim)).collect();
+    let owners = owners(&subject.pod);
+    let mut lists = lists.cutter();
+    let pod = pod(&subject.pod, &owners, &mut lists);
+    let namespace = namespace_record(namespace, &mut lists);
+    let volumes: Vec<_> = volumes.iter().zip(&modes).map(|(facts, modes)| volume(facts, modes, &mut lists)).collect();
+
+    let params = (settings, pod, namespace, &*volumes);
+    match ask::<Exempt>(module, limits, params, || Some(text(subject.object)), log)? {
+        Ok(exemption::Verdict::Inject) => Ok(Exemption::Inject),
+        Ok(exemption::Verdict::Skip(reason)) => Ok(Exemption::Skip(sentence(&reason))),
+        Ok(exemption::Verdict::Deny(reason)) => Ok(Exemption::Deny(sentence(&reason))),
+        Err(reported) => Err(Failure::Reported(sentence(&reported))),
+    }
+}
+
+struct Adjust;
+
+impl Question for Adjust {
+    const NAME: &'static str = "sidecar";
+    type Params<'a> = (&'a str, types::Pod<'a>, types::Namespace<'a>, types::Volume<'a>, sidecar::Sidecar<'a>);
+    type Raw = Result<sidecar::Change, String>;
+
+    fn export(exports: &Exports) -> Option<&ComponentExportIndex> {
+        exports.hook(Hook::Sidecar)
+    }
+}
+
+pub(super) fn adjust(
+    module: &Module,
+    limits: Limits,
+    settings: &str,
+    subject: &Subject<'_>,
+    facts: &VolumeFacts,
+    current: &SidecarFacts,
+    log: &dyn Log,
+) -> Result<Change, Failure> {
+    let namespace = &*subject.namespace;
+    let of_subject = [&subject.pod.labels, &subject.pod.annotations, &namespace.labels, &namespace.annotations];
+    let of_sidecar = [&current.requests, &current.limits, &current.env];
+    let lists = Lists::new(of_subject.into_iter().chain(lists_of_volume(facts)).chain(of_sidecar));
+    let modes = modes(&facts.claim);
+    let owners = owners(&subject.pod);
+    let options: Vec<_> = current.mount_options.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
+    let mut lists = lists.cutter();
+    let pod = pod(&subject.pod, &owners, &mut lists);
+    let namespace = namespace_record(namespace, &mut lists);
+    let volume = volume(facts, &modes, &mut lists);
+    let sidecar = sidecar::Sidecar {
+        requests: lists.cut(&current.requests),
+        limits: lists.cut(&current.limits),
+        env: lists.cut(&current.env),
+        mount_options: &options,
+        cache: match &current.cache {
+            Cache::Container => sidecar::CacheParam::Container,
+            Cache::EmptyDir { in_memory, size_limit } => sidecar::CacheParam::EmptyDir(sidecar::EmptyDirParam {
+                in_memory: *in_memory,
+                size_limit: size_limit.as_deref(),
+            }),
+        },
+    };
+
+    let params = (settings, pod, namespace, volume, sidecar);
+    match ask::<Adjust>(module, limits, params, || Some(text(subject.object)), log)? {
+        Ok(raw) => change(raw),
+        Err(reported) => Err(Failure::Reported(sentence(&reported))),
+    }
+}
+
+struct Name;
+
+impl Question for Name {
+    const NAME: &'static str = "naming";
+    type Params<'a> = (&'a str, naming::Request<'a>);
+    type Raw = Result<naming::Verdict, String>;
+
+    fn export(exports: &Exports) -> Option<&ComponentExportIndex> {
+        exports.hook(Hook::Naming)
+    }
+}
+
+pub(super) fn name(
+    module: &Module,
+    limits: Limits,
+    settings: &str,
+    request: &NamingRequest,
+    object: &serde_json::Value,
+    log: &dyn Log,
+) -> Result<Naming, Failure> {
+    let namespace = &*request.namespace;
+    let of_claim = [&request.claim.labels, &request.claim.annotations];
+    let lists =
+        Lists::new(of_claim.into_iter().chain([&namespace.labels, &namespace.annotations, &request.parameters]));
+    let modes = modes(&request.claim);
+    let mut lists = lists.cutter();
+    let record = naming::Request {
+        volume_name: &request.volume_name,
+        required_bytes: request.required_bytes,
+        limit_bytes: request.limit_bytes,
+        claim: claim(&request.claim, &modes, &mut lists),
+        namespace: namespace_record(namespace, &mut lists),
+        parameters: lists.cut(&request.parameters),
+    };
+
+    match ask::<Name>(module, limits, (settings, record), || Some(text(object)), log)? {
+        Ok(naming::Verdict::Pass) => Ok(Naming::Pass),
+        Ok(naming::Verdict::Directory(naming::Directory { components, shared })) => {
+            bounded("components", &components)?;
+            for component in &components {
+                short("a component of the directory", component)?;
+            }
+            Ok(Naming::Directory { components, shared })
+        }
+        Ok(naming::Verdict::Deny(reason)) => Ok(Naming::Deny(sentence(&reason))),
+        Err(reported) => Err(Failure::Reported(sentence(&reported))),
+    }
+}
+
+/// The entries of every list in a question, one after the other in one allocation.
+struct Lists<'a>(Vec<Entry<'a>>);
+
+impl<'a> Lists<'a> {
+    fn new(maps: impl Iterator<Item = &'a Entries> + Clone) -> Lists<'a> {
+        let mut entries = Vec::with_capacity(maps.clone().map(Entries::len).sum());
+        entries.extend(maps.flatten().map(|(key, value)| (&**key, &**value)));
+        Lists(entries)
+    }
+
+    fn cutter(&self) -> Cutter<'_> {
+        Cutter(&self.0)
+    }
+}
+
+/// Cuts the lists off again, in the order in which they were put in.
+struct Cutter<'a>(&'a [Entry<'a>]);
+
+impl<'a> Cutter<'a> {
+    fn cut(&mut self, map: &Entries) -> &'a [Entry<'a>] {
+        let (list, rest) = self.0.split_at(map.len());
+        self.0 = rest;
+        debug_assert!(list.iter().map(|(key, _)| *key).eq(map.keys()), "lists are cut in the order of Lists::new");
+        list
+    }
+}
+
+fn lists_of_volume(volume: &VolumeFacts) -> [&Entries; 4] {
+    [&volume.claim.labels, &volume.claim.annotations, &volume.class_parameters, &volume.volume_attributes]
+}
+
+fn modes(claim: &object::Claim) -> Vec<types::AccessMode> {
+    let mode = |mode: &object::AccessMode| match mode {
+        object::AccessMode::ReadWriteOnce => types::AccessMode::ReadWriteOnce,
+        object::AccessMode::ReadOnlyMany => types::AccessMode::ReadOnlyMany,
+        object::AccessMode::ReadWriteMany => types::AccessMode::ReadWriteMany,
+        object::AccessMode::ReadWriteOncePod => types::AccessMode::ReadWriteOncePod,
+    };
+    claim.access_modes.iter().map(mode).collect()
+}
+
+fn owners(pod: &PodFacts) -> Vec<types::Owner<'_>> {
+    let owners = pod.owners.iter().map(|owner| types::Owner {
+        api_version: &owner.api_version,
+        kind: &owner.kind,
+        name: &owner.name,
+        controller: owner.controller,
+    });
+    owners.collect()
+}
+
+fn pod<'a>(pod: &'a PodFacts, owners: &'a [types::Owner<'a>], lists: &mut Cutter<'a>) -> types::Pod<'a> {
+    types::Pod {
+        name: pod.name.as_deref(),
+        generate_name: pod.generate_name.as_deref(),
+        labels: lists.cut(&pod.labels),
+        annotations: lists.cut(&pod.annotations),
+        owners,
+        service_account: &pod.service_account,
+        priority_class: pod.priority_class.as_deref(),
+        priority: pod.priority,
+    }
+}
+
+fn namespace_record<'a>(namespace: &'a object::Namespace, lists: &mut Cutter<'a>) -> types::Namespace<'a> {
+    types::Namespace {
+        name: &namespace.name,
+        labels: lists.cut(&namespace.labels),
+        annotations: lists.cut(&namespace.annotations),
+    }
+}
+
+fn claim<'a>(claim: &'a object::Claim, modes: &'a [types::AccessMode], lists: &mut Cutter<'a>) -> types::Claim<'a> {
+    types::Claim {
+        name: &claim.name,
+        labels: lists.cut(&claim.labels),
+        annotations: lists.cut(&claim.annotations),
+        storage_class: claim.storage_class.as_deref(),
+        requested_bytes: claim.requested_bytes,
+        access_modes: modes,
+    }
+}
+
+fn volume<'a>(volume: &'a VolumeFacts, modes: &'a [types::AccessMode], lists: &mut Cutter<'a>) -> types::Volume<'a> {
+    types::Volume {
+        name: &volume.name,
+        claim: claim(&volume.claim, modes, lists),
+        read_only: volume.read_only,
+        class_parameters: lists.cut(&volume.class_parameters),
+        volume_attributes: lists.cut(&volume.volume_attributes),
+    }
+}
+
+/// The text of the raw object.
+fn text(object: &serde_json::Value) -> Arc<str> {
+    object.to_string().into()
+}
+
+fn change(raw: sidecar::Change) -> Result<Change, Failure> {
+    checked("requests", &raw.requests, Option::as_deref)?;
+    checked("limits", &raw.limits, Option::as_deref)?;
+    checked("mount-options", &raw.mount_options, |change| match change {
+        sidecar::OptionChange::Set(value) => value.as_deref(),
+        sidecar::OptionChange::Remove => None,
+    })?;
+    checked("env", &raw.env, Option::as_deref)?;
+    let option = |(name, change)| match change {
+        sidecar::OptionChange::Set(value) => (name, OptionChange::Set(value)),
+        sidecar::OptionChange::Remove => (name, OptionChange::Remove),
+    };
+    Ok(Change {
+        requests: raw.requests,
+        limits: raw.limits,
+        mount_options: raw.mount_options.into_iter().map(option).collect(),
+        env: raw.env,
+        cache: raw.cache.map(cache).transpose()?,
+    })
+}
+
+fn cache(raw: sidecar::CacheResult) -> Result<Cache, Failure> {
+    match raw {
+        sidecar::CacheResult::Container => Ok(Cache::Container),
+        sidecar::CacheResult::EmptyDir(sidecar::EmptyDirResult { in_memory, size_limit }) => {
+            short("the size limit of the cache", size_limit.as_deref().unwrap_or_default())?;
+            Ok(Cache::EmptyDir { in_memory, size_limit })
+        }
+    }
+}
+
+fn checked<V>(list: &str, items: &[(String, V)], value: impl Fn(&V) -> Option<&str>) -> Result<(), Failure> {
+    bounded(list, items)?;
+    for (name, change) in items {
+        short(list, name)?;
+        short(list, value(change).unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+fn bounded<T>(list: &str, items: &[T]) -> Result<(), Failure> {
+    if items.len() > LIST_ITEMS {
+        let items = items.len();
+        return Err(Failure::Answer(format!("`{list}` has {items} items; at most {LIST_ITEMS} are allowed")));
+    }
+    Ok(())
+}
+
+fn short(what: &str, text: &str) -> Result<(), Failure> {
+    if text.len() > VALUE_BYTES {
+        let bytes = text.len();
+        return Err(Failure::Answer(format!(
+            "a name or value in `{what}` has {bytes} bytes; at most {VALUE_BYTES} are allowed"
+        )));
+    }
+    Ok(())
+}
+
+fn sentence(text: &str) -> String {
+    clean(text, SENTENCE_BYTES)
+}
+
+impl From<LogLevel> for Level {
+    fn from(level: LogLevel) -> Level {
+        match level {
+            LogLevel::Debug => Level::Debug,
+            LogLevel::Info => Level::Info,
+            LogLevel::Warn => Level::Warn,
+            LogLevel::Error => Level::Error,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Compiled code on disk, so that a restart does not compile every policy again.
+//!
+//! What is read here is run as native code. The folder must therefore belong to this user alone, and a file must carry a
+//! digest over everything in it. A file that does not fit, for whatever reason, is as good as none: the policy is compiled
+//! and the file replaced.
+
+use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+
+/// Begins every file. To be counted up when the layout of the file or the way core modules are wrapped changes.
+const MAGIC: &[u8; 16] = b"pith compiled 1\n";
+const HEADER_BYTES: usize = MAGIC.len() + 32;
+
+/// No compiled policy is larger; a file that is was not written here.
+const LARGEST_BYTES: u64 = 1 << 30;
+
+/// Why a folder is not used. Running what lies in it would be trusting whoever can write there.
+#[derive(Debug, thiserror::Error)]
+#[error("compiled policies cannot be kept in {}: {why}", folder.display())]
+pub struct CacheError {
+    folder: PathBuf,
+    why: String,
+}
+
+/// The folder. Held open, so that a swap of the path changes nothing.
+#[derive(Debug)]
+pub(super) struct Cache {
+    folder: OwnedFd,
+    engine: u64,
+}
+
+impl Cache {
+    /// Opens the folder, which is made if it is missing, and checks whose it is.
+    pub(super) fn open(path: &Path, wasm: &wasmtime::Engine) -> Result<Cache, CacheError> {
+        let refuse = |why: String| CacheError { folder: path.to_owned(), why };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| refuse(error.to_string()))?;
+        }
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(refuse(error.to_string())),
+            _ => {}
+        }
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
+            rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP => {
+                refuse("it is not a folder, or a link to one".into())
+            }
+            other => refuse(other.to_string()),
+        })?;
+        let stat = rustix::fs::fstat(&folder).map_err(|error| refuse(error.to_string()))?;
+        check_owner(&stat).map_err(refuse)?;
+        let mut hasher = std::hash::DefaultHasher::new();
+        wasm.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(Cache { folder, engine: hasher.finish() })
+    }
+
+    /// The compiled code of the module with this digest, if it is there and can be trusted.
+    pub(super) fn get(&self, wasm: &wasmtime::Engine, digest: &[u8; 32]) -> Option<Component> {
+        let file = self.read(digest)?;
+        let (header, code) = file.split_at_checked(HEADER_BYTES)?;
+        if header != self.header(digest, code) {
+            return None;
+        }
+        #[expect(unsafe_code, reason = "native code is run that was read from a file: the one place")]
+        // SAFETY: a process of this user wrote these bytes and nobody else could: the folder and the file belong to this
+        // user and no one else can write to them, and the digest in the header shows that they are whole and are for this
+        // module and this engine.
+        let component = unsafe { Component::deserialize(wasm, code) };
+        component.ok()
+    }
+
+    /// Keeps compiled code. Without it the next start is slower, which is no reason to fail this one.
+    pub(super) fn put(&self, digest: &[u8; 32], component: &Component) {
+        let written = component
+            .serialize()
+            .map_err(|error| format!("{error:#}"))
+            .and_then(|code| self.write(digest, &self.header(digest, &code), &code).map_err(|error| error.to_string()));
+        if let Err(error) = written {
+            tracing::warn!(error, "compiled policy not kept");
+        }
+    }
+
+    /// Magic number, then a digest that binds the code to the module and to the engine that can run it.
+    fn header(&self, digest: &[u8; 32], code: &[u8]) -> [u8; HEADER_BYTES] {
+        let sum =
+            Sha256::new().chain_update(digest).chain_update(self.engine.to_le_bytes()).chain_update(code).finalize();
+        let mut header = [0; HEADER_BYTES];
+        header[..MAGIC.len()].copy_from_slice(MAGIC);
+        header[MAGIC.len()..].copy_from_slice(&sum);
+        header
+    }
+
+    fn read(&self, digest: &[u8; 32]) -> Option<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, name(digest), flags, Mode::empty()).ok()?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        let size = u64::try_from(stat.st_size).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+            || check_owner(&stat).is_err()
+            || size > LARGEST_BYTES
+        {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).ok()?);
+        File::from(file).take(LARGEST_BYTES).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// Writes under another name first, so that no reader and no crash ever meets half a file.
+    fn write(&self, digest: &[u8; 32], header: &[u8], code: &[u8]) -> std::io::Result<()> {
+        let name = name(digest);
+        // Two threads that write the same module at once write the same bytes; each needs its own file all the same.
+        let temporary = format!("{name}.{}.{:?}", std::process::id(), std::thread::current().id());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(&self.folder, &temporary, flags, Mode::RUSR | Mode::WUSR)?);
+        let written = file.write_all(header).and_then(|()| file.write_all(code)).and_then(|()| file.sync_all());
+        let renamed = written.and_then(|()| Ok(rustix::fs::renameat(&self.folder, &temporary, &self.folder, &name)?));
+        if renamed.is_err() {
+            // The error of the write is the one to report.
+            let _ = rustix::fs::unlinkat(&self.folder, &temporary, AtFlags::empty());
+        }
+        renamed
+    }
+}
+
+fn name(digest: &[u8; 32]) -> String {
+    format!("{}.compiled", hex::encode(digest))
+}
+
+fn check_owner(stat: &Stat) -> Result<(), String> {
+    let us = rustix::process::geteuid().as_raw();
+    if stat.st_uid != us {
+        return Err(format!("it belongs to user {} and not to {us}, who runs this", stat.st_uid));
+    }
+    if stat.st_mode & 0o077 != 0 {
+        return Err(format!("others than its owner have access (mode {:o}); it must be 700", stat.st_mode & 0o7777));
+    }
+    Ok(())
+}

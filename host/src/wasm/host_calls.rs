@@ -1,0 +1,178 @@
+//! What every guest can call: `log`, and `object` where it is granted. Both are bounded here.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::Linker;
+
+use super::abi::LogLevel;
+use super::{Level, Log};
+
+/// Calls of `log` and `object` in one call of a policy. The deadline would end a loop of them too, but by then it has
+/// moved gigabytes.
+const HOST_CALLS: u32 = 10_000;
+
+/// The budget of the log: what a person reads of one decision, not a trace of it.
+const LOG_LINES: usize = 32;
+const LOG_BYTES: usize = 8 << 10;
+const LOG_LINE_BYTES: usize = 1 << 10;
+
+/// The state of one call that host functions share.
+pub(super) struct Host {
+    pub(super) log: LogBuffer,
+    /// The text of the object under decision; absent where the guest does not import it.
+    object: Option<Arc<str>>,
+    calls: u32,
+}
+
+/// Data of a store that has a [`Host`].
+pub(super) trait HasHost: 'static {
+    fn host(&mut self) -> &mut Host;
+}
+
+/// The guest called the host more often than it may.
+#[derive(Debug, thiserror::Error)]
+#[error("the budget of host calls is used up")]
+pub(super) struct TooManyCalls;
+
+impl Host {
+    pub(super) fn new(object: Option<Arc<str>>) -> Host {
+        Host { log: LogBuffer::default(), object, calls: 0 }
+    }
+
+    fn count(&mut self) -> Result<(), TooManyCalls> {
+        self.calls += 1;
+        if self.calls > HOST_CALLS { Err(TooManyCalls) } else { Ok(()) }
+    }
+}
+
+/// Offers `log` and `object`. Whether a guest may have `object` is checked when it is loaded.
+pub(super) fn add_to_linker<T: HasHost>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+    linker.instance("pith:policy/log@0.1.0")?.func_wrap(
+        "log",
+        |mut store: StoreContextMut<'_, T>, (level, message): (LogLevel, String)| {
+            let host = store.data_mut().host();
+            host.count()?;
+            host.log.push(Level::from(level), &message);
+            Ok(())
+        },
+    )?;
+    linker.instance("pith:policy/object@0.1.0")?.func_wrap("json", |mut store: StoreContextMut<'_, T>, (): ()| {
+        let host = store.data_mut().host();
+        host.count()?;
+        Ok((host.object.clone().unwrap_or_default(),))
+    })
+}
+
+/// The lines of one call. Shared, because the standard output of a WASI guest belongs to a stream that the guest owns.
+#[derive(Clone, Default)]
+pub(super) struct LogBuffer(Arc<Mutex<Lines>>);
+
+#[derive(Default)]
+struct Lines {
+    kept: Vec<(Level, String)>,
+    bytes: usize,
+    dropped: u64,
+}
+
+impl LogBuffer {
+    /// Keeps the line if the budget allows, else counts it.
+    pub(super) fn push(&self, level: Level, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.kept.len() >= LOG_LINES || lines.bytes >= LOG_BYTES {
+            lines.dropped += 1;
+            return;
+        }
+        let line = clean(line, LOG_LINE_BYTES.min(LOG_BYTES - lines.bytes));
+        // An empty line costs something too.
+        lines.bytes += line.len().max(1);
+        lines.kept.push((level, line));
+    }
+
+    /// Hands every line to `log`, and at last how many there would have been.
+    pub(super) fn drain(&self, log: &dyn Log) {
+        let lines = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for (level, line) in &lines.kept {
+            log.line(*level, line);
+        }
+        if lines.dropped > 0 {
+            let dropped = lines.dropped;
+            let sentence =
+                format!("{dropped} more lines dropped; a call may log {LOG_LINES} lines and {} KiB", LOG_BYTES >> 10);
+            log.line(Level::Warn, &sentence);
+        }
+    }
+}
+
+/// A guest's text for people: one line, what is invisible or moves text about escaped, cut to `most` bytes at a character.
+pub(super) fn clean(text: &str, most: usize) -> String {
+    let mut clean = String::with_capacity(text.len().min(most));
+    for character in text.chars() {
+        let start = clean.len();
+        if character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            clean.extend(character.escape_default());
+        } else {
+            clean.push(character);
+        }
+        if clean.len() > most {
+            clean.truncate(start);
+            cut(&mut clean, most.saturating_sub('…'.len_utf8()));
+            clean.push('…');
+            break;
+        }
+    }
+    clean
+}
+
+fn cut(text: &mut String, most: usize) {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_clean(text: &str, most: usize, expected: &str) {
+        assert_eq!(clean(text, most), expected);
+    }
+
+    #[test]
+    fn text_of_a_guest_is_one_visible_line_of_bounded_length() {
+        check_clean("plain", 100, "plain");
+        check_clean("two\nlines\t\u{1b}[31m", 100, "two\\nlines\\t\\u{1b}[31m");
+        check_clean("turned \u{202e}round", 100, "turned \\u{202e}round");
+        check_clean("exactly", 7, "exactly");
+        check_clean("one more", 7, "one …");
+        check_clean("äöü", 5, "ä…");
+        check_clean("", 0, "");
+    }
+
+    #[test]
+    fn log_beyond_the_budget_is_counted() {
+        let buffer = LogBuffer::default();
+        for number in 0..100 {
+            buffer.push(Level::Info, &format!("line {number}"));
+        }
+        let lines = std::cell::RefCell::new(Vec::new());
+        buffer.drain(&|_: Level, line: &str| lines.borrow_mut().push(line.to_owned()));
+        let lines = lines.into_inner();
+        assert_eq!(lines.len(), LOG_LINES + 1);
+        assert_eq!(lines.last().map(String::as_str), Some("68 more lines dropped; a call may log 32 lines and 8 KiB"));
+    }
+
+    #[test]
+    fn long_lines_use_up_the_budget_of_bytes() {
+        let buffer = LogBuffer::default();
+        for _ in 0..20 {
+            buffer.push(Level::Info, &"x".repeat(2 << 10));
+        }
+        let bytes = std::cell::Cell::new(0);
+        buffer.drain(&|_: Level, line: &str| bytes.set(bytes.get() + line.len()));
+        assert!(bytes.get() <= LOG_BYTES + 100, "{} bytes", bytes.get());
+    }
+}

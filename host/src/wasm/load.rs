@@ -1,0 +1,267 @@
+//! From bytes to a module that can be asked, and the reasons why some bytes never become one.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use pith_core::policy::Hook;
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, InstancePre};
+use wit_component::ComponentEncoder;
+
+use super::abi::{self, Exports};
+use super::call::Plain;
+use super::engine::{Engine, MEMORIES, TABLE_ELEMENTS, TABLES};
+use super::wasi::Closed;
+use super::{Form, Grants, Loaded, Module};
+
+/// The package whose interfaces the host offers and asks for.
+const PACKAGE: &str = "pith:policy";
+const VERSION: &str = "0.1.0";
+
+/// The packages of WASI 0.2 that the closed WASI has.
+const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
+
+/// Why bytes are not a policy. Each is a sentence for whoever made the binding.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Not WebAssembly.
+    #[error("it is not WebAssembly: a module begins with `\\0asm` and a version that Pith knows")]
+    NotWasm,
+    /// Larger than the engine compiles.
+    #[error("it has {size} bytes; at most {most} are accepted")]
+    TooLarge {
+        /// What it has.
+        size: usize,
+        /// What may be.
+        most: usize,
+    },
+    /// A core module that does not describe a component.
+    #[error(
+        "it is a core module that cannot be made into a component: {0}. Build it with wit-bindgen for \
+         wasm32-unknown-unknown, or as a component, for wasm32-wasip2 say"
+    )]
+    Wrap(String),
+    /// Not valid, or beyond what the engine can hold.
+    #[error("it cannot be compiled: {0}")]
+    Compile(String),
+    /// It imports something that nobody offers.
+    #[error("it imports `{import}`, which Pith does not offer; a policy can import {offered}")]
+    Import {
+        /// What it imports.
+        import: String,
+        /// What there is.
+        offered: &'static str,
+    },
+    /// It imports an offered interface in another shape or an unknown part of it.
+    #[error("its imports do not fit what Pith offers: {0}")]
+    Link(String),
+    /// It imports the raw object, which its binding does not grant.
+    #[error(
+        "it imports `{0}`, which its binding does not grant; add `grants: [object]` to the binding to let it read the raw object"
+    )]
+    NotGranted(String),
+    /// It was built against another version of the contract.
+    #[error(
+        "it was built against `{theirs}`; this host has `pith:policy@{VERSION}` and takes only the same minor version"
+    )]
+    Version {
+        /// The interface with the version that it names.
+        theirs: String,
+    },
+    /// There is nothing to ask it.
+    #[error(
+        "it exports no hook: one of `pith:policy/exemption`, `pith:policy/sidecar` and `pith:policy/naming` in version {VERSION}"
+    )]
+    NoHook,
+    /// It exports an interface of the contract with another shape.
+    #[error("it exports `pith:policy/{interface}` with another shape than version {VERSION} has: {reason}")]
+    Shape {
+        /// The interface.
+        interface: &'static str,
+        /// What differs.
+        reason: String,
+    },
+    /// Instances would not fit into the engine's pool.
+    #[error("an instance of it would need {0}")]
+    Resources(String),
+    /// The compiler gave up in a way that it should not have.
+    #[error("the compiler panicked over it: {0}")]
+    Panic(String),
+}
+
+const OFFERED: &str = "`pith:policy/log`, `pith:policy/object` where the binding grants it, and the cli, clocks, filesystem, io, \
+                       random and sockets packages of WASI 0.2, all closed";
+
+/// Compiled code with its imports bound.
+pub(super) enum Code {
+    Plain(InstancePre<Plain>),
+    Wasi(InstancePre<Closed>),
+}
+
+impl Engine {
+    /// Makes bytes into a policy: compiles them, or takes the compiled code of an earlier run, and checks what it imports
+    /// and exports. Its start code runs once, under the limits of any call.
+    pub fn load(&self, bytes: &[u8], grants: Grants) -> Result<Module, LoadError> {
+        // No input is known to make the compiler panic; one that does costs this module and not the process.
+        catch_unwind(AssertUnwindSafe(|| load(self, bytes, grants))).unwrap_or_else(|panic| {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(LoadError::Panic(words.to_owned()))
+        })
+    }
+}
+
+fn load(engine: &Engine, bytes: &[u8], grants: Grants) -> Result<Module, LoadError> {
+    let form = form(bytes)?;
+    let most = engine.parts.options.largest_module_bytes;
+    if bytes.len() > most {
+        return Err(LoadError::TooLarge { size: bytes.len(), most });
+    }
+    let digest = Sha256::digest(bytes);
+    let (component, from_cache) = compiled(engine, bytes, form, &digest.into())?;
+
+    let kind = component.component_type();
+    let imports: Vec<String> = kind.imports(&engine.parts.wasm).map(|(name, _)| name.to_owned()).collect();
+    let exports: Vec<&str> = kind.exports(&engine.parts.wasm).map(|(name, _)| name).collect();
+    check_imports(&imports, grants)?;
+    check_exports(&exports)?;
+    check_resources(engine, &component)?;
+    let wants_object = imports.iter().any(|import| Interface::parse(import).is(PACKAGE, "object"));
+    let exports = Exports::find(&component);
+    let hooks: BTreeSet<Hook> = Hook::ALL.into_iter().filter(|hook| exports.hook(*hook).is_some()).collect();
+    if hooks.is_empty() {
+        return Err(LoadError::NoHook);
+    }
+
+    let code = link(engine, &component, &imports)?;
+    let digest = hex::encode(digest);
+    let size = bytes.len();
+    let engine = engine.clone();
+    let module = Loaded { engine, digest, size, form, hooks, imports, from_cache, wants_object, exports, code };
+    let module = Module(Arc::new(module));
+    abi::check_shapes(&module)?;
+    Ok(module)
+}
+
+/// The magic number is the same for both; then a core module says version 1, layer 0, and a component has layer 1.
+fn form(bytes: &[u8]) -> Result<Form, LoadError> {
+    match bytes.get(..8) {
+        Some([b'\0', b'a', b's', b'm', 1, 0, 0, 0]) => Ok(Form::CoreModule),
+        Some([b'\0', b'a', b's', b'm', _, _, 1, 0]) => Ok(Form::Component),
+        _ => Err(LoadError::NotWasm),
+    }
+}
+
+fn compiled(engine: &Engine, bytes: &[u8], form: Form, digest: &[u8; 32]) -> Result<(Component, bool), LoadError> {
+    if let Some(component) = engine.parts.cache.as_ref().and_then(|cache| cache.get(&engine.parts.wasm, digest)) {
+        return Ok((component, true));
+    }
+    let component = match form {
+        Form::Component => compile(engine, bytes)?,
+        Form::CoreModule => compile(engine, &wrap(bytes)?)?,
+    };
+    if let Some(cache) = &engine.parts.cache {
+        cache.put(digest, &component);
+    }
+    Ok((component, false))
+}
+
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
+    Component::from_binary(&engine.parts.wasm, bytes).map_err(|error| LoadError::Compile(format!("{error:#}")))
+}
+
+/// What `wasm-tools component new` does, so that the output of a plain `cargo build` is a policy.
+fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let encoder = ComponentEncoder::default().validate(true).module(module);
+    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| LoadError::Wrap(format!("{error:#}")))
+}
+
+fn check_imports(imports: &[String], grants: Grants) -> Result<(), LoadError> {
+    for import in imports {
+        let interface = Interface::parse(import);
+        if interface.package == PACKAGE {
+            interface.check_version(import)?;
+        }
+        match (interface.package, interface.name) {
+            // Only the records: nothing to call.
+            (PACKAGE, "log" | "types") => {}
+            (PACKAGE, "object") if grants.object => {}
+            (PACKAGE, "object") => return Err(LoadError::NotGranted(import.clone())),
+            (package, _) if WASI.contains(&package) => {}
+            _ => return Err(LoadError::Import { import: import.clone(), offered: OFFERED }),
+        }
+    }
+    Ok(())
+}
+
+/// Other exports than those of the contract do no harm: nobody calls them.
+fn check_exports(exports: &[&str]) -> Result<(), LoadError> {
+    let of_contract = exports.iter().map(|export| (export, Interface::parse(export)));
+    for (export, interface) in of_contract.filter(|(_, interface)| interface.package == PACKAGE) {
+        interface.check_version(export)?;
+    }
+    Ok(())
+}
+
+fn check_resources(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+    let refuse = |what: String| Err(LoadError::Resources(what));
+    let Some(required) = component.resources_required() else {
+        return refuse("other modules, given at instantiation".into());
+    };
+    let most = engine.parts.options.largest_memory_bytes as u64;
+    if required.num_memories > MEMORIES {
+        return refuse(format!("{} memories; at most {MEMORIES} are possible", required.num_memories));
+    }
+    if required.num_tables > TABLES {
+        return refuse(format!("{} tables; at most {TABLES} are possible", required.num_tables));
+    }
+    if let Some(pages) = required.max_initial_memory_size
+        && pages.saturating_mul(64 << 10) > most
+    {
+        return refuse(format!("{pages} pages of memory from the start; at most {} are possible", most >> 16));
+    }
+    if let Some(elements) = required.max_initial_table_size
+        && elements > TABLE_ELEMENTS as u64
+    {
+        return refuse(format!("a table of {elements} elements; at most {TABLE_ELEMENTS} are possible"));
+    }
+    Ok(())
+}
+
+fn link(engine: &Engine, component: &Component, imports: &[String]) -> Result<Code, LoadError> {
+    let failed = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));
+    if imports.iter().any(|import| import.starts_with("wasi:")) {
+        let linker = engine.wasi_linker().map_err(failed)?;
+        return linker.instantiate_pre(component).map(Code::Wasi).map_err(failed);
+    }
+    engine.parts.plain.instantiate_pre(component).map(Code::Plain).map_err(failed)
+}
+
+/// The name of an import or export, as in `pith:policy/log@0.1.0`.
+struct Interface<'a> {
+    package: &'a str,
+    name: &'a str,
+    version: &'a str,
+}
+
+impl<'a> Interface<'a> {
+    fn parse(full: &'a str) -> Interface<'a> {
+        let (path, version) = full.split_once('@').unwrap_or((full, ""));
+        let (package, name) = path.split_once('/').unwrap_or((path, ""));
+        Interface { package, name, version }
+    }
+
+    fn is(&self, package: &str, name: &str) -> bool {
+        self.package == package && self.name == name
+    }
+
+    /// Until 1.0.0, versions fit each other if major and minor number are the same.
+    fn check_version(&self, full: &str) -> Result<(), LoadError> {
+        let minor = |version: &str| version.rsplit_once('.').map(|(minor, _)| minor.to_owned());
+        if minor(self.version) == minor(VERSION) {
+            return Ok(());
+        }
+        Err(LoadError::Version { theirs: full.to_owned() })
+    }
+}
