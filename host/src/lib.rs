@@ -1,1 +1,46 @@
-//! In the making.
+//! The Pith host: everything that does IO around the decisions of `pith-core`.
+//!
+//! ```text
+//! main ─ run ─┬─ webhook (review, handler) ─┐
+//!             ├─ cli (inject, policy, config)├─ policy ─ wasm ─ pith-core
+//!             └─ admin, tls, telemetry       └─ cluster ─────── pith-core
+//! ```
+//!
+//! Modules stand in the order in which a reader meets them.
+
+pub mod args;
+pub mod config;
+pub mod run;
+pub mod telemetry;
+pub mod metrics;
+pub mod admin;
+pub mod tls;
+pub mod webhook;
+pub mod policy;
+pub mod wasm;
+pub mod cluster;
+pub mod cli;
+
+use std::process::ExitCode;
+
+use args::{Args, Command, Policy};
+
+/// Runs a command. The exit code is 0 for success, 1 for a negative answer, 2 for a command that could not run.
+pub fn main(args: Args) -> ExitCode {
+    let result = match &args.command {
+        Command::Serve(args) => run::serve(args).map(|()| ExitCode::SUCCESS),
+        Command::Inject(args) => cli::inject::run(args),
+        Command::Policy(Policy::Inspect(args)) => cli::policy::inspect(args).map(|()| ExitCode::SUCCESS),
+        Command::Config(args) => cli::config::run(args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        cli::report(&error);
+        ExitCode::from(2)
+    })
+}
+
+/// Chooses the one crypto provider of the process.
+pub fn install_crypto() {
+    // An error means that it was chosen before, which tests in one process do.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

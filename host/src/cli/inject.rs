@@ -1,0 +1,183 @@
+//! `pith inject`: the webhook's decision on pods from files.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use pith_core::admission::{self, Context, Decision, Verdict};
+use serde_json::{Value, json};
+use similar::TextDiff;
+
+use crate::args::{Inject, InjectOutput, Overrides};
+use crate::cluster;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::policy::{Call, Policies};
+use crate::run::{load_objects, load_policies};
+use crate::webhook::summary;
+
+/// The most time for one pod: that of a webhook whose configuration says nothing else.
+const TIME: Duration = Duration::from_secs(10);
+
+/// One pod and what was decided about it.
+struct Injected {
+    namespace: String,
+    name: String,
+    before: Value,
+    after: Value,
+    decision: Decision,
+    calls: Vec<Call>,
+}
+
+/// Injects and prints. The exit code is 1 if a pod was refused or a policy failed.
+pub fn run(args: &Inject) -> Result<ExitCode> {
+    let config = match &args.config {
+        Some(path) => Config::load(path, &Overrides::default())?,
+        None => Config::built_in(),
+    };
+    let policies = match config.policies.is_empty() {
+        true => Policies::none(),
+        false => load_policies(&config, Arc::new(Metrics::new()))?,
+    };
+    let objects = load_objects(args.objects.as_deref().or(config.objects.as_deref()))?;
+    let context = Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects };
+
+    let mut injected = Vec::new();
+    for (place, document) in cluster::documents(&args.filename)? {
+        if document["kind"] == "Pod" {
+            injected.push(inject(&context, &policies, &args.namespace, document, &place)?);
+        } else {
+            let kind = document["kind"].as_str().unwrap_or("object without a kind");
+            eprintln!("{}: a {kind} is not a Pod, so it is left out", place.display());
+        }
+    }
+    print(args, &injected)?;
+    let refused = |it: &Injected| matches!(it.decision.verdict, Verdict::Refuse(_) | Verdict::Fail(_));
+    Ok(if injected.iter().any(refused) { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+fn inject(context: &Context<'_>, policies: &Policies, default: &str, pod: Value, place: &Path) -> Result<Injected> {
+    let metadata = &pod["metadata"];
+    let namespace = metadata["namespace"].as_str().unwrap_or(default).to_string();
+    let name = metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default().to_string();
+    let evaluator = policies.evaluator(Instant::now() + TIME);
+    let decision = admission::decide(context, &namespace, &pod, &evaluator);
+    let mut after = pod.clone();
+    if let Verdict::Inject(patch) = &decision.verdict {
+        json_patch::patch(&mut after, patch)
+            .with_context(|| format!("patching the pod `{name}` of {}", place.display()))?;
+    }
+    Ok(Injected { namespace, name, before: pod, after, decision, calls: evaluator.into_calls() })
+}
+
+fn print(args: &Inject, injected: &[Injected]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match args.output {
+        InjectOutput::Json if args.explain => {
+            let rows: Vec<Value> = injected.iter().map(explain_json).collect();
+            writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+        }
+        InjectOutput::Json => {
+            let pods: Vec<&Value> = injected.iter().map(|it| &it.after).collect();
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": pods});
+            writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        }
+        InjectOutput::Yaml | InjectOutput::Diff => {
+            for it in injected {
+                print_text(args, it, &mut out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn print_text(args: &Inject, it: &Injected, out: &mut impl Write) -> Result<()> {
+    let (before, after) = (yaml_serde::to_string(&it.before)?, yaml_serde::to_string(&it.after)?);
+    if args.output == InjectOutput::Diff {
+        let name = format!("{}/{}", it.namespace, it.name);
+        write!(
+            out,
+            "{}",
+            TextDiff::from_lines(&before, &after).unified_diff().header(&name, &format!("{name} (injected)"))
+        )?;
+    } else {
+        write!(out, "---\n{after}")?;
+    }
+    // Comments keep the YAML usable, whatever is asked for beside it.
+    if args.explain {
+        for line in explain_text(it) {
+            writeln!(out, "# {line}")?;
+        }
+    } else if !matches!(it.decision.verdict, Verdict::Inject(_)) {
+        eprintln!("{}/{}: {}", it.namespace, it.name, message(&it.decision));
+    }
+    Ok(())
+}
+
+/// What was decided, in a sentence.
+fn message(decision: &Decision) -> String {
+    match &decision.verdict {
+        Verdict::Skip(skip) => format!("skipped: {}", skip.sentence()),
+        Verdict::Refuse(refusal) => format!("refused: {refusal}"),
+        Verdict::Fail(failure) => format!("failed: {failure}"),
+        Verdict::Inject(patch) if patch.is_empty() => "already injected".into(),
+        Verdict::Inject(_) => "injected".into(),
+    }
+}
+
+fn explain_text(it: &Injected) -> Vec<String> {
+    let mut lines = vec![format!("{}/{}: {}", it.namespace, it.name, message(&it.decision))];
+    lines.extend(it.decision.warnings.iter().map(|warning| format!("warning: {warning}")));
+    for sidecar in &it.decision.explanations {
+        lines.push(format!("{} for volume {} (claim {}):", sidecar.container, sidecar.volume, sidecar.claim));
+        let width =
+            |column: fn(&(String, String, String)) -> usize| sidecar.values.iter().map(column).max().unwrap_or(0);
+        let (fields, values) = (width(|row| row.0.chars().count()), width(|row| row.1.chars().count()));
+        lines.extend(
+            sidecar
+                .values
+                .iter()
+                .map(|(field, value, origin)| format!("  {field:<fields$}  {value:<values$}  from {origin}")),
+        );
+    }
+    lines.extend(it.calls.iter().map(|call| {
+        format!("policy {} ({}): {} in {} µs", call.binding, call.hook.as_str(), call.outcome, call.took.as_micros())
+    }));
+    lines
+}
+
+fn explain_json(it: &Injected) -> Value {
+    let (outcome, reason) = summary(&it.decision);
+    let patch = match &it.decision.verdict {
+        Verdict::Inject(patch) => json!(patch),
+        _ => json!([]),
+    };
+    let sidecars = it.decision.explanations.iter().map(|sidecar| {
+        let values = sidecar.values.iter();
+        json!({
+            "volume": sidecar.volume,
+            "claim": sidecar.claim,
+            "container": sidecar.container,
+            "values": values.map(|(field, value, origin)| json!({"field": field, "value": value, "origin": origin}))
+                .collect::<Vec<_>>(),
+        })
+    });
+    let calls = it.calls.iter().map(|call| {
+        let micros = u64::try_from(call.took.as_micros()).unwrap_or(u64::MAX);
+        json!({"binding": call.binding, "hook": call.hook.as_str(), "outcome": call.outcome, "micros": micros})
+    });
+    json!({
+        "namespace": it.namespace,
+        "name": it.name,
+        "outcome": outcome,
+        "reason": reason,
+        "message": message(&it.decision),
+        "patch": patch,
+        "volumes": sidecars.collect::<Vec<_>>(),
+        "policies": calls.collect::<Vec<_>>(),
+        "warnings": it.decision.warnings,
+    })
+}

@@ -1,0 +1,154 @@
+//! From the JSON of a Kubernetes object to what Pith keeps of it.
+
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+use pith_core::Quantity;
+use pith_core::object::{AccessMode, Claim, Entries, Namespace, Object, PersistentVolume, SecretRef, StorageClass};
+use pith_core::pod::{entries, list};
+use serde_json::Value;
+
+/// Parameters with this prefix are for the CSI sidecars; the ones that name Secrets are no policy's business.
+const SIDECAR_PREFIX: &str = "csi.storage.k8s.io/";
+
+/// Reads one object. None for a kind that no decision needs.
+pub fn object(value: &Value) -> Result<Option<Object>> {
+    let kind = (value["apiVersion"].as_str().unwrap_or_default(), value["kind"].as_str().unwrap_or_default());
+    let object = match kind {
+        ("v1", "Namespace") => Object::Namespace(namespace(value)?),
+        ("storage.k8s.io/v1", "StorageClass") => Object::StorageClass(storage_class(value)?),
+        ("v1", "PersistentVolume") => Object::PersistentVolume(persistent_volume(value)?),
+        ("v1", "PersistentVolumeClaim") => Object::Claim(claim(value)?),
+        _ => return Ok(None),
+    };
+    Ok(Some(object))
+}
+
+fn namespace(value: &Value) -> Result<Namespace> {
+    let metadata = &value["metadata"];
+    Ok(Namespace {
+        name: required(metadata, "name")?,
+        labels: entries(&metadata["labels"]),
+        annotations: entries(&metadata["annotations"]),
+    })
+}
+
+fn storage_class(value: &Value) -> Result<StorageClass> {
+    let all = entries(&value["parameters"]);
+    let secret = |kind: &str| {
+        let name = all.get(&format!("{SIDECAR_PREFIX}{kind}-secret-name"))?.clone();
+        Some(SecretRef { namespace: all.get(&format!("{SIDECAR_PREFIX}{kind}-secret-namespace"))?.clone(), name })
+    };
+    let parameters: Entries = all
+        .iter()
+        .filter(|(key, _)| !key.starts_with(SIDECAR_PREFIX))
+        .map(|(key, it)| (key.clone(), it.clone()))
+        .collect();
+    Ok(StorageClass {
+        name: required(&value["metadata"], "name")?,
+        provisioner: required(value, "provisioner")?,
+        secret: secret("node-publish").or_else(|| secret("provisioner")),
+        parameters,
+        mount_options: strings(&value["mountOptions"]),
+    })
+}
+
+fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
+    let spec = &value["spec"];
+    let csi = &spec["csi"];
+    let secret = &csi["nodePublishSecretRef"];
+    Ok(PersistentVolume {
+        name: required(&value["metadata"], "name")?,
+        driver: text(&csi["driver"]),
+        read_only: csi["readOnly"] == true,
+        volume_attributes: entries(&csi["volumeAttributes"]),
+        mount_options: strings(&spec["mountOptions"]),
+        access_modes: access_modes(&spec["accessModes"])?,
+        secret: text(&secret["name"])
+            .map(|name| SecretRef { namespace: text(&secret["namespace"]).unwrap_or_default(), name }),
+    })
+}
+
+fn claim(value: &Value) -> Result<Claim> {
+    let (metadata, spec) = (&value["metadata"], &value["spec"]);
+    let requested = match &spec["resources"]["requests"]["storage"] {
+        Value::Null => None,
+        Value::String(text) => Some(Quantity::from_str(text).context("spec.resources.requests.storage")?),
+        number => Some(Quantity::from_str(&number.to_string()).context("spec.resources.requests.storage")?),
+    };
+    Ok(Claim {
+        namespace: text(&metadata["namespace"]).unwrap_or_else(|| "default".into()),
+        name: required(metadata, "name")?,
+        uid: required(metadata, "uid")?,
+        labels: entries(&metadata["labels"]),
+        annotations: entries(&metadata["annotations"]),
+        storage_class: spec["storageClassName"].as_str().map(str::to_string),
+        volume_name: text(&spec["volumeName"]),
+        requested_bytes: requested.and_then(|requested| requested.bytes()),
+        access_modes: access_modes(&spec["accessModes"])?,
+    })
+}
+
+fn access_modes(value: &Value) -> Result<Vec<AccessMode>> {
+    let mode = |name: &Value| {
+        let name = name.as_str().unwrap_or_default();
+        AccessMode::from_name(name)
+            .with_context(|| format!("spec.accessModes has `{name}`, which Kubernetes does not know"))
+    };
+    list(value).iter().map(mode).collect()
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    list(value).iter().filter_map(|item| item.as_str().map(str::to_string)).collect()
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_string)
+}
+
+fn required(parent: &Value, key: &str) -> Result<String> {
+    let found = text(&parent[key]);
+    ensure!(found.is_some(), "`{key}` is missing");
+    Ok(found.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_secret_is_dropped_and_so_are_references_to_one() {
+        assert_eq!(object(&json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": "b"}})).ok(), Some(None));
+        let class = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"},
+            "provisioner": "csi.juicefs.com",
+            "parameters": {
+                "csi.storage.k8s.io/provisioner-secret-name": "provision",
+                "csi.storage.k8s.io/provisioner-secret-namespace": "storage",
+                "juicefs/mount-cpu-limit": "3",
+            },
+        });
+        let Ok(Some(Object::StorageClass(class))) = object(&class) else { panic!("it is a StorageClass") };
+        assert_eq!(class.secret, Some(SecretRef { namespace: "storage".into(), name: "provision".into() }));
+        assert_eq!(class.parameters.keys().collect::<Vec<_>>(), ["juicefs/mount-cpu-limit"]);
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_named() {
+        let check = |value: Value, expected: &str| {
+            let error = format!("{:#}", object(&value).expect_err("it must be refused"));
+            assert!(error.contains(expected), "{error}");
+        };
+        let claim = |extra: Value| {
+            let mut claim = json!({
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "uid": "1"}, "spec": {},
+            });
+            claim["spec"] = extra;
+            claim
+        };
+        check(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {}}), "`name` is missing");
+        check(claim(json!({"accessModes": ["ReadSometimes"]})), "`ReadSometimes`, which Kubernetes does not know");
+        check(claim(json!({"resources": {"requests": {"storage": "much"}}})), "spec.resources.requests.storage");
+    }
+}

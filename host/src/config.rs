@@ -1,0 +1,395 @@
+//! From the configuration file and the flags to what they mean, once, before anything listens.
+//!
+//! Nothing after this file checks configuration again, and nothing outside it reads the environment (it reads none either: the
+//! file and the flags are all there is). An unknown key, a wrong value or a contradiction is an error with its place.
+
+pub mod file;
+mod reference;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use pith_core::Quantity;
+use pith_core::binding::{self, Binding, Match, Mode, OnFailure};
+use pith_core::object::SecretRef;
+use pith_core::policy::{Cache, Hook};
+use pith_core::selector::{LabelSelector, Operator, Requirement};
+use pith_core::settings::{Configuration, FileSystem};
+use serde_json::Value;
+
+use crate::args::Overrides;
+use crate::wasm::{Grants, Limits};
+
+pub use file::LogFormat;
+pub use reference::{reference, schema};
+
+/// The configuration as the program uses it: paths absolute, names checked, bindings in order.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The webhook's listener and bounds.
+    pub webhook: Webhook,
+    /// The admin listener's address.
+    pub admin: SocketAddr,
+    /// The folder that belongs to this process alone.
+    pub state_dir: PathBuf,
+    /// The log.
+    pub log: file::Log,
+    /// The folder of Kubernetes objects; absent for none.
+    pub objects: Option<PathBuf>,
+    /// What decisions need.
+    pub sidecars: Configuration,
+    /// The bindings in the order in which they are asked.
+    pub policies: Vec<PolicyConfig>,
+}
+
+/// The webhook's listener and bounds.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its certificate.
+    pub tls: Tls,
+    /// The largest body in bytes.
+    pub max_body: usize,
+    /// The most time for one request.
+    pub timeout: Duration,
+}
+
+/// Where the serving certificate comes from.
+#[derive(Debug, Clone)]
+pub enum Tls {
+    /// Made here, for these names.
+    SelfSigned(Vec<String>),
+    /// Read from these files.
+    Files {
+        /// The chain.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+}
+
+/// A binding with what the host needs to run it.
+#[derive(Debug, Clone)]
+pub struct PolicyConfig {
+    /// What decisions know of it. Without hooks in the file, `hooks` is filled from the module once it is loaded.
+    pub binding: Binding,
+    /// The module's file.
+    pub module: PathBuf,
+    /// The settings as JSON text, as the policy gets them.
+    pub settings: String,
+    /// Limits of one call.
+    pub limits: Limits,
+    /// What it may import.
+    pub grants: Grants,
+}
+
+impl Config {
+    /// Reads a file, puts the flags on top, and works out what it means.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Config> {
+        let (typed, _) = read(path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        resolve(with_overrides(typed, overrides), folder).with_context(|| format!("{}", path.display()))
+    }
+
+    /// The defaults alone, for the offline commands.
+    pub fn built_in() -> Config {
+        resolve(file::File::default(), Path::new(".")).expect("the defaults contradict nothing")
+    }
+}
+
+/// One value of the effective configuration.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Effective {
+    /// Its place, as in `webhook.listen` or `policies[0].mode`.
+    pub key: String,
+    /// The value.
+    pub value: Value,
+    /// `flag`, `file` or `default`.
+    pub origin: &'static str,
+}
+
+/// The effective configuration, value by value.
+pub fn effective(path: &Path, overrides: &Overrides) -> Result<Vec<Effective>> {
+    let (typed, raw) = read(path)?;
+    let in_file = leaves(&raw);
+    let before = leaves(&serde_json::to_value(&typed)?);
+    let after = leaves(&serde_json::to_value(with_overrides(typed, overrides))?);
+    let mut rows = Vec::with_capacity(after.len());
+    for (key, value) in after {
+        let origin = match () {
+            () if before.get(&key) != Some(&value) => "flag",
+            // A flag that repeats the file's value changes nothing, so the file keeps the credit.
+            () if in_file.contains_key(&key) => "file",
+            () => "default",
+        };
+        rows.push(Effective { key, value, origin });
+    }
+    Ok(rows)
+}
+
+/// The file as typed, and as a plain tree.
+fn read(path: &Path) -> Result<(file::File, Value)> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading the configuration {}", path.display()))?;
+    let name = || format!("the configuration {} is not usable", path.display());
+    let typed: Option<file::File> = yaml_serde::from_str(&text).with_context(name)?;
+    let raw: Value = yaml_serde::from_str(&text).with_context(name)?;
+    Ok((typed.unwrap_or_default(), raw))
+}
+
+fn with_overrides(mut typed: file::File, overrides: &Overrides) -> file::File {
+    if let Some(listen) = overrides.listen {
+        typed.webhook.listen = listen;
+    }
+    if let Some(listen) = overrides.admin_listen {
+        typed.admin.listen = listen;
+    }
+    if let Some(state_dir) = &overrides.state_dir {
+        // A flag's path is relative to where the command runs, not to the file.
+        typed.state_dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.clone());
+    }
+    typed
+}
+
+/// Every scalar (and every empty list or object) of a tree by its path, in the order of the tree.
+fn leaves(tree: &Value) -> BTreeMap<String, Value> {
+    fn walk(path: String, value: &Value, found: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(object) if !object.is_empty() => {
+                for (key, value) in object {
+                    // A key with a dot (a label, say) is quoted, so that the path can be read back.
+                    let key = if key.contains('.') { format!("\"{key}\"") } else { key.clone() };
+                    let path = if path.is_empty() { key } else { format!("{path}.{key}") };
+                    walk(path, value, found);
+                }
+            }
+            Value::Array(items) if !items.is_empty() => {
+                for (index, value) in items.iter().enumerate() {
+                    walk(format!("{path}[{index}]"), value, found);
+                }
+            }
+            value => {
+                found.insert(path, value.clone());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(String::new(), tree, &mut found);
+    found
+}
+
+fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
+    let folder = std::path::absolute(folder).context("finding the folder of the configuration")?;
+    ensure!(!typed.webhook.timeout.0.is_zero(), "webhook.timeout is zero: give it a span such as 10s");
+    ensure!(typed.webhook.max_body.0 >= 1 << 10, "webhook.maxBody is below 1Ki: no review fits");
+    let max_body = usize::try_from(typed.webhook.max_body.0).context("webhook.maxBody is too large")?;
+    let tls = match typed.webhook.tls {
+        file::Tls::SelfSigned(it) if it.names.is_empty() => {
+            bail!("webhook.tls.selfSigned.names is empty: name at least one")
+        }
+        file::Tls::SelfSigned(it) => Tls::SelfSigned(it.names),
+        file::Tls::Files(it) => Tls::Files { certificate: folder.join(it.certificate), key: folder.join(it.key) },
+    };
+    let policies = typed.policies.into_iter().map(|binding| policy(binding, &folder)).collect::<Result<Vec<_>>>()?;
+    Ok(Config {
+        webhook: Webhook { listen: typed.webhook.listen, tls, max_body, timeout: typed.webhook.timeout.0 },
+        admin: typed.admin.listen,
+        state_dir: folder.join(typed.state_dir),
+        log: typed.log,
+        objects: typed.objects.directory.map(|directory| folder.join(directory)),
+        sidecars: sidecars(typed.driver, typed.sidecar, typed.file_systems)?,
+        policies: in_order(policies)?,
+    })
+}
+
+fn in_order(mut policies: Vec<PolicyConfig>) -> Result<Vec<PolicyConfig>> {
+    let mut names = BTreeSet::new();
+    for policy in &policies {
+        let name = &policy.binding.name;
+        ensure!(!name.is_empty(), "a policy has an empty name");
+        ensure!(names.insert(name.clone()), "two policies have the name `{name}`: a name must be unique");
+    }
+    policies.sort_by(|a, b| binding::order(&a.binding, &b.binding));
+    Ok(policies)
+}
+
+fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::FileSystem>) -> Result<Configuration> {
+    let mut secrets = BTreeSet::new();
+    for file_system in &file_systems {
+        let secret = &file_system.secret;
+        let known = secrets.insert((secret.namespace.clone(), secret.name.clone()));
+        ensure!(known, "two file systems have the Secret `{}/{}`: which one is meant?", secret.namespace, secret.name);
+    }
+    Ok(Configuration {
+        driver,
+        image: sidecar.image,
+        requests: amounts(sidecar.resources.requests),
+        limits: amounts(sidecar.resources.limits),
+        cache: match sidecar.cache {
+            file::Cache::Container {} => Cache::Container,
+            file::Cache::EmptyDir(it) => {
+                Cache::EmptyDir { in_memory: it.in_memory, size_limit: it.size_limit.map(|limit| limit.0.to_string()) }
+            }
+        },
+        ceilings: amounts(sidecar.ceilings),
+        claim_overrides: sidecar.claim_overrides.into_iter().collect(),
+        file_systems: file_systems.into_iter().map(file_system).collect(),
+    })
+}
+
+fn file_system(typed: file::FileSystem) -> FileSystem {
+    FileSystem {
+        name: typed.name,
+        secret: SecretRef { namespace: typed.secret.namespace, name: typed.secret.name },
+        image: typed.image,
+        mount_options: typed.mount_options,
+        requests: amounts(typed.resources.requests),
+        limits: amounts(typed.resources.limits),
+    }
+}
+
+fn amounts(typed: BTreeMap<String, file::Amount>) -> BTreeMap<String, Quantity> {
+    typed.into_iter().map(|(name, amount)| (name, amount.0)).collect()
+}
+
+fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
+    let name = &typed.name;
+    let deadline = typed.limits.deadline.0;
+    let in_range = (Duration::from_millis(1)..=Duration::from_secs(10)).contains(&deadline);
+    ensure!(in_range, "policy `{name}` has limits.deadline outside 1ms to 10s");
+    let memory = typed.limits.memory.0;
+    ensure!((64 << 10..=256 << 20).contains(&memory), "policy `{name}` has limits.memory outside 64Ki to 256Mi");
+    ensure!(typed.settings.is_object(), "policy `{name}` has settings that are not a map");
+    ensure!(typed.hooks.as_ref().is_none_or(|hooks| !hooks.is_empty()), "policy `{name}` has an empty list of hooks");
+    let matches = Match {
+        namespaces: selector(name, typed.matches.namespace_selector)?,
+        pods: selector(name, typed.matches.pod_selector)?,
+        claims: selector(name, typed.matches.claim_selector)?,
+        storage_classes: typed.matches.storage_classes.into_iter().collect(),
+    };
+    Ok(PolicyConfig {
+        module: folder.join(typed.module.file),
+        settings: typed.settings.to_string(),
+        limits: Limits { deadline, memory_bytes: usize::try_from(memory).context("limits.memory is too large")? },
+        grants: Grants { object: typed.grants.contains(&file::Grant::Object) },
+        binding: Binding {
+            hooks: typed.hooks.unwrap_or_default().into_iter().map(hook).collect(),
+            matches,
+            mode: match typed.mode {
+                file::Mode::Enforce => Mode::Enforce,
+                file::Mode::Monitor => Mode::Monitor,
+            },
+            on_failure: match typed.on_failure {
+                file::OnFailure::Fail => OnFailure::Fail,
+                file::OnFailure::Default => OnFailure::Default,
+            },
+            priority: typed.priority,
+            name: typed.name,
+        },
+    })
+}
+
+fn hook(typed: file::Hook) -> Hook {
+    match typed {
+        file::Hook::Exemption => Hook::Exemption,
+        file::Hook::Sidecar => Hook::Sidecar,
+        file::Hook::Naming => Hook::Naming,
+    }
+}
+
+fn selector(policy: &str, typed: file::LabelSelector) -> Result<LabelSelector> {
+    let requirement = |typed: file::Requirement| {
+        let operator = match (typed.operator, typed.values.is_empty()) {
+            (file::Operator::In, false) => Operator::In(typed.values),
+            (file::Operator::NotIn, false) => Operator::NotIn(typed.values),
+            (file::Operator::Exists, true) => Operator::Exists,
+            (file::Operator::DoesNotExist, true) => Operator::DoesNotExist,
+            (operator, _) => {
+                let rule =
+                    if matches!(operator, file::Operator::In | file::Operator::NotIn) { "needs" } else { "takes no" };
+                bail!("policy `{policy}` selects by the label `{}` with {operator:?}, which {rule} values", typed.key)
+            }
+        };
+        Ok(Requirement { key: typed.key, operator })
+    };
+    let expressions = typed.match_expressions.into_iter().map(requirement).collect::<Result<_>>()?;
+    Ok(LabelSelector { labels: typed.match_labels, expressions })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("pith.yaml");
+        std::fs::write(&path, text)?;
+        Config::load(&path, &Overrides::default())
+    }
+
+    /// What a person reads is the whole chain; the folder's name is not part of what is compared.
+    #[track_caller]
+    fn check_error(text: &str, expected: &str) {
+        let error = format!("{:#}", load(text).expect_err("the file must be refused"));
+        assert!(error.contains(expected), "expected `{expected}` in: {error}");
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        let config = load("").expect("empty is fine");
+        assert_eq!(config.webhook.listen.port(), 9443);
+        assert_eq!(config.sidecars, Config::built_in().sidecars);
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_are_refused_with_their_line() {
+        check_error("webhook:\n  listen: 127.0.0.1:1\n  port: 3\n", "unknown field `port`");
+        check_error("webhook:\n  listen: 127.0.0.1:1\n  port: 3\n", "line 3");
+        check_error("sidecar:\n  ceilings:\n    cpu: lots\n", "line 3");
+        check_error("sidecar: {resources: {limits: {cpu: -1}}}", "`-1` is negative");
+        check_error("webhook: {timeout: soon}", "no span of time");
+        check_error("policies:\n- name: a\n  module: {file: a.wasm}\n  mode: strict\n", "line 4");
+        check_error("driver: a\ndriver: b\n", "duplicate");
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_the_name() {
+        let twice = "policies: [{name: a, module: {file: a.wasm}}, {name: a, module: {file: b.wasm}}]";
+        check_error(twice, "two policies have the name `a`");
+        let forever = "policies: [{name: a, module: {file: a.wasm}, limits: {deadline: 1h}}]";
+        check_error(forever, "policy `a` has limits.deadline outside 1ms to 10s");
+        let values = "policies: [{name: a, module: {file: a.wasm}, match: {podSelector: {matchExpressions: [{key: k, operator: In}]}}}]";
+        check_error(values, "selects by the label `k` with In, which needs values");
+        let settings = "policies: [{name: a, module: {file: a.wasm}, settings: [1]}]";
+        check_error(settings, "settings that are not a map");
+    }
+
+    #[test]
+    fn bindings_run_by_priority_then_name() {
+        let policy =
+            |name: &str, priority: i32| format!("- {{name: {name}, module: {{file: a.wasm}}, priority: {priority}}}\n");
+        let text = format!("policies:\n{}{}{}", policy("b", 0), policy("late", 5), policy("a", 0));
+        let config = load(&text).expect("it is well formed");
+        let names: Vec<&str> = config.policies.iter().map(|policy| policy.binding.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "late"]);
+    }
+
+    #[test]
+    fn each_effective_value_names_its_origin() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pith.yaml");
+        std::fs::write(&path, "driver: example.com\nlog: {filter: debug}\n").expect("written");
+        let overrides = Overrides { listen: Some(([127, 0, 0, 1], 1).into()), ..Overrides::default() };
+        let rows = effective(&path, &overrides).expect("it is well formed");
+        let origin = |key: &str| rows.iter().find(|row| row.key == key).map(|row| row.origin);
+        assert_eq!(origin("driver"), Some("file"));
+        assert_eq!(origin("log.filter"), Some("file"));
+        assert_eq!(origin("log.format"), Some("default"));
+        assert_eq!(origin("webhook.listen"), Some("flag"));
+        assert_eq!(origin("sidecar.resources.limits.cpu"), Some("default"));
+    }
+}

@@ -1,0 +1,527 @@
+//! The configuration file exactly as it is typed.
+//!
+//! Field docs are the text of `docs/configuration.md` and of the JSON Schema. What the values mean together (paths made absolute,
+//! names checked against each other) is `config.rs`'s; a value that is wrong on its own is refused here, with its line.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use pith_core::Quantity;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The configuration of `pith`. Relative paths are relative to the folder of the file.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct File {
+    /// The admission webhook.
+    pub webhook: Webhook,
+    /// The listener for health, readiness and metrics (plain HTTP).
+    pub admin: Admin,
+    /// A folder that belongs to this process alone: self-made certificates and compiled policies.
+    pub state_dir: PathBuf,
+    /// The log, on standard error.
+    pub log: Log,
+    /// The CSI driver whose volumes are Pith's.
+    pub driver: String,
+    /// Where Namespaces, StorageClasses, PersistentVolumes and PersistentVolumeClaims come from.
+    pub objects: ObjectSource,
+    /// What every sidecar looks like unless a StorageClass, PersistentVolume, claim, file system or policy says otherwise.
+    pub sidecar: Sidecar,
+    /// File systems that need settings of their own, found by the Secret that a StorageClass or PersistentVolume names.
+    pub file_systems: Vec<FileSystem>,
+    /// Policies put to use. They run by priority, then name.
+    pub policies: Vec<Binding>,
+}
+
+impl Default for File {
+    fn default() -> File {
+        File {
+            webhook: Webhook::default(),
+            admin: Admin::default(),
+            state_dir: "state".into(),
+            log: Log::default(),
+            driver: "csi.juicefs.com".into(),
+            objects: ObjectSource::default(),
+            sidecar: Sidecar::default(),
+            file_systems: Vec::new(),
+            policies: Vec::new(),
+        }
+    }
+}
+
+/// The admission webhook.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Webhook {
+    /// The address that it listens on. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The serving certificate.
+    pub tls: Tls,
+    /// The largest request body. An AdmissionReview can carry an object twice, and etcd allows 1.5 MiB for one.
+    pub max_body: Bytes,
+    /// The most that one request may take, its body included. A shorter `timeout` parameter of the API server wins.
+    pub timeout: Period,
+}
+
+impl Default for Webhook {
+    fn default() -> Webhook {
+        Webhook {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9443)),
+            tls: Tls::default(),
+            max_body: Bytes(7 << 20),
+            timeout: Period(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// Where the serving certificate comes from.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Tls {
+    /// Made by Pith, together with a CA, in `<stateDir>/tls`: `ca.crt` is what clients trust.
+    SelfSigned(SelfSigned),
+    /// Read from PEM files.
+    Files(TlsFiles),
+}
+
+impl Default for Tls {
+    fn default() -> Tls {
+        Tls::SelfSigned(SelfSigned::default())
+    }
+}
+
+/// A certificate made by Pith.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SelfSigned {
+    /// DNS names and IP addresses that it is for.
+    pub names: Vec<String>,
+}
+
+impl Default for SelfSigned {
+    fn default() -> SelfSigned {
+        SelfSigned { names: vec!["localhost".into(), "127.0.0.1".into()] }
+    }
+}
+
+/// A certificate from files.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// The private key, PEM.
+    pub key: PathBuf,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Admin {
+    /// The address that it listens on. Port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin { listen: SocketAddr::from(([127, 0, 0, 1], 9080)) }
+    }
+}
+
+/// The log.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Log {
+    /// Text for people, JSON for machines; `auto` is text on a terminal.
+    pub format: LogFormat,
+    /// Levels, as in `info` or `info,pith::webhook=debug`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { format: LogFormat::Auto, filter: "info".into() }
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// JSON, one object a line.
+    Json,
+}
+
+/// Where Kubernetes objects come from.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ObjectSource {
+    /// A folder of YAML files, read at start. Other kinds than the four are ignored, Secrets above all.
+    pub directory: Option<PathBuf>,
+}
+
+/// The defaults and ceilings of sidecars.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Sidecar {
+    /// The image of the JuiceFS client, which has it at `/usr/local/bin/juicefs`.
+    pub image: String,
+    /// Requests and limits.
+    pub resources: Resources,
+    /// Where the client keeps its cache.
+    pub cache: Cache,
+    /// The most that any request or limit may be, by resource name; comes after every policy.
+    pub ceilings: BTreeMap<String, Amount>,
+    /// Which `juicefs/…` annotations of a claim count.
+    pub claim_overrides: Vec<String>,
+}
+
+impl Default for Sidecar {
+    fn default() -> Sidecar {
+        let amounts = |cpu: &str, memory: &str| {
+            let amount = |text: &str| Amount(Quantity::from_str(text).expect("a constant quantity"));
+            BTreeMap::from([("cpu".to_string(), amount(cpu)), ("memory".to_string(), amount(memory))])
+        };
+        Sidecar {
+            image: "juicedata/mount:ce-v1.3.1".into(),
+            resources: Resources { requests: amounts("1", "1Gi"), limits: amounts("2", "5Gi") },
+            cache: Cache::default(),
+            ceilings: BTreeMap::new(),
+            claim_overrides: pith_core::settings::default_claim_overrides().into_iter().collect(),
+        }
+    }
+}
+
+/// Requests and limits by resource name.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Resources {
+    /// What the scheduler sets aside.
+    pub requests: BTreeMap<String, Amount>,
+    /// What the container cannot pass.
+    pub limits: BTreeMap<String, Amount>,
+}
+
+/// Where the client keeps its cache.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Cache {
+    /// In the container's own writable layer.
+    Container {},
+    /// In an emptyDir.
+    EmptyDir(EmptyDir),
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache::EmptyDir(EmptyDir::default())
+    }
+}
+
+/// An emptyDir.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EmptyDir {
+    /// In memory instead of on the node's disk.
+    pub in_memory: bool,
+    /// Its size limit; the client then keeps to nine tenths of it.
+    pub size_limit: Option<Amount>,
+}
+
+/// A file system with settings of its own.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileSystem {
+    /// Its name in messages.
+    pub name: String,
+    /// The Secret by which StorageClasses and PersistentVolumes refer to it. It is not read.
+    pub secret: SecretRef,
+    /// The image for its sidecars.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Client options for its sidecars, as `name` or `name=value`.
+    #[serde(default)]
+    pub mount_options: Vec<String>,
+    /// Requests and limits for its sidecars.
+    #[serde(default)]
+    pub resources: Resources,
+}
+
+/// The name of a Secret.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A policy put to use.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Binding {
+    /// Unique among the bindings; in messages and metrics.
+    pub name: String,
+    /// The module.
+    pub module: Module,
+    /// What it is asked; every hook that it exports where this is absent.
+    #[serde(default)]
+    pub hooks: Option<Vec<Hook>>,
+    /// Which objects it is for; all where this is absent.
+    #[serde(default, rename = "match")]
+    pub matches: Match,
+    /// Settings, handed to the policy as JSON.
+    #[serde(default = "no_settings")]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
+    pub settings: serde_json::Value,
+    /// Whether its answers count.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What follows when it fails: traps, overruns a limit, or answers what cannot be used.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Limits of one call.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Lower runs earlier.
+    #[serde(default)]
+    pub priority: i32,
+    /// What it may import beside `log`.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
+}
+
+fn no_settings() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
+/// Where a module comes from.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Module {
+    /// A `.wasm` file: a component, or a core module that the host wraps into one.
+    pub file: PathBuf,
+}
+
+/// What a policy can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Hook {
+    /// Is this pod exempt from injection?
+    Exemption,
+    /// What does the sidecar look like?
+    Sidecar,
+    /// What is the directory of a new volume called?
+    Naming,
+}
+
+/// Which objects a binding is for; everything that is given must fit.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Match {
+    /// By the labels of the namespace.
+    pub namespace_selector: LabelSelector,
+    /// By the labels of the pod; not consulted for the hook `naming`.
+    pub pod_selector: LabelSelector,
+    /// By the labels of the claim.
+    pub claim_selector: LabelSelector,
+    /// By the name of the claim's StorageClass; any where this is empty.
+    pub storage_classes: Vec<String>,
+}
+
+/// A label selector, as in Kubernetes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LabelSelector {
+    /// Labels with exactly these values.
+    pub match_labels: BTreeMap<String, String>,
+    /// Further requirements.
+    pub match_expressions: Vec<Requirement>,
+}
+
+/// One requirement on a label.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Requirement {
+    /// The label.
+    pub key: String,
+    /// What must hold of it.
+    pub operator: Operator,
+    /// The values, for `In` and `NotIn`.
+    #[serde(default)]
+    pub values: Vec<String>,
+}
+
+/// The operators of a requirement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Operator {
+    /// The label has one of the values.
+    In,
+    /// The label is absent or has none of the values.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+}
+
+/// Whether answers count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// They count.
+    #[default]
+    Enforce,
+    /// They are recorded and have no effect.
+    Monitor,
+}
+
+/// What follows when a policy fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnFailure {
+    /// The request fails with HTTP 500, and the webhook's failurePolicy in the cluster decides.
+    #[default]
+    Fail,
+    /// Pith decides as if the binding were not there, and says so in a warning.
+    Default,
+}
+
+/// What a policy may import beside `log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Grant {
+    /// The raw JSON of the object under decision.
+    Object,
+}
+
+/// Limits of one call. There is no "unlimited".
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// The most time, from 1ms to 10s.
+    pub deadline: Period,
+    /// The most memory, from 64Ki to 256Mi.
+    pub memory: Bytes,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { deadline: Period(Duration::from_millis(50)), memory: Bytes(16 << 20) }
+    }
+}
+
+/// A Kubernetes quantity, as text or as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount(pub Quantity);
+
+/// A size in bytes, written as a Kubernetes quantity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+/// A span of time such as `50ms`, `10s`, `1m30s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period(pub Duration);
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Amount, D::Error> {
+        /// `cpu: 2` and `cpu: 0.5` are numbers to YAML, and just as clear.
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Amount;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a quantity such as 500m, 2 or 1Gi")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Amount, E> {
+                let quantity = Quantity::from_str(text).map_err(E::custom)?;
+                if quantity.is_negative() {
+                    return Err(E::custom(format!("`{text}` is negative")));
+                }
+                Ok(Amount(quantity))
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Amount, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Amount, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Amount, E> {
+                self.visit_str(&number.to_string())
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => {
+                serializer.collect_str(&format_args!("{}Mi", bytes >> 20))
+            }
+            bytes if bytes >= 1 << 10 && bytes % (1 << 10) == 0 => {
+                serializer.collect_str(&format_args!("{}Ki", bytes >> 10))
+            }
+            bytes => serializer.collect_str(&bytes),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        let amount = Amount::deserialize(deserializer)?;
+        let bytes = amount.0.bytes().ok_or_else(|| de::Error::custom(format!("`{}` is too large", amount.0)))?;
+        Ok(Bytes(bytes))
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Period, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let period = humantime::parse_duration(&text);
+        period
+            .map(Period)
+            .map_err(|error| de::Error::custom(format!("`{text}` is no span of time such as 50ms or 10s: {error}")))
+    }
+}
+
+/// The three types above are text in the schema.
+macro_rules! text_schema {
+    ($($type:ident, $pattern:literal, $description:literal;)*) => {$(
+        impl JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": ["string", "number"], "pattern": $pattern, "description": $description})
+            }
+        }
+    )*};
+}
+
+text_schema! {
+    Amount, r"^[0-9.]+(e[0-9]+|[numkMGTPE]|[KMGTPE]i)?$", "A Kubernetes quantity: `500m`, `2`, `1Gi`.";
+    Bytes, r"^[0-9.]+(e[0-9]+|[numkMGTPE]|[KMGTPE]i)?$", "A size in bytes as a Kubernetes quantity: `16Mi`.";
+    Period, r"^([0-9]+ ?[a-z]+ ?)+$", "A span of time: `50ms`, `10s`, `1m30s`.";
+}

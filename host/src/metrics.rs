@@ -1,0 +1,132 @@
+//! The metrics, registered once and passed down. Labels are closed sets or names from the configuration: never a pod's.
+
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// What is counted and measured.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Admission requests by outcome and reason.
+    pub admissions: Family<Admission, Counter>,
+    admission_seconds: Family<AdmissionTime, Histogram>,
+    /// Calls of policies by outcome.
+    pub policy_calls: Family<PolicyCall, Counter>,
+    policy_seconds: Family<PolicyTime, Histogram>,
+    /// Requests whose handling panicked.
+    pub panics: Counter,
+    /// When the serving certificate ends, as seconds since 1970.
+    pub certificate_expiry: Gauge<f64, AtomicU64>,
+    objects: Family<ObjectKind, Gauge>,
+}
+
+/// Labels of an admission request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Admission {
+    /// `inject`, `skip`, `deny`, `fail` or `invalid`.
+    pub outcome: &'static str,
+    /// The code from the catalogue of reasons; empty for an injection.
+    pub reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AdmissionTime {
+    outcome: &'static str,
+}
+
+/// Labels of a call of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PolicyCall {
+    /// The binding.
+    pub policy: String,
+    /// The hook.
+    pub hook: &'static str,
+    /// What it answered, or the kind of its failure.
+    pub outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyTime {
+    policy: String,
+    hook: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObjectKind {
+    kind: &'static str,
+}
+
+/// From 10 µs, where one call of a policy lies, to 10 s, where an API server gives up.
+const SECONDS: [f64; 18] = [
+    0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 10.0,
+];
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Metrics {
+        let seconds = || Histogram::new(SECONDS);
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("pith"),
+            admissions: Family::default(),
+            admission_seconds: Family::new_with_constructor(seconds),
+            policy_calls: Family::default(),
+            policy_seconds: Family::new_with_constructor(seconds),
+            panics: Counter::default(),
+            certificate_expiry: Gauge::default(),
+            objects: Family::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("admissions", "Admission requests by outcome and reason", metrics.admissions.clone());
+        let help = "Time from the whole body to the answer";
+        registry.register_with_unit("admission_duration", help, Unit::Seconds, metrics.admission_seconds.clone());
+        registry.register("policy_calls", "Calls of policies by outcome", metrics.policy_calls.clone());
+        let help = "Time of one call of a policy, its fresh instance included";
+        registry.register_with_unit("policy_call_duration", help, Unit::Seconds, metrics.policy_seconds.clone());
+        registry.register("panics", "Requests whose handling panicked", metrics.panics.clone());
+        let help = "When the serving certificate ends, as seconds since 1970";
+        registry.register("certificate_expiry_timestamp_seconds", help, metrics.certificate_expiry.clone());
+        registry.register("objects", "Kubernetes objects in memory", metrics.objects.clone());
+        metrics
+    }
+
+    /// Counts a request that ended.
+    pub fn admission(&self, outcome: &'static str, reason: &'static str, started: Instant) {
+        self.admissions.get_or_create(&Admission { outcome, reason }).inc();
+        self.admission_seconds.get_or_create(&AdmissionTime { outcome }).observe(started.elapsed().as_secs_f64());
+    }
+
+    /// Counts a call of a policy that ended.
+    pub fn policy_call(&self, policy: &str, hook: &'static str, outcome: &'static str, took: Duration) {
+        self.policy_calls.get_or_create(&PolicyCall { policy: policy.into(), hook, outcome }).inc();
+        self.policy_seconds.get_or_create(&PolicyTime { policy: policy.into(), hook }).observe(took.as_secs_f64());
+    }
+
+    /// Says how many objects of each kind are in memory.
+    pub fn objects(&self, counts: [(&'static str, usize); 4]) {
+        for (kind, count) in counts {
+            self.objects.get_or_create(&ObjectKind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The text that Prometheus scrapes (OpenMetrics).
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}

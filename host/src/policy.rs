@@ -1,0 +1,211 @@
+//! The policies that are in force: an immutable snapshot of bindings and compiled modules, and how decisions ask them.
+//!
+//! A request sees one snapshot from start to end. Loading compiles, checks settings and makes one throw-away instance, so that
+//! nothing of that happens while a request waits.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use pith_core::binding::Binding;
+use pith_core::policy::{Change, Evaluate, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
+
+use crate::config::PolicyConfig;
+use crate::metrics::Metrics;
+use crate::wasm::{Engine, Level, Limits, Module};
+
+/// The largest module that is read. Compiling takes time and memory in proportion.
+const LARGEST_MODULE: u64 = 64 << 20;
+
+/// The longest that checking the settings may take; it happens at start, not in a request.
+const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The policies in force.
+#[derive(Debug)]
+pub struct Policies {
+    /// The bindings in the order in which they are asked.
+    pub bindings: Vec<Binding>,
+    loaded: HashMap<String, Loaded>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    module: Module,
+    settings: String,
+    limits: Limits,
+}
+
+/// Reads a module's bytes.
+pub fn read_module(path: &Path) -> Result<Vec<u8>> {
+    let size = std::fs::metadata(path).with_context(|| format!("reading the module {}", path.display()))?.len();
+    ensure!(size <= LARGEST_MODULE, "the module {} has {size} bytes: at most {LARGEST_MODULE}", path.display());
+    std::fs::read(path).with_context(|| format!("reading the module {}", path.display()))
+}
+
+impl Policies {
+    /// No policy at all: every decision is the built-in one.
+    pub fn none() -> Policies {
+        Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics: Arc::default() }
+    }
+
+    /// Loads every binding's module, several at once, and checks its settings. The first that cannot be used is an error.
+    pub fn load(engine: &Engine, configs: &[PolicyConfig], metrics: Arc<Metrics>) -> Result<Policies> {
+        let one = |config: &PolicyConfig| {
+            load_one(engine, config).with_context(|| format!("loading the policy `{}`", config.binding.name))
+        };
+        let results: Vec<Result<(Binding, Loaded)>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = configs.iter().map(|config| scope.spawn(move || one(config))).collect();
+            let died = |_| Err(anyhow::anyhow!("a thread that loaded a policy died"));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect()
+        });
+        let mut policies = Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics };
+        for result in results {
+            let (binding, loaded) = result?;
+            policies.loaded.insert(binding.name.clone(), loaded);
+            policies.bindings.push(binding);
+        }
+        Ok(policies)
+    }
+
+    /// Asks on behalf of one request, which ends at `deadline`.
+    pub fn evaluator(&self, deadline: Instant) -> Evaluator<'_> {
+        Evaluator { policies: self, deadline, calls: RefCell::default() }
+    }
+}
+
+fn load_one(engine: &Engine, config: &PolicyConfig) -> Result<(Binding, Loaded)> {
+    let name = &config.binding.name;
+    let module = engine.load(&read_module(&config.module)?, config.grants)?;
+    let mut binding = config.binding.clone();
+    if binding.hooks.is_empty() {
+        binding.hooks = module.hooks().clone();
+    }
+    if let Some(missing) = binding.hooks.iter().find(|hook| !module.hooks().contains(hook)) {
+        let exported: Vec<&str> = module.hooks().iter().map(|hook| hook.as_str()).collect();
+        bail!("hooks names `{}`, but the module exports only {}", missing.as_str(), exported.join(", "));
+    }
+    let limits = Limits { deadline: SETTINGS_DEADLINE, ..config.limits };
+    let log = |level: Level, line: &str| log(name, level, line);
+    let checked = module.validate_settings(limits, &config.settings, &log).context("checking its settings")?;
+    if let Err(problem) = checked {
+        let place = if problem.field.is_empty() { "settings".into() } else { format!("settings.{}", problem.field) };
+        bail!("{place}: {}", problem.reason);
+    }
+    module.instantiate(config.limits).context("making a first instance")?;
+    tracing::info!(
+        policy = %name,
+        digest = %module.digest(),
+        hooks = ?binding.hooks,
+        from_cache = module.from_cache(),
+        wasi = module.uses_wasi(),
+        "policy loaded"
+    );
+    Ok((binding, Loaded { module, settings: config.settings.clone(), limits: config.limits }))
+}
+
+/// One call of a policy, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The binding.
+    pub binding: String,
+    /// What was asked.
+    pub hook: Hook,
+    /// What came of it.
+    pub outcome: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The policies as one request asks them.
+#[derive(Debug)]
+pub struct Evaluator<'a> {
+    policies: &'a Policies,
+    deadline: Instant,
+    calls: RefCell<Vec<Call>>,
+}
+
+impl Evaluator<'_> {
+    /// The calls so far, in order.
+    pub fn into_calls(self) -> Vec<Call> {
+        self.calls.into_inner()
+    }
+
+    /// One call, measured and counted. `outcome` says what an answer is, in one word.
+    fn call<T>(
+        &self,
+        binding: &Binding,
+        hook: Hook,
+        ask: impl FnOnce(&Loaded, Limits, &dyn crate::wasm::Log) -> Result<T, Failure>,
+        outcome: impl FnOnce(&T) -> &'static str,
+    ) -> Result<T, Failure> {
+        let loaded = self.policies.loaded.get(&binding.name);
+        let loaded = loaded.ok_or_else(|| Failure::Host("its module is not loaded".into()))?;
+        let metrics = &self.policies.metrics;
+        let started = Instant::now();
+        let left = self.deadline.saturating_duration_since(started);
+        let log = |level: Level, line: &str| log(&binding.name, level, line);
+        let answer = if left.is_zero() {
+            Err(Failure::Host("the request's time was used up before it was asked".into()))
+        } else {
+            ask(loaded, Limits { deadline: loaded.limits.deadline.min(left), ..loaded.limits }, &log)
+        };
+        let took = started.elapsed();
+        let (word, words) = match &answer {
+            Ok(answer) => {
+                let word = outcome(answer);
+                (word, word.to_string())
+            }
+            Err(failure) => (failure.kind(), format!("failed: {failure}")),
+        };
+        metrics.policy_call(&binding.name, hook.as_str(), word, took);
+        if let Err(failure) = &answer {
+            tracing::warn!(policy = %binding.name, hook = hook.as_str(), kind = failure.kind(), %failure, "policy failed");
+        }
+        self.calls.borrow_mut().push(Call { binding: binding.name.clone(), hook, outcome: words, took });
+        answer
+    }
+}
+
+impl Evaluate for Evaluator<'_> {
+    fn exempt(&self, binding: &Binding, subject: &Subject<'_>, volumes: &[VolumeFacts]) -> Result<Exemption, Failure> {
+        self.call(
+            binding,
+            Hook::Exemption,
+            |it, limits, log| it.module.exempt(limits, &it.settings, subject, volumes, log),
+            |answer| match answer {
+                Exemption::Inject => "inject",
+                Exemption::Skip(_) => "skip",
+                Exemption::Deny(_) => "deny",
+            },
+        )
+    }
+
+    fn adjust(
+        &self,
+        binding: &Binding,
+        subject: &Subject<'_>,
+        volume: &VolumeFacts,
+        current: &SidecarFacts,
+    ) -> Result<Change, Failure> {
+        self.call(
+            binding,
+            Hook::Sidecar,
+            |it, limits, log| it.module.adjust(limits, &it.settings, subject, volume, current, log),
+            |answer| if *answer == Change::default() { "unchanged" } else { "changed" },
+        )
+    }
+}
+
+/// A line of a policy's own log, under the policy's name.
+fn log(policy: &str, level: Level, line: &str) {
+    match level {
+        Level::Debug => tracing::debug!(target: "policy", policy, "{line}"),
+        Level::Info => tracing::info!(target: "policy", policy, "{line}"),
+        Level::Warn => tracing::warn!(target: "policy", policy, "{line}"),
+        Level::Error => tracing::error!(target: "policy", policy, "{line}"),
+    }
+}

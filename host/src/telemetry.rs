@@ -1,0 +1,26 @@
+//! The log: how lines are written, and the fields that they have.
+//!
+//! Objects, patches and secrets are not logged at any level. What a request was about is said by names and its uid.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, Result};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+use crate::config::file::Log;
+
+/// Starts the log on standard error, where it never mixes with what a command prints.
+pub fn start(log: &Log) -> Result<()> {
+    let filter = EnvFilter::builder().parse(&log.filter).context("log.filter")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    let text = match log.format {
+        LogFormat::Auto => terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let started =
+        if text { builder.with_ansi(terminal).try_init() } else { builder.json().flatten_event(true).try_init() };
+    started.map_err(|error| anyhow::anyhow!("starting the log: {error}"))
+}

@@ -1,0 +1,40 @@
+//! The admission webhook: routes, bounds on size and time, and the panic boundary.
+
+mod handler;
+pub mod review;
+mod strict_json;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use pith_core::object::Objects;
+use pith_core::settings::Configuration;
+
+use crate::metrics::Metrics;
+use crate::policy::Policies;
+
+pub(crate) use handler::summary;
+
+/// What every request needs; one snapshot, shared.
+#[derive(Debug)]
+pub struct Webhook {
+    /// The policies in force.
+    pub policies: Arc<Policies>,
+    /// The objects.
+    pub objects: Arc<Objects>,
+    /// The configuration of sidecars.
+    pub configuration: Configuration,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The largest body in bytes.
+    pub max_body: usize,
+    /// The most time for one request.
+    pub timeout: Duration,
+}
+
+/// The routes. Anything but `POST /mutate` is 404 or 405.
+pub fn router(webhook: Arc<Webhook>) -> Router {
+    Router::new().route("/mutate", post(handler::mutate)).with_state(webhook)
+}

@@ -1,0 +1,179 @@
+//! AdmissionReview bytes to what was asked, and a decision to AdmissionReview bytes. The only file that knows the wire shape.
+//!
+//! Follows `admission.k8s.io/v1`. `v1beta1` is refused: no supported Kubernetes sends it unless it is asked to.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pith_core::admission::{Decision, Verdict};
+use pith_core::reason::{Refusal, Skip};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::strict_json::Strict;
+
+/// What a review asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Review {
+    /// The request's id, which the answer repeats.
+    pub uid: String,
+    /// What it is about.
+    pub subject: Subject,
+}
+
+/// What a review is about.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Subject {
+    /// The creation of a pod.
+    PodCreation {
+        /// The namespace of the request; the pod's own metadata may not have it.
+        namespace: String,
+        /// The Pod.
+        pod: Value,
+    },
+    /// Anything else, which is never Pith's business and always allowed.
+    Other,
+}
+
+/// Why bytes are no review. The sentence never repeats what was in them.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// Not JSON, not UTF-8, nested too deeply, or a key twice in one object.
+    #[error("the body is not usable JSON: {0}")]
+    Json(String),
+    /// JSON, but no AdmissionReview of the version that is spoken here.
+    #[error("the body is no AdmissionReview of admission.k8s.io/v1: {0}")]
+    Kind(&'static str),
+}
+
+/// Reads a review.
+pub fn parse(body: &[u8]) -> Result<Review, ParseError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let Strict(mut review) = Strict::deserialize(&mut json).map_err(|error| ParseError::Json(error.to_string()))?;
+    json.end().map_err(|error| ParseError::Json(error.to_string()))?;
+
+    if review["kind"] != "AdmissionReview" {
+        return Err(ParseError::Kind("`kind` is not AdmissionReview"));
+    }
+    if review["apiVersion"] != "admission.k8s.io/v1" {
+        return Err(ParseError::Kind("`apiVersion` is another one; register with admissionReviewVersions: [v1]"));
+    }
+    let request = &mut review["request"];
+    if !request.is_object() {
+        return Err(ParseError::Kind("`request` is missing"));
+    }
+    let Some(uid) = request["uid"].as_str().filter(|uid| !uid.is_empty()).map(str::to_string) else {
+        return Err(ParseError::Kind("`request.uid` is missing"));
+    };
+    let subject = if is_pod_creation(request) {
+        let Some(namespace) = request["namespace"].as_str().map(str::to_string) else {
+            return Err(ParseError::Kind("`request.namespace` is missing"));
+        };
+        Subject::PodCreation { namespace, pod: request["object"].take() }
+    } else {
+        Subject::Other
+    };
+    Ok(Review { uid, subject })
+}
+
+fn is_pod_creation(request: &Value) -> bool {
+    let kind = &request["kind"];
+    let is_pod =
+        kind["kind"] == "Pod" && kind["version"] == "v1" && kind["group"].as_str().unwrap_or_default().is_empty();
+    // Subresources (eviction, binding, ephemeralcontainers) come with the kind Pod or their own.
+    let whole = request["subResource"].as_str().unwrap_or_default().is_empty();
+    is_pod && whole && request["operation"] == "CREATE"
+}
+
+/// The answer to a review, or the failure that the cluster's `failurePolicy` decides about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// HTTP 200 with this AdmissionReview.
+    Review(Vec<u8>),
+    /// HTTP 500 with this sentence: no answer, so that a policy's failure is not a denial.
+    Failure(String),
+}
+
+/// Writes the answer.
+pub fn render(uid: &str, decision: &Decision) -> Answer {
+    let mut response = match &decision.verdict {
+        Verdict::Fail(failure) => return Answer::Failure(failure.to_string()),
+        Verdict::Skip(skip) => allowed(uid, "skip", skip.code(), Some(&skip.sentence())),
+        Verdict::Refuse(refusal) => denied(uid, refusal),
+        Verdict::Inject(patch) if patch.is_empty() => allowed(uid, "inject", "", None),
+        Verdict::Inject(patch) => {
+            let mut response = allowed(uid, "inject", "", None);
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] = json!(STANDARD.encode(serde_json::to_vec(patch).expect("operations are plain JSON")));
+            response
+        }
+    };
+    if !decision.warnings.is_empty() {
+        response["warnings"] = warnings(&decision.warnings);
+    }
+    Answer::Review(review(&response))
+}
+
+/// The answer to what is not Pith's business.
+pub fn render_other(uid: &str) -> Vec<u8> {
+    let skip = Skip::NotAPodCreation;
+    review(&allowed(uid, "skip", skip.code(), Some(&skip.sentence())))
+}
+
+fn review(response: &Value) -> Vec<u8> {
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+    serde_json::to_vec(&review).expect("a Value is plain JSON")
+}
+
+/// The API server puts the webhook's name before each key of the audit annotations.
+fn allowed(uid: &str, outcome: &str, reason: &str, message: Option<&str>) -> Value {
+    let mut annotations = json!({"outcome": outcome});
+    if !reason.is_empty() {
+        annotations["reason"] = json!(reason);
+    }
+    if let Some(message) = message {
+        annotations["message"] = json!(message);
+    }
+    json!({"uid": uid, "allowed": true, "auditAnnotations": annotations})
+}
+
+fn denied(uid: &str, refusal: &Refusal) -> Value {
+    let (code, reason) = status(refusal);
+    json!({
+        "uid": uid,
+        "allowed": false,
+        "status": {"code": code, "reason": reason, "message": refusal.to_string()},
+        "auditAnnotations": {"outcome": "deny", "reason": refusal.code()},
+    })
+}
+
+/// The HTTP code and the `metav1.StatusReason` of a denial: 403 for a decision, 409 for what may well work in a moment, 422 for
+/// what must be changed first.
+fn status(refusal: &Refusal) -> (u16, &'static str) {
+    match refusal {
+        Refusal::Policy { .. } => (403, "Forbidden"),
+        Refusal::NamespaceUnknown(_) | Refusal::ClaimNotFound { .. } | Refusal::PersistentVolumeUnknown { .. } => {
+            (409, "Conflict")
+        }
+        Refusal::Malformed(_)
+        | Refusal::UnsupportedVolume { .. }
+        | Refusal::UnsupportedPod { .. }
+        | Refusal::Setting { .. }
+        | Refusal::ForeignContainer { .. }
+        | Refusal::ForeignVolume { .. } => (422, "Invalid"),
+    }
+}
+
+/// The API server cuts a warning at 256 bytes and drops all of them past 4096.
+fn warnings(sentences: &[String]) -> Value {
+    const ONE: usize = 256;
+    const ALL: usize = 4096;
+    let mut left = ALL;
+    let mut kept = Vec::new();
+    for sentence in sentences {
+        let cut = &sentence[..sentence.floor_char_boundary(ONE)];
+        let Some(rest) = left.checked_sub(cut.len()) else { break };
+        left = rest;
+        kept.push(cut);
+    }
+    json!(kept)
+}
