@@ -11,15 +11,15 @@
 
 #![forbid(unsafe_code)]
 
-pub mod admission;
-pub mod binding;
 pub mod object;
-pub mod patch;
+pub mod selector;
 pub mod pod;
+pub mod binding;
 pub mod policy;
 pub mod reason;
-pub mod selector;
 pub mod settings;
 pub mod sidecar;
+pub mod patch;
+pub mod admission;
 
 pub use pith_proto::quantity::Quantity;
