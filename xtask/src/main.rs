@@ -1,2 +1,67 @@
-//! In the making.
-fn main() {}
+//! The developer commands of Pith, run as `cargo xtask …`.
+//!
+//! It is the first thing that a newcomer compiles, so its dependencies are few. It never links the host: it runs the `pith`
+//! binary as a user would.
+
+#![expect(clippy::print_stdout, reason = "a command talks to whoever runs it")]
+
+mod command;
+mod demo;
+mod generate;
+mod policies;
+mod terminal;
+mod test;
+mod tools;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+/// The developer commands of Pith.
+///
+/// Start with `cargo xtask demo`: it sets up what it needs and shows the main job on this machine, without a cluster.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110, disable_help_subcommand = true)]
+#[command(
+    after_help = "Tools that are fetched (the JuiceFS client, cargo-deny) go to $XDG_CACHE_HOME/pith or ~/.cache/pith, by \
+                        version; everything else goes to target/."
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows the main job: admission reviews answered by real policies, and the injected sidecar run on a real JuiceFS.
+    ///
+    /// Seven steps, each from real parts: tools, policies, a file system, the webhook over TLS, three pods (injected, exempt,
+    /// refused), the injected container as a process, what to try next. The sixth needs root and /dev/fuse; without them the
+    /// demo says which one is missing and ends in success before it. Edit what is in deploy/demo and run it again.
+    Demo,
+    /// Runs the checks: all of them, as CI does, or the part that takes seconds.
+    ///
+    /// A missing tool is an error that names it, never a skip: some parts need root and /dev/fuse.
+    Test {
+        /// Which checks.
+        #[arg(value_enum, default_value_t = test::Selection::All)]
+        selection: test::Selection,
+    },
+    /// Builds the first-party policies and copies them to target/policies/<name>.wasm.
+    Policies,
+    /// Writes the files that are generated from the code: docs/configuration.md and docs/pith.schema.json.
+    Generate {
+        /// Write nothing; fail if a file is not what it would be.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Demo => demo::run(),
+        Command::Test { selection } => test::run(selection),
+        Command::Policies => policies::run(),
+        Command::Generate { check: true } => generate::check(),
+        Command::Generate { check: false } => generate::write(),
+    }
+}

@@ -1,0 +1,461 @@
+//! `cargo xtask demo`: the main job on this machine, in seven steps from real parts.
+//!
+//! Nothing that is printed is made up: every value is read from what the step did. The state lies in target/demo and is wiped
+//! at the start; what deploy/demo holds is for the reader to edit.
+
+mod file_system;
+mod fixtures;
+mod kubelet;
+mod node;
+mod review;
+mod server;
+mod show;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use self::file_system::FileSystem;
+use self::fixtures::{FileSystemSecret, Pod};
+use self::kubelet::{Container, Secrets, items};
+use self::node::Node;
+use self::review::{Answer, ApiServer};
+use self::server::{Server, leftover};
+use crate::command::{both, capture, output};
+use crate::terminal::{Step, Style, indented, paint, seconds, table};
+use crate::workspace::{pith, relative, target};
+use crate::{policies, tools};
+
+/// How many steps there are.
+const STEPS: usize = 7;
+/// What the application writes, and where in its volume.
+const WRITTEN: (&str, &str) =
+    ("summer/tent.svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"><path d=\"M0 9 5 0l5 9z\"/></svg>\n");
+
+/// What the steps share.
+struct Demo {
+    /// target/demo.
+    folder: PathBuf,
+    /// The JuiceFS client.
+    client: PathBuf,
+    /// The `pith` binary.
+    pith: PathBuf,
+}
+
+/// Runs the steps.
+pub(crate) fn run() -> Result<()> {
+    let started = Instant::now();
+    println!("Pith, the main job on one machine: pods get JuiceFS volumes, decided by WebAssembly policies.");
+    let demo = prepare()?;
+    build_policies(&demo)?;
+    let file_system = format(&demo)?;
+    let server = serve(&demo)?;
+    let injected = post(&demo, &server)?;
+    server.stop()?;
+    match node::lacking() {
+        None => run_containers(&demo, &file_system, &injected)?,
+        Some(what) => println!("\nThe demo ends here: step 6 mounts with FUSE, and this machine lacks {what}."),
+    }
+    try_next(&demo);
+    println!("\n{}", paint(Style::Good, format!("Done in {}.", seconds(started.elapsed()))));
+    Ok(())
+}
+
+fn prepare() -> Result<Demo> {
+    let step = Step::start(1, STEPS, "What it needs");
+    let folder = target().join("demo");
+    leftover::end(&folder)?;
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("wiping {}", folder.display()))?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+
+    let rust = capture(Command::new("rustc").arg("--version"))?;
+    let added = tools::rust_target(policies::TARGET)?;
+    let client = tools::juicefs()?;
+    let pith = pith()?;
+    let version = capture(Command::new(&pith).arg("--version"))?;
+    let target = format!("{}{}", policies::TARGET, if added { " (added)" } else { "" });
+    indented(&table(&rows([
+        ["Rust", rust.trim().trim_start_matches("rustc "), ""],
+        ["its target", &target, ""],
+        ["JuiceFS client", &tools::juicefs_version(&client)?, &client.display().to_string()],
+        ["Pith", version.trim().trim_start_matches("pith "), &relative(&pith)],
+    ])));
+    step.end();
+    Ok(Demo { folder, client, pith })
+}
+
+/// One item of `pith policy inspect -o json`.
+#[derive(Deserialize)]
+struct Inspected {
+    file: PathBuf,
+    bytes: u64,
+    digest: String,
+    hooks: Vec<String>,
+}
+
+fn build_policies(demo: &Demo) -> Result<()> {
+    let step = Step::start(2, STEPS, "The policies, compiled to WebAssembly");
+    let files = policies::build()?;
+    let mut inspect = Command::new(&demo.pith);
+    let inspected = capture(inspect.args(["policy", "inspect", "--output", "json"]).args(&files))?;
+    let inspected: Vec<Inspected> =
+        serde_json::from_str(&inspected).context("reading what `pith policy inspect` says")?;
+    let row = |policy: &Inspected| {
+        let size = format!("{:.1} KiB", policy.bytes as f64 / 1024.0);
+        vec![relative(&policy.file), size, shortened(&policy.digest), policy.hooks.join(", ")]
+    };
+    let heading = rows([["file", "size", "digest", "hooks"]]);
+    indented(&table(&heading.into_iter().chain(inspected.iter().map(row)).collect::<Vec<_>>()));
+    step.end();
+    Ok(())
+}
+
+fn format(demo: &Demo) -> Result<FileSystem> {
+    let step = Step::start(3, STEPS, "A JuiceFS file system: SQLite metadata and a local folder");
+    let secret = FileSystemSecret::read(&demo.folder)?;
+    let state = demo.state();
+    fs::create_dir_all(&state).with_context(|| format!("making {}", state.display()))?;
+    let file_system = FileSystem::format(&demo.client, &secret)?;
+    indented(&format!("formatted `{}` in {}", file_system.name(), relative(&state)));
+
+    let lists = fixtures::folder().join("files");
+    for folder in fs::read_dir(&lists).with_context(|| format!("reading {}", relative(&lists)))? {
+        let folder = folder?;
+        let volume = fixtures::volume("storefront", &folder.file_name().to_string_lossy())?;
+        file_system.put(&folder.path(), &volume.directory)?;
+        indented(&format!("copied {} to its directory /{}", relative(&folder.path()), volume.directory));
+    }
+    step.end();
+    Ok(file_system)
+}
+
+fn serve(demo: &Demo) -> Result<Server> {
+    let step = Step::start(4, STEPS, "The webhook, with objects from a folder");
+    let started = Instant::now();
+    let server = Server::start(&demo.pith, &demo.folder)?;
+    let (webhook, admin) = (server.addresses.webhook, server.addresses.admin);
+    indented(&format!("`pith serve` (process {}) was ready after {}", server.id(), seconds(started.elapsed())));
+    indented(&table(&rows([
+        ["admission", &format!("https://{webhook}/mutate"), "TLS, certificate made by itself"],
+        ["health, metrics", &format!("http://{admin}"), "/livez /readyz /metrics"],
+        ["configuration", &relative(&fixtures::configuration()), ""],
+        ["objects", &relative(&fixtures::folder().join("objects")), "edit them and run the demo again"],
+        ["log", &relative(&demo.folder.join("pith.log")), ""],
+    ])));
+    step.end();
+    Ok(server)
+}
+
+/// One item of `pith inject --explain -o json`.
+#[derive(Deserialize)]
+struct Explained {
+    outcome: String,
+    patch: Value,
+    volumes: Vec<ExplainedVolume>,
+    policies: Vec<PolicyCall>,
+}
+
+#[derive(Deserialize)]
+struct ExplainedVolume {
+    volume: String,
+    claim: String,
+    values: Vec<ExplainedValue>,
+}
+
+#[derive(Deserialize)]
+struct ExplainedValue {
+    field: String,
+    value: String,
+    origin: String,
+}
+
+#[derive(Deserialize)]
+struct PolicyCall {
+    binding: String,
+    hook: String,
+    outcome: String,
+    micros: f64,
+}
+
+/// Posts the three pods. The answer is the first one, as the webhook made it.
+fn post(demo: &Demo, server: &Server) -> Result<Value> {
+    let step = Step::start(5, STEPS, "Three pods, as an API server would send them");
+    let api_server = ApiServer::new(server)?;
+    let injected = post_injected(demo, &api_server)?;
+    post_exempt(demo, &api_server)?;
+    post_refused(demo, &api_server)?;
+    step.end();
+    Ok(injected)
+}
+
+fn post_injected(demo: &Demo, api_server: &ApiServer) -> Result<Value> {
+    let pod = Pod::read("web.yaml")?;
+    let answer = api_server.create(&pod, "5f0e1c1a-0000-4000-8000-000000000001")?;
+    ensure!(answer.allowed, "`{}` was refused: {}", pod.name(), answer.message.unwrap_or_default());
+    heading(&pod, Style::Good, &format!("injected in {}", seconds(answer.duration)));
+    let mut injected = pod.object.clone();
+    let patch: json_patch::Patch = serde_json::from_value(answer.patch.clone()).context("reading the patch")?;
+    json_patch::patch(&mut injected, &patch).context("applying the patch")?;
+    indented(&show::diff(&pod.object, &injected)?);
+
+    let explained = explain(demo, &pod)?;
+    ensure!(explained.outcome == "inject", "offline, `{}` is not injected but `{}`", pod.name(), explained.outcome);
+    ensure!(explained.patch == answer.patch, "`pith inject` computes another patch than the webhook answered");
+    indented(&paint(Style::Heading, "where each value came from"));
+    indented(&table(&origins(&explained)));
+    println!();
+    indented(&paint(Style::Heading, "which policies were asked"));
+    indented(&table(&calls(&explained)));
+    println!();
+    let operations = items(&answer.patch).len();
+    indented(&format!("`pith inject` computes the same {operations} operations offline."));
+    Ok(injected)
+}
+
+fn post_exempt(demo: &Demo, api_server: &ApiServer) -> Result<()> {
+    let pod = Pod::read("node-agent.yaml")?;
+    let answer = api_server.create(&pod, "5f0e1c1a-0000-4000-8000-000000000002")?;
+    let untouched = answer.allowed && items(&answer.patch).is_empty();
+    ensure!(untouched, "`{}` was to be left as it is, and was not", pod.name());
+    heading(&pod, Style::Faint, &format!("exempt, decided in {}", seconds(answer.duration)));
+    indented(&words(&answer));
+    check_outcome(demo, &pod, "skip")
+}
+
+fn post_refused(demo: &Demo, api_server: &ApiServer) -> Result<()> {
+    let pod = Pod::read("batch-report.yaml")?;
+    let answer = api_server.create(&pod, "5f0e1c1a-0000-4000-8000-000000000003")?;
+    ensure!(!answer.allowed, "`{}` was to be refused, and was not", pod.name());
+    heading(&pod, Style::Bad, &format!("refused in {}", seconds(answer.duration)));
+    indented(&words(&answer));
+    check_outcome(demo, &pod, "deny")
+}
+
+/// The offline command must come to the same outcome as the webhook did.
+fn check_outcome(demo: &Demo, pod: &Pod, expected: &str) -> Result<()> {
+    let explained = explain(demo, pod)?;
+    ensure!(explained.outcome == expected, "offline, the outcome is `{}` and not `{expected}`", explained.outcome);
+    Ok(())
+}
+
+fn explain(demo: &Demo, pod: &Pod) -> Result<Explained> {
+    let mut inject = Command::new(&demo.pith);
+    inject.arg("inject").arg("--filename").arg(&pod.file).arg("--config").arg(fixtures::configuration());
+    inject.args(["--explain", "--output", "json"]);
+    // A refusal is an answer too, and has an exit code of its own.
+    let said = output(&mut inject)?;
+    let explained = serde_json::from_slice::<[Explained; 1]>(&said.stdout);
+    let [explained] = explained.with_context(|| format!("`pith inject` said:\n{}", both(&said)))?;
+    Ok(explained)
+}
+
+fn heading(pod: &Pod, style: Style, outcome: &str) {
+    let name = format!("{}/{}", pod.namespace(), pod.name());
+    println!("\n     {}  {}  {}", paint(Style::Heading, name), paint(style, outcome), relative(&pod.file));
+}
+
+/// All the words of an answer, each with the place that it stands in.
+fn words(answer: &Answer) -> String {
+    let message = answer.message.iter().map(|text| vec!["message".to_string(), text.clone()]);
+    let warnings = answer.warnings.iter().map(|text| vec!["warning".to_string(), text.clone()]);
+    let annotations = answer.annotations.iter().map(|(key, text)| vec![format!("audit {key}"), text.clone()]);
+    table(&message.chain(warnings).chain(annotations).collect::<Vec<_>>())
+}
+
+fn origins(explained: &Explained) -> Vec<Vec<String>> {
+    let mut rows = rows([["volume (claim)", "field", "value", "origin"]]);
+    for volume in &explained.volumes {
+        let mut name = format!("{} ({})", volume.volume, volume.claim);
+        for value in &volume.values {
+            rows.push(vec![std::mem::take(&mut name), value.field.clone(), value.value.clone(), value.origin.clone()]);
+        }
+    }
+    rows
+}
+
+fn calls(explained: &Explained) -> Vec<Vec<String>> {
+    let mut rows = rows([["binding", "hook", "outcome", "time"]]);
+    let row = |call: &PolicyCall| {
+        vec![call.binding.clone(), call.hook.clone(), call.outcome.clone(), format!("{:.0} µs", call.micros)]
+    };
+    rows.extend(explained.policies.iter().map(row));
+    rows
+}
+
+fn run_containers(demo: &Demo, file_system: &FileSystem, pod: &Value) -> Result<()> {
+    let step = Step::start(6, STEPS, "The injected containers, run as a kubelet would");
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap_or("default");
+    let secrets = claim_secrets(demo, namespace, pod)?;
+    let node = Node::start(&demo.folder.join("node"), &demo.client, &demo.state())?;
+    for volume in items(&pod["spec"]["volumes"]) {
+        if let (Some(name), true) = (volume["name"].as_str(), volume["emptyDir"].is_object()) {
+            node.add_volume(name)?;
+        }
+    }
+
+    let mut sidecars = Vec::new();
+    for spec in items(&pod["spec"]["initContainers"]) {
+        let container = kubelet::container(pod, spec, &secrets)?;
+        if !container.sidecar {
+            run_init_container(&node, &container)?;
+            continue;
+        }
+        indented(&format!("{}  {}", paint(Style::Heading, &container.name), own_argv(spec)));
+        let (running, started) = node.start_container(container)?;
+        if let Some(started) = started {
+            let probe = items(&spec["startupProbe"]["exec"]["command"]).iter().filter_map(Value::as_str);
+            let probe = probe.collect::<Vec<_>>().join(" ");
+            let tries = format!("after {}, at try {}", seconds(started.after), started.tries);
+            indented(&format!("  its startup probe `{probe}` succeeded {tries}"));
+        }
+        sidecars.push(running);
+    }
+
+    let application = items(&pod["spec"]["containers"]).first().context("the pod has no container")?;
+    let application = kubelet::container(pod, application, &secrets)?;
+    write_and_read_back(demo, &node, file_system, pod, &application)?;
+    // The kubelet stops sidecars in the opposite order.
+    while let Some(sidecar) = sidecars.pop() {
+        let name = sidecar.name().to_string();
+        indented(&format!("{name} stopped in {}", seconds(node.stop_container(sidecar)?)));
+    }
+    let left = node.juicefs_mounts()?;
+    ensure!(left.is_empty(), "still mounted after the sidecars stopped:\n{}", left.join("\n"));
+    indented("nothing stayed mounted, neither in the pod's namespace nor on this machine");
+    step.end();
+    Ok(())
+}
+
+fn run_init_container(node: &Node, container: &Container) -> Result<()> {
+    let done = node.run_container(container, "")?;
+    ensure!(done.status.success(), "the init container `{}` failed: {}", container.name, both(&done));
+    let argv = container.argv.join(" ");
+    indented(&format!("{}  {argv}", paint(Style::Heading, &container.name)));
+    indented(&format!("  the pod's own init container, as uid {}: {}", container.user, done.status));
+    Ok(())
+}
+
+/// The Secrets that Pith's reconciler writes in a cluster, one for each claim.
+fn claim_secrets(demo: &Demo, namespace: &str, pod: &Value) -> Result<Secrets> {
+    let file_system = FileSystemSecret::read(&demo.folder)?;
+    let mut secrets = Secrets::new();
+    for volume in items(&pod["spec"]["volumes"]) {
+        if let Some(claim) = volume["persistentVolumeClaim"]["claimName"].as_str() {
+            let volume = fixtures::volume(namespace, claim)?;
+            let data = BTreeMap::from([
+                ("metaurl".to_string(), file_system.get("metaurl")?.to_string()),
+                ("meta-password".to_string(), file_system.get("meta-password")?.to_string()),
+                ("subdir".to_string(), format!("/{}", volume.directory)),
+            ]);
+            secrets.insert(format!("pith-{}", volume.claim_uid), data);
+        }
+    }
+    Ok(secrets)
+}
+
+/// Writes as the application would, and looks for it where it must be: in the volume's directory of the file system.
+fn write_and_read_back(
+    demo: &Demo,
+    node: &Node,
+    file_system: &FileSystem,
+    pod: &Value,
+    application: &Container,
+) -> Result<()> {
+    let mounts = |read_only| application.mounts.iter().find(move |mount| mount.read_only == read_only);
+    let (writable, refused) = (mounts(false), mounts(true));
+    let writable = writable.with_context(|| format!("`{}` has no volume that it may write", application.name))?;
+    let (name, text) = WRITTEN;
+    let path = format!("{}/{name}", writable.path);
+    let done = write(node, application, &path, text)?;
+    ensure!(done.status.success(), "`{}` could not write {path}: {}", application.name, both(&done));
+    let who = paint(Style::Heading, &application.name);
+    indented(&format!("{who}  as uid {}, wrote {} bytes to {path}", application.user, text.len()));
+    if let Some(mount) = refused {
+        let path = format!("{}/{name}", mount.path);
+        let done = write(node, application, &path, text)?;
+        ensure!(!done.status.success(), "`{}` could write {path}, which is read-only", application.name);
+        indented(&format!(
+            "  and was refused on the read-only volume: {}",
+            both(&done).lines().last().unwrap_or_default()
+        ));
+    }
+
+    let claim = claim_behind(pod, &writable.volume).context("no claim belongs to the application's volume")?;
+    let volume = fixtures::volume(pod["metadata"]["namespace"].as_str().unwrap_or("default"), claim)?;
+    let copy = demo.folder.join("read-back");
+    file_system.get(&volume.directory, &copy)?;
+    let read = fs::read_to_string(copy.join(name))
+        .with_context(|| format!("/{}/{name} is not in JuiceFS", volume.directory))?;
+    ensure!(read == text, "/{}/{name} holds something else than was written", volume.directory);
+    let second = paint(Style::Heading, "second client");
+    indented(&format!(
+        "{second}  without the mount, read the same {} bytes from /{}/{name}",
+        read.len(),
+        volume.directory
+    ));
+    Ok(())
+}
+
+/// `tee` is what every image has that can write what it is told.
+fn write(node: &Node, application: &Container, path: &str, text: &str) -> Result<std::process::Output> {
+    let argv = ["tee", path].map(String::from).to_vec();
+    node.run_container(&application.with_argv(argv), text)
+}
+
+/// The claim whose volume the sidecar of this emptyDir mounts, as the injected status says.
+fn claim_behind<'a>(pod: &'a Value, volume: &str) -> Option<&'a str> {
+    let sidecar = items(&pod["spec"]["initContainers"]).iter().find(|container| {
+        let mounts = items(&container["volumeMounts"]).iter();
+        container["restartPolicy"] == "Always" && mounts.clone().any(|mount| mount["name"] == volume)
+    })?;
+    let secret = items(&sidecar["env"]).iter().find_map(|entry| entry["valueFrom"]["secretKeyRef"]["name"].as_str())?;
+    let namespace = pod["metadata"]["namespace"].as_str()?;
+    items(&pod["spec"]["volumes"])
+        .iter()
+        .filter_map(|volume| volume["persistentVolumeClaim"]["claimName"].as_str())
+        .find(|claim| {
+            fixtures::volume(namespace, claim).is_ok_and(|volume| secret == format!("pith-{}", volume.claim_uid))
+        })
+}
+
+/// The argv as it stands in the pod: what is secret is still a reference.
+fn own_argv(spec: &Value) -> String {
+    let words = items(&spec["command"]).iter().filter_map(Value::as_str);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn try_next(demo: &Demo) {
+    println!("\n{}", paint(Style::Heading, format!("{STEPS}/{STEPS}  What to try next")));
+    let (pith, demo) = (relative(&demo.pith), relative(&fixtures::folder()));
+    indented("Edit a limit in deploy/demo/objects or a rule in deploy/demo/pith.yaml, then:");
+    indented(&format!("  {pith} inject -f {demo}/pods/web.yaml --config {demo}/pith.yaml -o diff"));
+    indented("See what the policies decide about every pod, and why:");
+    indented(&format!("  {pith} inject -f {demo}/pods --config {demo}/pith.yaml --explain"));
+    indented("Run the tests that take seconds:");
+    indented("  cargo xtask test unit");
+}
+
+impl Demo {
+    /// Where the file system's metadata and data lie. The Secret of deploy/demo says the same.
+    fn state(&self) -> PathBuf {
+        self.folder.join("file-system")
+    }
+}
+
+/// The first characters of a digest, enough to tell two apart.
+fn shortened(digest: &str) -> String {
+    let (algorithm, hex) = digest.split_once(':').unwrap_or(("sha256", digest));
+    format!("{algorithm}:{}", &hex[..hex.len().min(12)])
+}
+
+fn rows<const COLUMNS: usize, const ROWS: usize>(rows: [[&str; COLUMNS]; ROWS]) -> Vec<Vec<String>> {
+    rows.map(|row| row.map(String::from).to_vec()).to_vec()
+}

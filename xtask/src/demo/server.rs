@@ -1,0 +1,138 @@
+//! `pith serve` as a child process.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+use super::fixtures;
+use crate::command::{POLL, spawn, wait};
+use crate::workspace::relative;
+
+/// How long it may take to be ready: the first start compiles the policies.
+const READY: Duration = Duration::from_secs(60);
+/// How long it may take to stop.
+const STOP: Duration = Duration::from_secs(10);
+
+/// A running `pith serve`. Dropped, it is killed.
+pub(crate) struct Server {
+    child: Child,
+    log: PathBuf,
+    folder: PathBuf,
+    /// Where it listens.
+    pub(crate) addresses: Addresses,
+}
+
+/// What `pith serve --addresses-file` writes.
+#[derive(Clone, Copy, Deserialize)]
+pub(crate) struct Addresses {
+    /// The webhook, over TLS.
+    pub(crate) webhook: SocketAddr,
+    /// Health and metrics.
+    pub(crate) admin: SocketAddr,
+}
+
+impl Server {
+    /// Starts it on free ports of the loopback interface and waits until it is ready. Its files go to `folder`.
+    pub(crate) fn start(pith: &Path, folder: &Path) -> Result<Server> {
+        let (log, addresses) = (folder.join("pith.log"), folder.join("addresses.json"));
+        let output = File::create(&log).with_context(|| format!("making {}", relative(&log)))?;
+        let mut serve = Command::new(pith);
+        serve.arg("serve").arg("--config").arg(fixtures::configuration());
+        serve.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        serve.arg("--state-dir").arg(folder.join("state")).arg("--addresses-file").arg(&addresses);
+        serve.stdout(output.try_clone()?).stderr(output);
+        let mut child = spawn(&mut serve)?;
+        leftover::record(folder, child.id())?;
+
+        match ready(&mut child, &addresses) {
+            Ok(addresses) => Ok(Server { child, log, folder: folder.into(), addresses }),
+            Err(error) => {
+                let _ = child.kill();
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                Err(error.context(format!("`pith serve` said (in {}):\n{}", relative(&log), said.trim())))
+            }
+        }
+    }
+
+    /// The certificate of the authority that it made for itself, as PEM.
+    pub(crate) fn authority(&self) -> Result<Vec<u8>> {
+        let file = self.folder.join("state/tls/ca.crt");
+        fs::read(&file).with_context(|| format!("reading {}", relative(&file)))
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stops it as a kubelet would, and checks that it stopped of its own accord.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let process = Pid::from_child(&self.child);
+        kill_process(process, Signal::TERM).context("stopping `pith serve`")?;
+        match wait(&mut self.child, STOP)? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("`pith serve` ended with {status} after SIGTERM: see {}", relative(&self.log)),
+            None => bail!("`pith serve` still runs {} s after SIGTERM: see {}", STOP.as_secs(), relative(&self.log)),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail where it has ended already, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ready(child: &mut Child, addresses: &Path) -> Result<Addresses> {
+    let deadline = Instant::now() + READY;
+    let mut last = "it has not said where it listens".to_string();
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().context("waiting for `pith serve`")? {
+            bail!("it ended before it was ready ({status})");
+        }
+        let written = fs::read(addresses).ok().and_then(|text| serde_json::from_slice::<Addresses>(&text).ok());
+        if let Some(addresses) = written {
+            match ureq::get(format!("http://{}/readyz", addresses.admin)).call() {
+                Ok(_) => return Ok(addresses),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        sleep(POLL);
+    }
+    bail!("it was not ready after {} s: {last}", READY.as_secs())
+}
+
+/// The process of a demo that was cut.
+pub(crate) mod leftover {
+    use super::{Context, Path, Pid, Result, Signal, fs, kill_process, sleep};
+    use super::{Duration, Instant, POLL};
+
+    /// Remembers the process in the demo's folder.
+    pub(crate) fn record(folder: &Path, process: u32) -> Result<()> {
+        fs::write(folder.join("pith.pid"), process.to_string()).context("writing the process id of `pith serve`")
+    }
+
+    /// Ends the process that is remembered, if it still is what it was.
+    pub(crate) fn end(folder: &Path) -> Result<()> {
+        let Ok(text) = fs::read_to_string(folder.join("pith.pid")) else { return Ok(()) };
+        let Some(process) = text.trim().parse().ok().and_then(Pid::from_raw) else { return Ok(()) };
+        // The number may belong to another program by now: ours has the demo's folder among its arguments.
+        let arguments = || fs::read(format!("/proc/{}/cmdline", process.as_raw_nonzero())).unwrap_or_default();
+        let ours = || String::from_utf8_lossy(&arguments()).contains(&*folder.to_string_lossy());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while ours() && Instant::now() < deadline {
+            let _ = kill_process(process, Signal::KILL);
+            sleep(POLL);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! Where things are, and how cargo is called.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command;
+
+/// The checkout.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in a folder of the workspace")
+}
+
+/// What is built. Fixed, because deploy/demo/pith.yaml refers to it.
+pub(crate) fn target() -> PathBuf {
+    root().join("target")
+}
+
+/// Where fetched tools are kept, shared by all checkouts.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let base = match variable("XDG_CACHE_HOME") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(variable("HOME").context("neither XDG_CACHE_HOME nor HOME is set: set one of them")?)
+            .join(".cache"),
+    };
+    Ok(base.join("pith"))
+}
+
+/// A call of the cargo that runs us, in the checkout.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root()).env("CARGO_TARGET_DIR", target());
+    cargo
+}
+
+/// The `pith` binary, built if it is not up to date.
+pub(crate) fn pith() -> Result<PathBuf> {
+    command::run(cargo().args(["build", "--quiet", "--package", "pith", "--bin", "pith"]))?;
+    Ok(target().join("debug/pith"))
+}
+
+/// A path as a reader of the output would type it.
+pub(crate) fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+/// A variable of the environment that is set and not empty.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the ban is for the host; xtask has no configuration file that could say it"
+)]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
