@@ -18,11 +18,10 @@ pub fn run(args: &Args) -> Result<()> {
         match args.output {
             TextOutput::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
             TextOutput::Text => {
-                let width =
-                    rows.iter().map(|row| row.key.len() + row.value.to_string().len()).max().unwrap_or_default();
                 for row in rows {
+                    // Aligned where it is short; one long value must not push every origin off the screen.
                     let text = format!("{}: {}", row.key, row.value);
-                    println!("{text:<width$}  # {}", row.origin, width = width + 2);
+                    println!("{text:<60}  # {}", row.origin);
                 }
             }
         }

@@ -121,7 +121,7 @@ fn log(uid: &str, namespace: &str, pod: &Value, decision: &Decision, started: In
     let metadata = &pod["metadata"];
     let name = metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default();
     let operations = if let Verdict::Inject(patch) = &decision.verdict { patch.len() } else { 0 };
-    let micros = started.elapsed().as_micros();
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     tracing::info!(%uid, %namespace, %name, outcome, reason, operations, micros, "review answered");
 }
 
