@@ -35,7 +35,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Change, Exemption, Namespace, Naming, NamingRequest, Pod, SettingsProblem, Sidecar, Volume, testing};
+use crate::{
+    Change, Exemption, Namespace, Naming, NamingRequest, Pod, SettingsProblem, Sidecar, Volume, settings, testing,
+};
 
 /// One question to a policy, and the answer it must get.
 #[derive(Clone, Debug, PartialEq)]
@@ -212,11 +214,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn value<T: DeserializeOwned>(&self, part: &str, value: Value) -> Result<T, TableError> {
-        serde_path_to_error::deserialize(value).map_err(|error| {
-            let (case, path) = (self.case, error.path().to_string());
-            match path.as_str() {
-                "." => TableError(format!("case {case:?}: {part}: {}", error.inner())),
-                path => TableError(format!("case {case:?}: {part}: {path}: {}", error.inner())),
+        settings::read_value(&value).map_err(|SettingsProblem { field, reason }| {
+            let case = self.case;
+            match field.as_str() {
+                "" => TableError(format!("case {case:?}: {part}: {reason}")),
+                field => TableError(format!("case {case:?}: {part}: {field}: {reason}")),
             }
         })
     }

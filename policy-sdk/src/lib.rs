@@ -52,6 +52,7 @@ pub mod log;
 mod object;
 pub mod prelude;
 mod problem;
+mod settings;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
