@@ -21,5 +21,7 @@ pub mod settings;
 pub mod sidecar;
 pub mod patch;
 pub mod admission;
+#[cfg(test)]
+mod testing;
 
 pub use pith_proto::quantity::Quantity;

@@ -13,6 +13,7 @@ use pith_proto::quantity::Quantity;
 use crate::object::{Claim, Entries, PersistentVolume, SecretRef, StorageClass};
 use crate::policy::{Cache, Change, Failure, OptionChange, SidecarFacts};
 use crate::reason::Refusal;
+use crate::sidecar;
 
 /// What the administrator configured about sidecars.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,8 @@ pub struct Configuration {
     pub limits: BTreeMap<String, Quantity>,
     /// The cache where nothing else says so.
     pub cache: Cache,
-    /// The most that any request or limit may be, by resource name. A resource with a ceiling is never unlimited.
+    /// The most that any request or limit may be, by resource name. With a ceiling, no resource that containers share is
+    /// unlimited; devices and huge pages, which a container has only if it asks, are not given out by one.
     pub ceilings: BTreeMap<String, Quantity>,
     /// Which `juicefs/…` annotations of a claim count.
     pub claim_overrides: BTreeSet<String>,
@@ -145,9 +147,19 @@ pub const RESERVED_ENV: [&str; 3] = ["METAURL", "META_PASSWORD", "SUBDIR"];
 /// Options that Pith sets itself, so that no policy may: where the mount lies and whether the client stays in front.
 const RESERVED_OPTIONS: [&str; 5] = ["subdir", "background", "d", "foreground", "o"];
 
-/// Options that mount(8) knows and that mean nothing to the client.
-const MEANINGLESS_OPTIONS: [&str; 5] = ["_netdev", "rw", "defaults", "remount", "foreground"];
+/// Options that mount(8) knows, or that put the client in the background: they mean nothing in a sidecar.
+const MEANINGLESS_OPTIONS: [&str; 7] = ["_netdev", "rw", "defaults", "remount", "foreground", "background", "d"];
 
+/// Second names that mount(8) has for options of the client. An option is kept under one name: under two, it would stand in
+/// argv twice, and which layer wins would depend on the order there.
+const OPTION_ALIASES: [(&str, &str); 4] = [
+    ("ro", READ_ONLY),
+    ("attrcacheto", "attr-cache"),
+    ("entrycacheto", "entry-cache"),
+    ("direntrycacheto", "dir-entry-cache"),
+];
+
+const READ_ONLY: &str = "read-only";
 const IMAGE_KEY: &str = "juicefs/mount-image";
 const CACHE_EMPTY_DIR_KEY: &str = "juicefs/mount-cache-emptydir";
 const MOUNT_OPTIONS_KEY: &str = "mountOptions";
@@ -188,7 +200,7 @@ pub fn resolve(
         settings.apply_file_system(file_system)?;
     }
     if read_only {
-        settings.set_option("read-only", None, &Origin::Pod);
+        settings.set_option(READ_ONLY, None, &Origin::Pod);
     }
     Ok(settings)
 }
@@ -211,7 +223,11 @@ impl Settings {
             limits: sourced(&configuration.limits),
             mount_options: Vec::new(),
             env: BTreeMap::new(),
-            cache: Sourced { value: configuration.cache.clone(), origin: Origin::Default },
+            // The loader of the configuration has refused a size that is none; what it passed on is kept as it is.
+            cache: Sourced {
+                value: canonical_cache(&configuration.cache).unwrap_or_else(|_| configuration.cache.clone()),
+                origin: Origin::Default,
+            },
         }
     }
 
@@ -313,12 +329,18 @@ impl Settings {
     }
 
     fn set_option(&mut self, name: &str, value: Option<String>, origin: &Origin) {
-        // mount(8) and the client have two names for the same switch; one of them would contradict the other.
-        let name = if name == "ro" { "read-only" } else { name };
+        let name = canonical(name);
         let sourced = Sourced { value, origin: origin.clone() };
         match self.mount_options.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = sourced,
             None => self.mount_options.push((name.to_string(), sourced)),
+        }
+    }
+
+    /// Sets an option that no layer and no policy has set.
+    pub(crate) fn default_option(&mut self, name: &str, value: &str, origin: &Origin) {
+        if self.mount_options.iter().all(|(known, _)| known != name) {
+            self.set_option(name, Some(value.to_string()), origin);
         }
     }
 
@@ -350,10 +372,8 @@ impl Settings {
             next.change_env(name, value.as_deref(), &origin)?;
         }
         if let Some(cache) = &change.cache {
-            if let Cache::EmptyDir { size_limit: Some(limit), .. } = cache {
-                positive(limit).map_err(|why| Failure::Answer(format!("cache size limit `{limit}`: {why}")))?;
-            }
-            next.cache = Sourced { value: cache.clone(), origin };
+            let value = canonical_cache(cache).map_err(|why| Failure::Answer(format!("cache size limit: {why}")))?;
+            next.cache = Sourced { value, origin };
         }
         *self = next;
         Ok(())
@@ -365,15 +385,24 @@ impl Settings {
             return Err(refuse("it is Pith's own"));
         }
         match change {
-            OptionChange::Set(value) => {
-                check_option(name, value.as_deref()).map_err(|why| refuse(&why))?;
-                self.set_option(name, value.clone(), origin);
+            OptionChange::Set(_) if MEANINGLESS_OPTIONS.contains(&name) => {
+                return Err(refuse("it means nothing to the client"));
             }
-            // A policy may make a volume read-only, never writable.
-            OptionChange::Remove if matches!(name, "read-only" | "ro") => {
+            // A policy may make a volume read-only, never writable: `read-only=false` would be the removal by another name.
+            OptionChange::Set(Some(_)) if canonical(name) == READ_ONLY => {
+                return Err(refuse("it is a switch and takes no value"));
+            }
+            OptionChange::Remove if canonical(name) == READ_ONLY => {
                 return Err(refuse("it cannot be removed"));
             }
-            OptionChange::Remove => self.mount_options.retain(|(known, _)| known != name),
+            OptionChange::Set(value) => {
+                check_option(name, value.as_deref()).map_err(|why| refuse(&why))?;
+                if sidecar::is_fuse_option(name) && value.as_deref().is_some_and(|value| value.contains(',')) {
+                    return Err(refuse("its value has a comma, which would start another option"));
+                }
+                self.set_option(name, value.clone(), origin);
+            }
+            OptionChange::Remove => self.mount_options.retain(|(known, _)| known != canonical(name)),
         }
         Ok(())
     }
@@ -402,7 +431,12 @@ impl Settings {
     /// Brings every amount below the ceilings, and every request below its limit. Comes last: nothing passes it.
     pub fn apply_ceilings(&mut self, ceilings: &BTreeMap<String, Quantity>) {
         for (name, ceiling) in ceilings {
-            if self.limits.get(name).is_none_or(|limit| limit.value > *ceiling) {
+            let unlimited = match self.limits.get(name) {
+                // To the kubelet, a limit of nothing is no limit.
+                Some(limit) => limit.value.is_zero(),
+                None => is_shared_out(name),
+            };
+            if unlimited || self.limits.get(name).is_some_and(|limit| limit.value > *ceiling) {
                 let before = self.limits.remove(name);
                 self.limits.insert(name.clone(), cut(*ceiling, before));
             }
@@ -477,9 +511,27 @@ fn is_resource_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 253 && name.chars().all(fits)
 }
 
+/// Whether a container without a limit may use all there is. Of devices and huge pages it gets what it asks for and no more:
+/// a limit there would be a request for them.
+fn is_shared_out(resource: &str) -> bool {
+    !resource.contains('/') && !resource.starts_with("hugepages-")
+}
+
 fn positive(amount: &str) -> Result<Quantity, String> {
     let quantity = Quantity::from_str(amount).map_err(|error| error.to_string())?;
     if quantity.is_negative() { Err("it is negative".into()) } else { Ok(quantity) }
+}
+
+/// The one name under which an option is kept.
+fn canonical(option: &str) -> &str {
+    OPTION_ALIASES.iter().find(|(alias, _)| *alias == option).map_or(option, |(_, name)| name)
+}
+
+/// The cache with its size in the form in which the API server keeps it: in another one, a second pass would see a change.
+fn canonical_cache(cache: &Cache) -> Result<Cache, String> {
+    let Cache::EmptyDir { in_memory, size_limit: Some(limit) } = cache else { return Ok(cache.clone()) };
+    let size_limit = positive(limit).map_err(|why| format!("`{limit}` is not usable: {why}"))?;
+    Ok(Cache::EmptyDir { in_memory: *in_memory, size_limit: Some(size_limit.to_string()) })
 }
 
 /// Refuses what could end the argument early or start another one.
@@ -521,3 +573,6 @@ fn describe(cache: &Cache) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,9 +59,10 @@ const FUSE_OPTIONS: [&str; 24] = [
     "writeback_cache",
 ];
 
-/// Names that mount(8) has for flags of the client.
-const FLAG_ALIASES: [(&str, &str); 3] =
-    [("attrcacheto", "attr-cache"), ("entrycacheto", "entry-cache"), ("direntrycacheto", "dir-entry-cache")];
+/// Whether an option goes to the kernel's mount, in one argument with others and a comma between them.
+pub(crate) fn is_fuse_option(name: &str) -> bool {
+    FUSE_OPTIONS.contains(&name)
+}
 
 /// What the pod gets for one claim.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +80,7 @@ pub struct Sidecar {
 /// Builds the sidecar of one claim. `volume` is the claim's first volume in the pod, `index` the claim's place among the pod's.
 pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> Sidecar {
     let container_name = if index == 0 { "jfs-mount".to_string() } else { format!("jfs-mount-{index}") };
-    let mount_volume = volume_name("pith-", volume);
+    let mount_volume = volume_name("pith-mount-", volume);
     let mount_path = format!("/jfs/{volume}");
     let cache = cache(settings, volume);
 
@@ -99,7 +100,6 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
         "restartPolicy": "Always",
         "command": command(settings, &metrics, &mount_path),
         "env": env(settings, claim),
-        "resources": resources(settings),
         // Mounting for the neighbours (Bidirectional) is allowed to privileged containers only, and FUSE needs root here; the
         // pod's own runAsNonRoot would otherwise keep the container from starting.
         "securityContext": {"privileged": true, "runAsUser": 0, "runAsNonRoot": false},
@@ -112,6 +112,10 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
         "lifecycle": {"preStop": {"exec": {"command": ["umount", "-l", mount_path]}}},
         "volumeMounts": mounts,
     });
+    let resources = resources(settings);
+    if !resources.is_empty() {
+        container["resources"] = Value::Object(resources);
+    }
     if let Some(port) = metrics.port {
         let name = if index == 0 { "metrics".to_string() } else { format!("metrics-{index}") };
         container["ports"] = json!([{"name": name, "containerPort": port, "protocol": "TCP"}]);
@@ -134,8 +138,11 @@ fn env(settings: &Settings, claim: &Claim) -> Value {
         from_secret("META_PASSWORD", secret_key::META_PASSWORD),
         from_secret("SUBDIR", secret_key::SUBDIR),
     ];
-    let plain = settings.env.iter();
-    env.extend(plain.map(|(name, value)| json!({"name": name, "value": escape(&value.value)})));
+    env.extend(settings.env.iter().map(|(name, value)| match value.value.as_str() {
+        // The API server keeps no empty value; with one here, a second pass would see a change.
+        "" => json!({"name": name}),
+        value => json!({"name": name, "value": escape(value)}),
+    }));
     Value::Array(env)
 }
 
@@ -150,9 +157,8 @@ fn command(settings: &Settings, metrics: &Metrics, mount_path: &str) -> Vec<Stri
     }
     for (name, value) in &settings.mount_options {
         let value = value.value.as_deref().map(|value| format!("={}", escape(value))).unwrap_or_default();
-        if !FUSE_OPTIONS.contains(&name.as_str()) {
-            let flag = FLAG_ALIASES.iter().find(|(alias, _)| alias == name).map_or(name.as_str(), |(_, flag)| flag);
-            command.push(format!("--{flag}{value}"));
+        if !is_fuse_option(name) {
+            command.push(format!("--{name}{value}"));
         } else if name != "allow_other" {
             fuse_options.push(format!("{name}{value}"));
         }
@@ -166,7 +172,7 @@ fn escape(text: &str) -> String {
     text.replace('$', "$$")
 }
 
-fn resources(settings: &Settings) -> Value {
+fn resources(settings: &Settings) -> Map<String, Value> {
     let mut resources = Map::new();
     for (kind, amounts) in [("limits", &settings.limits), ("requests", &settings.requests)] {
         if !amounts.is_empty() {
@@ -174,7 +180,7 @@ fn resources(settings: &Settings) -> Value {
             resources.insert(kind.into(), Value::Object(amounts.collect()));
         }
     }
-    Value::Object(resources)
+    resources
 }
 
 fn option<'a>(settings: &'a Settings, name: &str) -> Option<Option<&'a str>> {
@@ -253,3 +259,6 @@ fn volume_name(prefix: &str, volume: &str) -> String {
     let kept: String = name.chars().take(63 - 9).collect();
     format!("{}-{}", kept.trim_end_matches('-'), &digest[..8])
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,361 @@
+//! The container's argv, environment and volumes.
+
+use super::*;
+use crate::object::StorageClass;
+use crate::policy::{Change, OptionChange};
+use crate::settings::{Configuration, Layers, resolve};
+use crate::testing::{claim, class, configuration};
+
+fn configured(configuration: &Configuration, options: &[&str]) -> Settings {
+    let class = StorageClass { mount_options: options.iter().map(|it| it.to_string()).collect(), ..class("gold") };
+    let claim = claim("orders");
+    let layers = Layers { claim: &claim, storage_class: Some(&class), persistent_volume: None };
+    resolve(configuration, &layers, false, &mut Vec::new()).expect("the options are fine")
+}
+
+fn with_options(options: &[&str]) -> Settings {
+    configured(&configuration(), options)
+}
+
+fn caching(in_memory: bool, size_limit: Option<&str>, options: &[&str]) -> Settings {
+    let cache = Cache::EmptyDir { in_memory, size_limit: size_limit.map(String::from) };
+    configured(&Configuration { cache, ..configuration() }, options)
+}
+
+fn first(settings: &Settings) -> Sidecar {
+    build(settings, &claim("orders"), "data", 0)
+}
+
+fn argv(settings: &Settings) -> Vec<String> {
+    let sidecar = first(settings);
+    let command = sidecar.container["command"].as_array().expect("a list");
+    command.iter().map(|item| item.as_str().expect("text").to_string()).collect()
+}
+
+/// Checks what stands between the fixed beginning and the fixed end of argv.
+#[track_caller]
+fn check_argv(settings: &Settings, flags: &[&str], fuse_options: &str) {
+    let expected = [
+        &["/usr/local/bin/juicefs", "mount", "--subdir=$(SUBDIR)"],
+        flags,
+        &["-o", fuse_options, "$(METAURL)", "/jfs/data"],
+    ];
+    assert_eq!(argv(settings), expected.concat());
+}
+
+const METRICS: &str = "--metrics=0.0.0.0:9567";
+
+#[test]
+fn the_container_is_complete() {
+    let mut settings = caching(true, Some("1Gi"), &["writeback", "noatime"]);
+    let change = Change { env: vec![("GOGC".into(), Some("50".into()))], ..Change::default() };
+    settings.apply_change(&change, "tune").expect("the change is fine");
+    let sidecar = first(&settings);
+    assert_eq!(sidecar.container_name, "jfs-mount");
+    assert_eq!(sidecar.mount_volume, "pith-mount-data");
+    assert_eq!(
+        sidecar.volumes,
+        [
+            json!({"name": "pith-mount-data", "emptyDir": {}}),
+            json!({"name": "pith-cache-data", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}),
+        ]
+    );
+    insta::assert_json_snapshot!(sidecar.container, @r#"
+    {
+      "command": [
+        "/usr/local/bin/juicefs",
+        "mount",
+        "--subdir=$(SUBDIR)",
+        "--metrics=0.0.0.0:9567",
+        "--cache-size=921",
+        "--writeback",
+        "-o",
+        "allow_other,noatime",
+        "$(METAURL)",
+        "/jfs/data"
+      ],
+      "env": [
+        {
+          "name": "METAURL",
+          "valueFrom": {
+            "secretKeyRef": {
+              "key": "metaurl",
+              "name": "pith-uid-of-orders"
+            }
+          }
+        },
+        {
+          "name": "META_PASSWORD",
+          "valueFrom": {
+            "secretKeyRef": {
+              "key": "meta-password",
+              "name": "pith-uid-of-orders"
+            }
+          }
+        },
+        {
+          "name": "SUBDIR",
+          "valueFrom": {
+            "secretKeyRef": {
+              "key": "subdir",
+              "name": "pith-uid-of-orders"
+            }
+          }
+        },
+        {
+          "name": "GOGC",
+          "value": "50"
+        }
+      ],
+      "image": "juicefs:1",
+      "lifecycle": {
+        "preStop": {
+          "exec": {
+            "command": [
+              "umount",
+              "-l",
+              "/jfs/data"
+            ]
+          }
+        }
+      },
+      "name": "jfs-mount",
+      "ports": [
+        {
+          "containerPort": 9567,
+          "name": "metrics",
+          "protocol": "TCP"
+        }
+      ],
+      "resources": {
+        "limits": {
+          "cpu": "2",
+          "memory": "5Gi"
+        },
+        "requests": {
+          "cpu": "1",
+          "memory": "1Gi"
+        }
+      },
+      "restartPolicy": "Always",
+      "securityContext": {
+        "privileged": true,
+        "runAsNonRoot": false,
+        "runAsUser": 0
+      },
+      "startupProbe": {
+        "exec": {
+          "command": [
+            "test",
+            "-f",
+            "/jfs/data/.config"
+          ]
+        },
+        "failureThreshold": 120,
+        "periodSeconds": 1,
+        "timeoutSeconds": 5
+      },
+      "volumeMounts": [
+        {
+          "mountPath": "/jfs/data",
+          "mountPropagation": "Bidirectional",
+          "name": "pith-mount-data"
+        },
+        {
+          "mountPath": "/var/jfsCache",
+          "name": "pith-cache-data"
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
+fn options_of_the_kernel_go_behind_o_and_the_rest_are_flags() {
+    check_argv(&with_options(&[]), &[METRICS], "allow_other");
+    check_argv(
+        &with_options(&["buffer-size=300", "noatime", "writeback", "max_read=99"]),
+        &[METRICS, "--buffer-size=300", "--writeback"],
+        "allow_other,noatime,max_read=99",
+    );
+    check_argv(&with_options(&["allow_other"]), &[METRICS], "allow_other");
+    check_argv(&with_options(&["ro"]), &[METRICS, "--read-only"], "allow_other");
+}
+
+#[test]
+fn names_of_mount_become_flags_of_the_client() {
+    check_argv(
+        &with_options(&["attrcacheto=1", "entrycacheto=2", "direntrycacheto=3"]),
+        &[METRICS, "--attr-cache=1", "--entry-cache=2", "--dir-entry-cache=3"],
+        "allow_other",
+    );
+}
+
+#[test]
+fn what_a_user_wrote_is_not_expanded() {
+    let mut settings = with_options(&["backup-meta=$(META_PASSWORD)", "fsname=$$x"]);
+    let change = Change { env: vec![("A".into(), Some("$(METAURL)".into()))], ..Change::default() };
+    settings.apply_change(&change, "tune").expect("the change is fine");
+    check_argv(&settings, &[METRICS, "--backup-meta=$$(META_PASSWORD)"], "allow_other,fsname=$$$$x");
+    assert_eq!(first(&settings).container["env"][3], json!({"name": "A", "value": "$$(METAURL)"}));
+}
+
+#[test]
+fn the_environment_names_the_claims_secret_and_is_sorted() {
+    let mut settings = with_options(&[]);
+    let env = [("B", "2"), ("A", "1"), ("EMPTY", "")].map(|(name, value)| (name.into(), Some(value.into())));
+    settings.apply_change(&Change { env: env.into(), ..Change::default() }, "tune").expect("the change is fine");
+    let of_secret = |key: &str| json!({"secretKeyRef": {"name": "pith-uid-of-orders", "key": key}});
+    assert_eq!(
+        first(&settings).container["env"],
+        json!([
+            {"name": "METAURL", "valueFrom": of_secret("metaurl")},
+            {"name": "META_PASSWORD", "valueFrom": of_secret("meta-password")},
+            {"name": "SUBDIR", "valueFrom": of_secret("subdir")},
+            {"name": "A", "value": "1"},
+            {"name": "B", "value": "2"},
+            {"name": "EMPTY"},
+        ])
+    );
+}
+
+#[test]
+fn the_cache_of_the_client_stays_below_its_volume() {
+    for (settings, flags) in [
+        (caching(false, Some("1Gi"), &[]), &[METRICS, "--cache-size=921"] as &[&str]),
+        (caching(false, Some("100Mi"), &[]), &[METRICS, "--cache-size=90"]),
+        (caching(false, None, &[]), &[METRICS]),
+        (caching(false, Some("1Gi"), &["cache-size=7"]), &[METRICS, "--cache-size=7"]),
+        (with_options(&[]), &[METRICS]),
+    ] {
+        check_argv(&settings, flags, "allow_other");
+    }
+}
+
+#[track_caller]
+fn check_cache_path(options: &[&str], path: &str) {
+    let sidecar = first(&caching(false, None, options));
+    assert_eq!(sidecar.volumes[1], json!({"name": "pith-cache-data", "emptyDir": {}}));
+    assert_eq!(
+        sidecar.container["volumeMounts"][1],
+        json!({"name": "pith-cache-data", "mountPath": path}),
+        "{options:?}"
+    );
+}
+
+#[test]
+fn the_cache_volume_lies_where_the_option_says() {
+    check_cache_path(&[], "/var/jfsCache");
+    check_cache_path(&["cache-dir=/fast"], "/fast");
+    check_cache_path(&["cache-dir=/a:/b"], "/var/jfsCache");
+    check_cache_path(&["cache-dir=memory"], "/var/jfsCache");
+    check_cache_path(&["cache-dir=/$(HOME)"], "/var/jfsCache");
+    check_cache_path(&["cache-dir"], "/var/jfsCache");
+}
+
+#[test]
+fn without_a_cache_volume_there_is_one_mount_and_one_volume() {
+    let sidecar = first(&with_options(&[]));
+    assert_eq!(sidecar.volumes, [json!({"name": "pith-mount-data", "emptyDir": {}})]);
+    assert_eq!(
+        sidecar.container["volumeMounts"],
+        json!([{"name": "pith-mount-data", "mountPath": "/jfs/data", "mountPropagation": "Bidirectional"}])
+    );
+}
+
+#[test]
+fn the_startup_probe_looks_for_the_clients_control_file() {
+    for (options, file) in [(&[] as &[&str], "/jfs/data/.config"), (&["prefix-internal"], "/jfs/data/.jfs.config")] {
+        let container = first(&with_options(options)).container;
+        assert_eq!(container["startupProbe"]["exec"]["command"], json!(["test", "-f", file]));
+    }
+}
+
+#[track_caller]
+fn check_metrics(options: &[&str], index: usize, flag: &str, ports: Value) {
+    let container = build(&with_options(options), &claim("orders"), "data", index).container;
+    let command = container["command"].as_array().expect("a list");
+    let flags: Vec<&Value> =
+        command.iter().filter(|item| item.as_str().is_some_and(|item| item.starts_with("--metrics"))).collect();
+    assert_eq!(flags, [flag], "{options:?}");
+    assert_eq!(container["ports"], ports, "{options:?}");
+}
+
+#[test]
+fn each_client_of_a_pod_has_its_own_port_for_metrics() {
+    let port = |name: &str, port: u16| json!([{"name": name, "containerPort": port, "protocol": "TCP"}]);
+    check_metrics(&[], 0, "--metrics=0.0.0.0:9567", port("metrics", 9567));
+    check_metrics(&[], 1, "--metrics=0.0.0.0:9568", port("metrics-1", 9568));
+    check_metrics(&["metrics=0.0.0.0:9999"], 0, "--metrics=0.0.0.0:9999", port("metrics", 9999));
+    check_metrics(&["metrics=[::]:9999"], 0, "--metrics=[::]:9999", port("metrics", 9999));
+    check_metrics(&["metrics=0.0.0.0:0"], 0, "--metrics=0.0.0.0:0", Value::Null);
+    check_metrics(&["metrics=localhost"], 0, "--metrics=localhost", Value::Null);
+    check_metrics(&["metrics=:99999"], 0, "--metrics=:99999", Value::Null);
+}
+
+#[track_caller]
+fn check_resources(change: Change, expected: Value) {
+    let mut settings = with_options(&[]);
+    settings.apply_change(&change, "tune").expect("the change is fine");
+    assert_eq!(first(&settings).container["resources"], expected);
+}
+
+#[test]
+fn resources_stand_in_canonical_form_and_only_where_there_are_some() {
+    let nothing = || vec![("cpu".to_string(), None), ("memory".to_string(), None)];
+    check_resources(
+        Change { limits: vec![("memory".into(), Some("2048Mi".into()))], ..Change::default() },
+        json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}}),
+    );
+    check_resources(
+        Change { limits: nothing(), ..Change::default() },
+        json!({"requests": {"cpu": "1", "memory": "1Gi"}}),
+    );
+    check_resources(Change { requests: nothing(), limits: nothing(), ..Change::default() }, Value::Null);
+}
+
+#[test]
+fn the_second_sidecar_differs_in_every_name() {
+    let settings = caching(false, None, &[]);
+    let [one, two] = [build(&settings, &claim("a"), "one", 0), build(&settings, &claim("b"), "two", 1)];
+    assert_eq!(two.container_name, "jfs-mount-1");
+    assert_eq!(two.container["name"], "jfs-mount-1");
+    assert!(one.volumes.iter().all(|volume| two.volumes.iter().all(|other| other["name"] != volume["name"])));
+}
+
+#[test]
+fn no_volume_name_makes_two_volumes_of_one_name() {
+    // The cache of `data` and the mount of `cache-data` were once the same.
+    let settings = caching(false, None, &[]);
+    for (one, other) in [("data", "cache-data"), ("data", "mount-data"), ("cache-a", "a")] {
+        let mut names: Vec<String> = [build(&settings, &claim("a"), one, 0), build(&settings, &claim("b"), other, 1)]
+            .iter()
+            .flat_map(|sidecar| &sidecar.volumes)
+            .map(|volume| volume["name"].to_string())
+            .collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 4, "{one} and {other}: {names:?}");
+    }
+}
+
+#[test]
+fn a_long_volume_name_is_cut_and_stays_unique() {
+    let longest = |last: char| format!("{}{last}", "a".repeat(62));
+    let [one, other] = ['b', 'c'].map(|last| volume_name("pith-mount-", &longest(last)));
+    assert_eq!((one.len(), other.len()), (63, 63));
+    assert_ne!(one, other);
+    assert_eq!(volume_name("pith-mount-", &"a".repeat(52)), format!("pith-mount-{}", "a".repeat(52)));
+    // A cut name must not end its kept part in two dashes, nor begin the digest behind one that is missing.
+    let dashed = volume_name("pith-mount-", &format!("{}-{}", "a".repeat(42), "b".repeat(20)));
+    assert_eq!(dashed.split('-').next_back().map(str::len), Some(8));
+    assert!(!dashed.contains("--"), "{dashed}");
+}
+
+#[test]
+fn removing_an_option_takes_its_flag_away() {
+    let mut settings = with_options(&["writeback"]);
+    let change = Change { mount_options: vec![("writeback".into(), OptionChange::Remove)], ..Change::default() };
+    settings.apply_change(&change, "tune").expect("the change is fine");
+    check_argv(&settings, &[METRICS], "allow_other");
+}
