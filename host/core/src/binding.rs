@@ -100,3 +100,6 @@ impl Match {
         class_fits && self.claims.matches(labels)
     }
 }
+
+#[cfg(test)]
+mod tests;

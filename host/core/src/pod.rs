@@ -65,12 +65,23 @@ pub enum VolumeSource<'a> {
 }
 
 impl<'a> Pod<'a> {
-    /// Reads the outline of a Pod; a refusal where it is none.
+    /// Reads the outline of a Pod; a refusal where it is none, or where a patch would overwrite what has another shape.
     pub fn read(object: &'a Value) -> Result<Pod<'a>, Refusal> {
         let spec = object.get("spec").filter(|spec| spec.is_object());
         let spec = spec.ok_or_else(|| Refusal::Malformed("it has no `spec`".into()))?;
         if !object.get("metadata").is_none_or(Value::is_object) {
             return Err(Refusal::Malformed("its `metadata` is not an object".into()));
+        }
+        let metadata = object.get("metadata").unwrap_or(&Value::Null);
+        for key in ["labels", "annotations"] {
+            if !matches!(metadata[key], Value::Null | Value::Object(_)) {
+                return Err(Refusal::Malformed(format!("its `metadata.{key}` is not an object")));
+            }
+        }
+        for key in ["volumes", "initContainers", "containers", "ephemeralContainers"] {
+            if !matches!(spec[key], Value::Null | Value::Array(_)) {
+                return Err(Refusal::Malformed(format!("its `spec.{key}` is not a list")));
+            }
         }
         Ok(Pod { object, spec })
     }
@@ -138,7 +149,7 @@ fn source(volume: &Value) -> VolumeSource<'_> {
         let read_only = volume["persistentVolumeClaim"]["readOnly"] == true;
         return VolumeSource::Claim { name, read_only };
     }
-    if let Some(ephemeral) = volume.get("ephemeral") {
+    if let Some(ephemeral) = volume.get("ephemeral").filter(|ephemeral| ephemeral.is_object()) {
         return VolumeSource::Ephemeral {
             storage_class: ephemeral["volumeClaimTemplate"]["spec"]["storageClassName"].as_str(),
         };
@@ -167,3 +178,6 @@ pub fn entries(value: &Value) -> Entries {
 fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_string)
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,7 +95,10 @@ pub enum Refusal {
         persistent_volume: String,
     },
     /// A form of volume that cannot be injected.
-    #[error("volume `{volume}` is {form} of JuiceFS, which Pith does not support: use a PersistentVolumeClaim")]
+    #[error(
+        "volume `{volume}` is {form}, which Pith does not support for JuiceFS: use a PersistentVolumeClaim, mounted with \
+         `volumeMounts`"
+    )]
     UnsupportedVolume {
         /// The pod's volume.
         volume: String,
@@ -174,3 +177,6 @@ pub struct PolicyFailure {
     /// What happened.
     pub failure: Failure,
 }
+
+#[cfg(test)]
+mod tests;
