@@ -6,7 +6,7 @@
 //!
 //! The same input gives the same answer to the byte: a dry run, a second pass and the offline CLI are this function.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use json_patch::PatchOperation;
@@ -18,7 +18,7 @@ use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
 use crate::policy::{Change, Evaluate, Exemption, Failure, Subject, VolumeFacts};
 use crate::reason::{DISABLE_LABEL, DONE_LABEL, ENABLE_LABEL, PolicyFailure, Refusal, Skip};
-use crate::settings::{self, Configuration, Layers, Settings};
+use crate::settings::{self, Configuration, Layers, Origin, Settings};
 use crate::sidecar::{self, Sidecar};
 
 /// The annotation that records what was injected, as JSON.
@@ -104,6 +104,12 @@ pub fn decide(context: &Context<'_>, namespace: &str, pod: &Value, policies: &dy
         Err(Stop::Refuse(refusal)) => Verdict::Refuse(refusal),
         Err(Stop::Fail(failure)) => Verdict::Fail(failure),
     };
+    if !matches!(decision.verdict, Verdict::Inject(_)) {
+        decision.explanations.clear();
+    }
+    // Two claims of one class have the same thing to say.
+    let mut said = BTreeSet::new();
+    decision.warnings.retain(|warning| said.insert(warning.clone()));
     decision
 }
 
@@ -120,11 +126,12 @@ fn inject(
     if claims.is_empty() {
         return Err(Stop::Skip(Skip::NoJuiceFsClaims));
     }
-    check_pod(pod)?;
 
     let subject = Subject { pod: pod.facts(), namespace, object };
     let volumes: Vec<VolumeFacts> = claims.iter().map(|claim| claim.facts.clone()).collect();
     exempt(context.bindings, &subject, &volumes, policies, &mut decision.warnings)?;
+    // After the exemption: a pod that is left alone may have whatever it likes.
+    check_pod(pod)?;
 
     let mut sidecars = Vec::with_capacity(claims.len());
     for (index, claim) in claims.iter().enumerate() {
@@ -215,13 +222,15 @@ fn juicefs_claim<'a>(
     if driver != Some(context.configuration.driver.as_str()) {
         return Ok(None);
     }
-    let access_modes = persistent_volume.map_or(&claim.access_modes, |bound| &bound.access_modes);
-    let never_written = !access_modes.is_empty() && access_modes.iter().all(|mode| *mode == AccessMode::ReadOnlyMany);
+    let only_read =
+        |modes: &[AccessMode]| !modes.is_empty() && modes.iter().all(|mode| *mode == AccessMode::ReadOnlyMany);
+    let never_written = only_read(&claim.access_modes)
+        || persistent_volume.is_some_and(|bound| bound.read_only || only_read(&bound.access_modes));
     Ok(Some(JuiceFsClaim {
         facts: VolumeFacts {
             name: volume.into(),
             claim: claim.clone(),
-            read_only: never_written || persistent_volume.is_some_and(|bound| bound.read_only),
+            read_only: never_written,
             class_parameters: storage_class.map(|class| class.parameters.clone()).unwrap_or_default(),
             volume_attributes: persistent_volume.map(|bound| bound.volume_attributes.clone()).unwrap_or_default(),
         },
@@ -288,6 +297,10 @@ fn settle(
         if let Some(Some(next)) = enforced(binding, applied, warnings)? {
             settings = next;
         }
+    }
+    if subject.object["spec"]["hostNetwork"] == true {
+        // On the node's network a fixed port would be taken by the first such pod: the client picks a free one.
+        settings.default_option("metrics", "0.0.0.0:0", &Origin::Pod);
     }
     settings.apply_ceilings(&context.configuration.ceilings);
     Ok(settings)
@@ -394,21 +407,27 @@ fn patch_mounts(
     claims: &[JuiceFsClaim<'_>],
     sidecars: &[Sidecar],
 ) -> Result<(), Refusal> {
-    let target = |volume: &str| {
-        claims.iter().zip(sidecars).find_map(|(claim, sidecar)| {
-            let (_, read_only) = claim.volumes.iter().find(|(name, _)| *name == volume)?;
-            Some((sidecar, *read_only || claim.facts.read_only))
-        })
-    };
+    // A map, because a pod may have thousands of volumes and of mounts.
+    let mut targets = BTreeMap::new();
+    for (claim, sidecar) in claims.iter().zip(sidecars) {
+        for (volume, read_only) in &claim.volumes {
+            targets.entry(*volume).or_insert((sidecar, *read_only || claim.facts.read_only));
+        }
+    }
     for (containers, index, container) in pod.all_containers() {
         let raw = list(&container["volumeDevices"]).iter().filter_map(|device| device["name"].as_str());
-        if let Some(volume) = raw.into_iter().find(|name| target(name).is_some()) {
-            return Err(Refusal::UnsupportedVolume { volume: volume.into(), form: "a raw block device" });
+        if let Some(volume) = raw.into_iter().find(|name| targets.contains_key(name)) {
+            return Err(Refusal::UnsupportedVolume { volume: volume.into(), form: "used as a raw block device" });
         }
         for (place, mount) in list(&container["volumeMounts"]).iter().enumerate() {
-            let Some((sidecar, read_only)) = mount["name"].as_str().and_then(target) else {
+            let Some((sidecar, read_only)) = mount["name"].as_str().and_then(|name| targets.get(name)) else {
                 continue;
             };
+            if matches!(mount["recursiveReadOnly"].as_str(), Some("Enabled" | "IfPossible")) {
+                let why =
+                    "Kubernetes allows such a mount no mount propagation, without which it would not see the client's";
+                return Err(Refusal::UnsupportedPod { what: "`recursiveReadOnly` on a JuiceFS mount", why });
+            }
             let path = [
                 Step::Key("spec"),
                 Step::Key(containers.key()),
@@ -422,12 +441,17 @@ fn patch_mounts(
             if mount["mountPropagation"] != "HostToContainer" && mount["mountPropagation"] != "Bidirectional" {
                 patch.add(&[&path[..], &[Step::Key("mountPropagation")]].concat(), json!("HostToContainer"));
             }
-            if read_only && mount["readOnly"] != true {
+            if *read_only && mount["readOnly"] != true {
                 patch.add(&[&path[..], &[Step::Key("readOnly")]].concat(), json!(true));
             }
         }
     }
     Ok(())
+}
+
+/// Whether a container is still what Pith made. `args` would stand behind its argv, so they are no mere addition.
+fn is_intact(present: &Value, wanted: &Value) -> bool {
+    list(&present["args"]).is_empty() && contains(present, wanted)
 }
 
 fn patch_containers(
@@ -437,29 +461,30 @@ fn patch_containers(
     recorded: &BTreeSet<String>,
 ) -> Result<(), Refusal> {
     let path = [Step::Key("spec"), Step::Key(ContainerList::Init.key())];
-    let mut missing = Vec::new();
+    if !pod.spec[ContainerList::Init.key()].is_array() {
+        patch.add(&path, json!([]));
+    }
+    // The names as the operations so far leave them: each missing sidecar goes behind the one before it, the first to the front.
+    let mut names: Vec<&str> =
+        pod.containers(ContainerList::Init).iter().map(|it| it["name"].as_str().unwrap_or_default()).collect();
+    let mut next = 0;
     for sidecar in sidecars {
-        let name = &sidecar.container_name;
-        let present = pod.all_containers().find(|(_, _, container)| container["name"] == *name.as_str());
-        match present {
-            None => missing.push(&sidecar.container),
-            Some((ContainerList::Init, _, present)) if contains(present, &sidecar.container) => {}
-            Some((ContainerList::Init, index, _)) if recorded.contains(name) => {
-                patch.replace(&[&path[..], &[Step::At(index)]].concat(), sidecar.container.clone());
+        let name = sidecar.container_name.as_str();
+        let place = names.iter().position(|known| *known == name).unwrap_or(next);
+        let at = [&path[..], &[Step::At(place)]].concat();
+        match pod.all_containers().find(|(_, _, container)| container["name"] == name) {
+            None => {
+                names.insert(place, name);
+                patch.add(&at, sidecar.container.clone());
             }
-            Some(_) => {
-                return Err(Refusal::ForeignContainer { container: name.clone() });
-            }
+            Some((ContainerList::Init, _, present)) if is_intact(present, &sidecar.container) => {}
+            Some((ContainerList::Init, ..)) if recorded.contains(name) => patch.replace(&at, sidecar.container.clone()),
+            Some(_) => return Err(Refusal::ForeignContainer { container: name.into() }),
         }
-    }
-    if pod.spec.get(ContainerList::Init.key()).is_none_or(|containers| !containers.is_array()) {
-        if !missing.is_empty() {
-            patch.add(&path, Value::Array(missing.into_iter().cloned().collect()));
-        }
-        return Ok(());
-    }
-    for (index, container) in missing.into_iter().enumerate() {
-        patch.add(&[&path[..], &[Step::At(index)]].concat(), container.clone());
+        next = place + 1;
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

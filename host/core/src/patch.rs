@@ -66,13 +66,14 @@ fn pointer(path: &[Step<'_>]) -> PointerBuf {
 /// Whether `present` has everything that `wanted` has.
 ///
 /// The API server fills in defaults and other webhooks add items between two passes, so equality would see a difference where
-/// there is none: an object may have more keys, and an array more items, as long as the wanted ones are there in their order.
+/// there is none: an object may have more keys, and an array of objects more items, as long as the wanted ones are there in
+/// their order. An array of texts is an argv, in which one more item is another meaning: it must be equal.
 pub fn contains(present: &Value, wanted: &Value) -> bool {
     match (present, wanted) {
         (Value::Object(present), Value::Object(wanted)) => {
             wanted.iter().all(|(key, wanted)| present.get(key).is_some_and(|present| contains(present, wanted)))
         }
-        (Value::Array(present), Value::Array(wanted)) => {
+        (Value::Array(present), Value::Array(wanted)) if wanted.iter().all(Value::is_object) => {
             let mut present = present.iter();
             wanted.iter().all(|wanted| present.any(|present| contains(present, wanted)))
         }

@@ -1,0 +1,651 @@
+//! What becomes of a pod: skips, refusals, failures and the patched pod as a whole.
+
+use super::*;
+use crate::object::{Claim, Object};
+use crate::policy::{OptionChange, SidecarFacts};
+use crate::testing::{PodFixture, World, claim, class, entries, only_read, pod, volume, world};
+
+/// A verdict as a word and a sentence.
+fn outcome(decision: &Decision) -> (&'static str, String) {
+    match &decision.verdict {
+        Verdict::Skip(skip) => (skip.code(), skip.sentence()),
+        Verdict::Refuse(refusal) => (refusal.code(), refusal.to_string()),
+        Verdict::Fail(failure) => (failure.failure.kind(), failure.to_string()),
+        Verdict::Inject(_) => {
+            let containers: Vec<&str> = decision.explanations.iter().map(|it| it.container.as_str()).collect();
+            ("inject", containers.join(" "))
+        }
+    }
+}
+
+#[track_caller]
+fn check(world: &World, pod: PodFixture, code: &str, sentence: &str) {
+    let decision = world.decide(&pod.0);
+    assert_eq!(outcome(&decision), (code_of(&decision, code), sentence.to_string()), "{}", pod.0);
+    if !matches!(decision.verdict, Verdict::Inject(_)) {
+        assert_eq!(decision.explanations, [], "what gets no sidecar has nothing to explain");
+    }
+}
+
+/// The verdict's own code, if it is the expected one: both sides of a comparison then have static text.
+#[track_caller]
+fn code_of(decision: &Decision, code: &str) -> &'static str {
+    let (is, sentence) = outcome(decision);
+    assert_eq!(is, code, "{sentence}");
+    is
+}
+
+fn orders() -> PodFixture {
+    pod().mounting("data", "orders")
+}
+
+fn with_orders() -> World {
+    world().with_claim("orders")
+}
+
+const INJECTED: (&str, &str) = ("inject", "jfs-mount");
+const NO_JUICEFS: (&str, &str) = ("no-juicefs-claims", "no claim of the pod is for JuiceFS");
+
+#[test]
+fn a_pod_that_needs_nothing_is_skipped_with_the_reason() {
+    let in_namespace = |labels: &[(&str, &str)]| {
+        let namespace = Namespace { name: "shop".into(), labels: entries(labels), ..Namespace::default() };
+        with_orders().with(Object::Namespace(namespace))
+    };
+    let not_enabled = "the namespace has no label juicefs.com/enable-injection=true";
+    let disabled = "the pod has the label disable.sidecar.juicefs.com/inject=true";
+    let enabled = [("juicefs.com/enable-injection", "true")];
+    for (world, pod, (code, sentence)) in [
+        (with_orders(), pod(), ("no-claims", "no volume of the pod names a claim")),
+        (
+            with_orders(),
+            pod().with_volume(json!({"name": "tmp", "emptyDir": {}})),
+            ("no-claims", "no volume of the pod names a claim"),
+        ),
+        (with_orders(), orders().labelled(DISABLE_LABEL, "true"), ("disabled-by-label", disabled)),
+        (in_namespace(&[]), orders(), ("namespace-not-enabled", not_enabled)),
+        (in_namespace(&[("juicefs.com/enable-injection", "True")]), orders(), ("namespace-not-enabled", not_enabled)),
+        // Exactly `true` opts out.
+        (in_namespace(&enabled), orders().labelled(DISABLE_LABEL, "True"), INJECTED),
+        (in_namespace(&enabled), orders().labelled(DISABLE_LABEL, "1"), INJECTED),
+        // Anyone can write the label that says that a pod was injected.
+        (with_orders(), orders().labelled(DONE_LABEL, "true"), INJECTED),
+    ] {
+        check(&world, pod, code, sentence);
+    }
+}
+
+#[test]
+fn a_pod_that_opted_out_is_left_alone_whatever_it_has() {
+    let pod = pod().mounting("data", "missing").specifying("hostUsers", json!(false)).labelled(DISABLE_LABEL, "true");
+    check(&world(), pod, "disabled-by-label", "the pod has the label disable.sidecar.juicefs.com/inject=true");
+}
+
+#[test]
+fn a_namespace_that_is_not_known_is_refused_for_the_moment() {
+    let world = with_orders();
+    let context = Context { configuration: &world.configuration, bindings: &[], objects: &world.objects };
+    let decision = decide(&context, "new", &orders().0, &world);
+    assert_eq!(
+        outcome(&decision),
+        ("namespace-unknown", "namespace `new` is not known to Pith yet: try again in a moment".into())
+    );
+}
+
+/// A claim of the class `juicefs` and a volume that it is bound to, if any.
+#[track_caller]
+fn check_claim(claim: Claim, bound: Option<PersistentVolume>, expected: (&str, &str)) {
+    let world =
+        world().with(Object::StorageClass(StorageClass { provisioner: "ebs.csi.aws.com".into(), ..class("ebs") }));
+    let world = match bound {
+        Some(bound) => world.with_bound(claim, bound),
+        None => world.with(Object::Claim(claim)),
+    };
+    check(&world, orders(), expected.0, expected.1);
+}
+
+#[test]
+fn a_claim_is_for_juicefs_by_its_volume_else_by_its_class() {
+    let of_class = |class: Option<&str>| Claim { storage_class: class.map(String::from), ..claim("orders") };
+    let of_driver = |driver: Option<&str>| PersistentVolume { driver: driver.map(String::from), ..volume("pv-1") };
+    let juicefs = || Some(of_driver(Some("csi.juicefs.com")));
+    for (claim, bound, expected) in [
+        (of_class(Some("juicefs")), juicefs(), INJECTED),
+        (of_class(Some("no-such-class")), juicefs(), INJECTED),
+        (of_class(None), juicefs(), INJECTED),
+        (of_class(Some("")), juicefs(), INJECTED),
+        (of_class(Some("ebs")), juicefs(), INJECTED),
+        (of_class(Some("juicefs")), None, INJECTED),
+        (of_class(Some("juicefs")), Some(of_driver(Some("ebs.csi.aws.com"))), NO_JUICEFS),
+        (of_class(Some("juicefs")), Some(of_driver(None)), NO_JUICEFS),
+        (of_class(Some("ebs")), None, NO_JUICEFS),
+        (of_class(Some("no-such-class")), None, NO_JUICEFS),
+        (of_class(None), None, NO_JUICEFS),
+    ] {
+        check_claim(claim, bound, expected);
+    }
+}
+
+#[test]
+fn what_is_not_known_yet_is_refused_with_what_to_do() {
+    check(
+        &world(),
+        orders(),
+        "claim-not-found",
+        "volume `data` names the claim `shop/orders`, which does not exist (or is not known to Pith yet): create the claim, \
+         then the pod",
+    );
+    check_claim(
+        Claim { volume_name: Some("pv-9".into()), ..claim("orders") },
+        None,
+        (
+            "persistent-volume-unknown",
+            "claim `orders` is bound to the PersistentVolume `pv-9`, which is not known to Pith yet: try again in a moment",
+        ),
+    );
+    // A claim of the same name in another namespace is another claim.
+    let elsewhere = Claim { namespace: "other".into(), ..claim("orders") };
+    let code = code_of(&world().with(Object::Claim(elsewhere)).decide(&orders().0), "claim-not-found");
+    assert_eq!(code, "claim-not-found");
+}
+
+#[test]
+fn volumes_of_another_form_are_refused() {
+    let unsupported = |volume: &str, form: &str| {
+        format!(
+            "volume `{volume}` is {form}, which Pith does not support for JuiceFS: use a PersistentVolumeClaim, mounted with \
+             `volumeMounts`"
+        )
+    };
+    let ephemeral = |class: Value| {
+        pod().with_volume(
+            json!({"name": "tmp", "ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": class}}}}),
+        )
+    };
+    let inline = |driver: &str| pod().with_volume(json!({"name": "tmp", "csi": {"driver": driver}}));
+    let raw =
+        orders().with_container(json!({"name": "raw", "volumeDevices": [{"name": "data", "devicePath": "/dev/x"}]}));
+    check(
+        &world(),
+        ephemeral(json!("juicefs")),
+        "unsupported-volume",
+        &unsupported("tmp", "a generic ephemeral volume"),
+    );
+    check(&world(), inline("csi.juicefs.com"), "unsupported-volume", &unsupported("tmp", "an inline CSI volume"));
+    check(&with_orders(), raw, "unsupported-volume", &unsupported("data", "used as a raw block device"));
+    for other in [ephemeral(json!("ebs")), ephemeral(Value::Null), inline("ebs.csi.aws.com")] {
+        check(&world(), other, NO_JUICEFS.0, NO_JUICEFS.1);
+    }
+}
+
+#[test]
+fn a_pod_that_no_sidecar_can_serve_is_refused_with_the_reason() {
+    let recursive = |value: &str| {
+        let mut pod = orders();
+        pod.0["spec"]["containers"][0]["volumeMounts"][0]["recursiveReadOnly"] = json!(value);
+        pod
+    };
+    let refused = "a pod with `recursiveReadOnly` on a JuiceFS mount cannot have a JuiceFS sidecar: Kubernetes allows such a \
+                   mount no mount propagation, without which it would not see the client's";
+    for (pod, sentence) in [
+        (
+            orders().specifying("hostUsers", json!(false)),
+            "a pod with hostUsers: false cannot have a JuiceFS sidecar: mounting with FUSE for the other containers is not \
+             possible in a user namespace",
+        ),
+        (
+            orders().specifying("os", json!({"name": "windows"})),
+            "a pod with os.name: windows cannot have a JuiceFS sidecar: JuiceFS is mounted with Linux FUSE",
+        ),
+        (recursive("Enabled"), refused),
+        (recursive("IfPossible"), refused),
+    ] {
+        check(&with_orders(), pod, "unsupported-pod", sentence);
+    }
+    check(&with_orders(), orders().specifying("hostUsers", json!(true)), INJECTED.0, INJECTED.1);
+    check(&with_orders(), recursive("Disabled"), INJECTED.0, INJECTED.1);
+}
+
+#[test]
+fn a_name_of_ours_that_others_use_is_refused() {
+    let container = "the pod already has a container `jfs-mount` that Pith did not inject: rename it, or set the label \
+                     disable.sidecar.juicefs.com/inject=true on the pod to mount JuiceFS yourself";
+    let foreign = json!({"name": "jfs-mount", "image": "theirs"});
+    check(&with_orders(), orders().with_container(foreign.clone()), "foreign-container", container);
+    check(&with_orders(), orders().with_init_container(foreign), "foreign-container", container);
+    check(
+        &with_orders(),
+        orders().with_volume(json!({"name": "pith-mount-data", "hostPath": {"path": "/"}})),
+        "foreign-volume",
+        "the pod already has a volume `pith-mount-data` that Pith did not inject: rename it",
+    );
+}
+
+#[test]
+fn a_setting_that_is_not_usable_is_refused_with_its_place() {
+    let world = world()
+        .with(Object::Claim(Claim { annotations: entries(&[("juicefs/mount-cpu-limit", "aaa")]), ..claim("orders") }));
+    check(
+        &world,
+        orders(),
+        "invalid-setting",
+        "claim orders has juicefs/mount-cpu-limit = `aaa`, which is not usable: \"aaa\" is no quantity: it does not begin \
+         with a number",
+    );
+}
+
+fn skip(reason: &str) -> Result<Exemption, Failure> {
+    Ok(Exemption::Skip(reason.into()))
+}
+
+fn deny(sentence: &str) -> Result<Exemption, Failure> {
+    Ok(Exemption::Deny(sentence.into()))
+}
+
+fn broken<T>() -> Result<T, Failure> {
+    Err(Failure::Trap("unreachable".into()))
+}
+
+#[track_caller]
+fn check_exemption(world: World, expected: (&str, &str), warnings: &[&str]) {
+    check(&world, orders(), expected.0, expected.1);
+    assert_eq!(world.decide(&orders().0).warnings, warnings);
+}
+
+#[test]
+fn any_denial_wins_then_any_skip_then_the_pod_is_injected() {
+    let skipped = ("exempt-by-policy", "policy `b` exempts the pod: batch");
+    let denied = ("denied-by-policy", "policy `c` refuses the pod: no");
+    let inject = || Ok(Exemption::Inject);
+    check_exemption(with_orders().exempting("a", inject()), INJECTED, &[]);
+    check_exemption(with_orders().exempting("a", inject()).exempting("b", skip("batch")), skipped, &[]);
+    check_exemption(with_orders().exempting("b", skip("batch")).exempting("c", deny("no")), denied, &[]);
+    check_exemption(with_orders().exempting("b", skip("batch")).exempting("d", skip("later")), skipped, &[]);
+    check_exemption(with_orders().exempting("c", deny("no")).exempting("d", deny("later")), denied, &[]);
+}
+
+#[test]
+fn a_watched_policy_has_no_effect() {
+    for answer in [skip("batch"), deny("no"), broken()] {
+        check_exemption(with_orders().exempting("a", answer).monitored(), INJECTED, &[]);
+    }
+    let world = with_orders().adjusting("a", |_| broken()).monitored();
+    check_exemption(world, INJECTED, &[]);
+    let world = with_orders().adjusting("a", |_| Ok(cpu("9"))).monitored();
+    assert_eq!(cpu_row(&world), "1, default");
+}
+
+#[test]
+fn a_failed_policy_fails_the_request_or_is_passed_over_with_a_warning() {
+    let failed = ("trap", "policy `a` failed, and its onFailure is `fail`: it trapped: unreachable");
+    let warning = "policy `a` failed, and Pith decided without it: it trapped: unreachable";
+    check_exemption(with_orders().exempting("a", broken()), failed, &[]);
+    check_exemption(with_orders().exempting("a", broken()).defaulting(), INJECTED, &[warning]);
+    check_exemption(with_orders().adjusting("a", |_| broken()), failed, &[]);
+    check_exemption(with_orders().adjusting("a", |_| broken()).defaulting(), INJECTED, &[warning]);
+
+    let unusable = || with_orders().adjusting("a", |_| Ok(cpu("much")));
+    let why =
+        "its answer is not usable: requests.cpu is `much`: \"much\" is no quantity: it does not begin with a number";
+    check_exemption(unusable(), ("answer", &format!("policy `a` failed, and its onFailure is `fail`: {why}")), &[]);
+    let warning = format!("policy `a` failed, and Pith decided without it: {why}");
+    check_exemption(unusable().defaulting(), INJECTED, &[&warning]);
+}
+
+#[test]
+fn an_exempt_pod_may_be_one_that_no_sidecar_can_serve() {
+    let world = with_orders().exempting("b", skip("batch"));
+    let pod = orders().specifying("hostUsers", json!(false));
+    check(&world, pod, "exempt-by-policy", "policy `b` exempts the pod: batch");
+}
+
+#[test]
+fn a_warning_that_two_claims_give_is_said_once() {
+    let world = with_orders().with_claim("logs").adjusting("a", |_| broken()).defaulting();
+    let warnings = world.decide(&orders().mounting("log", "logs").0).warnings;
+    assert_eq!(warnings, ["policy `a` failed, and Pith decided without it: it trapped: unreachable"]);
+}
+
+fn cpu(amount: &str) -> Change {
+    Change { requests: vec![("cpu".into(), Some(amount.into()))], ..Change::default() }
+}
+
+/// Value and origin of the request for CPU.
+#[track_caller]
+fn cpu_row(world: &World) -> String {
+    let decision = world.decide(&orders().0);
+    let explanation = decision.explanations.first().expect("it is injected");
+    let (_, value, origin) =
+        explanation.values.iter().find(|(field, ..)| field == "resources.requests.cpu").expect("the row is there");
+    format!("{value}, {origin}")
+}
+
+/// Doubles the request for CPU.
+fn double(current: &SidecarFacts) -> Result<Change, Failure> {
+    let amount: u32 = current.requests["cpu"].parse().expect("a whole number");
+    Ok(cpu(&(amount * 2).to_string()))
+}
+
+#[test]
+fn a_later_policy_sees_what_the_earlier_left() {
+    let set = |_: &SidecarFacts| Ok(cpu("500m"));
+    let by_name = with_orders().adjusting("b", double).adjusting("a", |_| Ok(cpu("3")));
+    assert_eq!(cpu_row(&by_name.with_ceilings(&[("cpu", "8")])), "2, its limit (was 6, policy b)");
+    let by_priority = with_orders()
+        .adjusting("a", set)
+        .bound(|binding| binding.priority = 1)
+        .adjusting("b", |_| Ok(cpu("2")))
+        .adjusting("c", |_| Ok(Change::default()));
+    assert_eq!(cpu_row(&by_priority), "500m, policy a");
+}
+
+#[test]
+fn ceilings_come_after_every_policy() {
+    let world = with_orders().adjusting("a", |_| Ok(cpu("9"))).with_ceilings(&[("cpu", "1500m")]);
+    assert_eq!(cpu_row(&world), "1500m, ceiling (was 9, policy a)");
+}
+
+#[test]
+fn a_policy_that_is_passed_over_leaves_what_was_there() {
+    let world = with_orders().adjusting("a", |_| Ok(cpu("2"))).adjusting("b", |_| Ok(cpu("-1"))).defaulting();
+    assert_eq!(cpu_row(&world), "2, policy a");
+}
+
+/// A mount of `data` in `app`.
+fn mount(extra: Value) -> PodFixture {
+    let mut mount = json!({"name": "data", "mountPath": "/data"});
+    merge(&mut mount, extra);
+    let mut pod = orders();
+    pod.0["spec"]["containers"][0]["volumeMounts"][0] = mount;
+    pod
+}
+
+fn merge(into: &mut Value, from: Value) {
+    let from = match from {
+        Value::Object(from) => from,
+        _ => return,
+    };
+    into.as_object_mut().expect("an object").extend(from);
+}
+
+#[track_caller]
+fn check_mount(world: &World, pod: PodFixture, expected: Value) {
+    let mut wanted = json!({"name": "pith-mount-data", "mountPath": "/data", "mountPropagation": "HostToContainer"});
+    merge(&mut wanted, expected);
+    assert_eq!(world.inject(&pod.0)["spec"]["containers"][0]["volumeMounts"][0], wanted);
+}
+
+#[test]
+fn a_mount_is_renamed_and_keeps_the_rest() {
+    let world = with_orders();
+    check_mount(&world, mount(json!({})), json!({}));
+    check_mount(&world, mount(json!({"subPath": "a", "x": 1})), json!({"subPath": "a", "x": 1}));
+    check_mount(&world, mount(json!({"readOnly": true})), json!({"readOnly": true}));
+    check_mount(&world, mount(json!({"readOnly": false})), json!({"readOnly": false}));
+    let both_ways = json!({"mountPropagation": "Bidirectional"});
+    check_mount(&world, mount(both_ways.clone()), both_ways);
+    check_mount(&world, mount(json!({"mountPropagation": "None"})), json!({}));
+}
+
+/// Checks that the client and the mounts are read-only, or that neither is.
+#[track_caller]
+fn check_read_only(world: &World, pod: PodFixture, client: bool, mounts: &[bool]) {
+    let pod = world.inject(&pod.0);
+    let command = list(&pod["spec"]["initContainers"][0]["command"]);
+    assert_eq!(command.contains(&json!("--read-only")), client, "{command:?}");
+    let read_only: Vec<bool> =
+        list(&pod["spec"]["containers"][0]["volumeMounts"]).iter().map(|mount| mount["readOnly"] == true).collect();
+    assert_eq!(read_only, mounts);
+}
+
+#[test]
+fn a_volume_stays_read_only_in_each_of_its_ways() {
+    let read_only_volume =
+        |name: &str| json!({"name": name, "persistentVolumeClaim": {"claimName": "orders", "readOnly": true}});
+    let bound = |volume| world().with_bound(claim("orders"), volume);
+    let mounting = |mut pod: PodFixture, name: &str| {
+        let mounts = &mut pod.0["spec"]["containers"][0]["volumeMounts"];
+        mounts.as_array_mut().expect("a list").push(json!({"name": name, "mountPath": "/x"}));
+        pod
+    };
+
+    check_read_only(&with_orders(), orders(), false, &[false]);
+    // By the pod: the only volume of the claim is read-only.
+    let pod_says = mounting(pod().with_volume(read_only_volume("data")), "data");
+    check_read_only(&with_orders(), pod_says, true, &[true]);
+    // By the pod, for one of two volumes of the claim: the client must write for the other.
+    let one_of_two = mounting(orders().with_volume(read_only_volume("view")), "view");
+    check_read_only(&with_orders(), one_of_two, false, &[false, true]);
+    // By the volume.
+    check_read_only(&bound(PersistentVolume { read_only: true, ..volume("pv-1") }), orders(), true, &[true]);
+    // By the access modes of the volume, or of the claim.
+    check_read_only(&bound(PersistentVolume { access_modes: only_read(), ..volume("pv-1") }), orders(), true, &[true]);
+    let claim = || Claim { access_modes: only_read(), ..claim("orders") };
+    check_read_only(&world().with(Object::Claim(claim())), orders(), true, &[true]);
+    let written_by_others =
+        PersistentVolume { access_modes: vec![AccessMode::ReadOnlyMany, AccessMode::ReadWriteMany], ..volume("pv-1") };
+    check_read_only(&world().with_bound(claim(), written_by_others.clone()), orders(), true, &[true]);
+    check_read_only(&bound(written_by_others), orders(), false, &[false]);
+}
+
+#[test]
+fn no_policy_makes_a_read_only_volume_writable() {
+    let writable = Change {
+        mount_options: vec![("read-only".into(), OptionChange::Set(Some("false".into())))],
+        ..Change::default()
+    };
+    let world = world()
+        .with_bound(claim("orders"), PersistentVolume { read_only: true, ..volume("pv-1") })
+        .adjusting("a", move |_| Ok(writable.clone()))
+        .defaulting();
+    check_read_only(&world, orders(), true, &[true]);
+}
+
+#[test]
+fn the_injected_pod_is_whole() {
+    let pod = orders()
+        .labelled("app", "web")
+        .with_init_container(json!({"name": "setup", "volumeMounts": [{"name": "data", "mountPath": "/in"}]}))
+        .with_container(json!({"name": "other", "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}))
+        .with_volume(json!({"name": "tmp", "emptyDir": {}}))
+        .specifying("futureField", json!({"kept": [1, 2]}));
+    let mut injected = with_orders().inject(&pod.0);
+    // The container has its own snapshot, in `sidecar`.
+    let containers = injected["spec"]["initContainers"].as_array_mut().expect("a list");
+    let sidecar = containers.remove(0);
+    assert_eq!(sidecar["name"], "jfs-mount");
+    insta::assert_json_snapshot!(injected, @r#"
+    {
+      "metadata": {
+        "annotations": {
+          "pith.io/injected": "{\"sidecars\":[{\"claim\":\"orders\",\"container\":\"jfs-mount\",\"volumes\":[\"pith-mount-data\"]}],\"version\":1}"
+        },
+        "labels": {
+          "app": "web",
+          "done.sidecar.juicefs.com/inject": "true"
+        },
+        "name": "web-0"
+      },
+      "spec": {
+        "containers": [
+          {
+            "name": "app",
+            "volumeMounts": [
+              {
+                "mountPath": "/data",
+                "mountPropagation": "HostToContainer",
+                "name": "pith-mount-data"
+              }
+            ]
+          },
+          {
+            "name": "other",
+            "volumeMounts": [
+              {
+                "mountPath": "/tmp",
+                "name": "tmp"
+              }
+            ]
+          }
+        ],
+        "futureField": {
+          "kept": [
+            1,
+            2
+          ]
+        },
+        "initContainers": [
+          {
+            "name": "setup",
+            "volumeMounts": [
+              {
+                "mountPath": "/in",
+                "mountPropagation": "HostToContainer",
+                "name": "pith-mount-data"
+              }
+            ]
+          }
+        ],
+        "volumes": [
+          {
+            "name": "data",
+            "persistentVolumeClaim": {
+              "claimName": "orders"
+            }
+          },
+          {
+            "emptyDir": {},
+            "name": "tmp"
+          },
+          {
+            "emptyDir": {},
+            "name": "pith-mount-data"
+          }
+        ]
+      }
+    }
+    "#);
+}
+
+#[test]
+fn two_claims_get_two_sidecars_in_the_order_of_the_pods_volumes() {
+    let world = with_orders().with_claim("logs").caching_in(false, None);
+    let pod = world.inject(&pod().mounting("log", "logs").mounting("data", "orders").0);
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().expect("a list").iter().map(|it| it["name"].as_str().expect("a name").into()).collect()
+    };
+    assert_eq!(names(&pod["spec"]["initContainers"]), ["jfs-mount", "jfs-mount-1"]);
+    assert_eq!(
+        names(&pod["spec"]["volumes"]),
+        ["log", "data", "pith-mount-log", "pith-cache-log", "pith-mount-data", "pith-cache-data"]
+    );
+    assert_eq!(names(&pod["spec"]["containers"][0]["volumeMounts"]), ["pith-mount-log", "pith-mount-data"]);
+}
+
+#[test]
+fn two_volumes_of_one_claim_share_a_sidecar() {
+    let pod = with_orders().inject(&orders().mounting("again", "orders").0);
+    assert_eq!(list(&pod["spec"]["initContainers"]).len(), 1);
+    let mounts: Vec<&Value> =
+        list(&pod["spec"]["containers"][0]["volumeMounts"]).iter().map(|mount| &mount["name"]).collect();
+    assert_eq!(mounts, ["pith-mount-data", "pith-mount-data"]);
+}
+
+#[test]
+fn claims_of_other_drivers_are_left_as_they_are() {
+    let ebs = Claim { storage_class: None, ..claim("disk") };
+    let world = with_orders().with(Object::Claim(ebs));
+    let pod = world.inject(&pod().mounting("disk", "disk").mounting("data", "orders").0);
+    let mounts = &pod["spec"]["containers"][0]["volumeMounts"];
+    assert_eq!(mounts[0], json!({"name": "disk", "mountPath": "/disk"}));
+    assert_eq!(mounts[1]["name"], "pith-mount-data");
+}
+
+#[test]
+fn on_the_nodes_network_the_client_picks_its_port() {
+    let pod = with_orders().inject(&orders().specifying("hostNetwork", json!(true)).0);
+    let sidecar = &pod["spec"]["initContainers"][0];
+    assert_eq!(sidecar["ports"], Value::Null);
+    assert_eq!(sidecar["command"][3], "--metrics=0.0.0.0:0");
+    assert_eq!(sidecar["command"][4], "-o");
+}
+
+/// Checks that a second pass over a damaged pod gives what the first pass gave.
+#[track_caller]
+fn check_repaired(damage: impl FnOnce(&mut Value)) {
+    let world = with_orders().with_claim("logs").caching_in(false, Some("1Gi"));
+    let injected = world.inject(&orders().mounting("log", "logs").with_init_container(json!({"name": "setup"})).0);
+    let mut damaged = injected.clone();
+    damage(&mut damaged);
+    assert_ne!(damaged, injected, "the damage is one");
+    assert_eq!(world.inject(&damaged), injected);
+}
+
+#[test]
+fn a_second_pass_repairs_what_was_damaged() {
+    let sidecar = |pod: &mut Value| pod["spec"]["initContainers"][1].as_object_mut().expect("it is there").clone();
+    check_repaired(|pod| {
+        let mut container = sidecar(pod);
+        container.remove("restartPolicy");
+        pod["spec"]["initContainers"][1] = Value::Object(container);
+    });
+    check_repaired(|pod| pod["spec"]["initContainers"][1]["command"] = json!(["sleep"]));
+    check_repaired(|pod| {
+        let command = pod["spec"]["initContainers"][1]["command"].as_array_mut().expect("a list");
+        command.insert(2, json!("--debug"));
+    });
+    check_repaired(|pod| pod["spec"]["initContainers"][0]["args"] = json!(["--debug"]));
+    check_repaired(|pod| pod["spec"]["initContainers"][0]["env"][0]["valueFrom"] = json!({}));
+    check_repaired(|pod| pod["spec"]["volumes"][2] = json!({"name": "pith-mount-data", "hostPath": {"path": "/"}}));
+    check_repaired(|pod| pod["metadata"]["labels"] = json!({}));
+    check_repaired(|pod| pod["metadata"]["labels"][DONE_LABEL] = json!("false"));
+    check_repaired(|pod| {
+        pod["spec"]["initContainers"].as_array_mut().expect("a list").remove(0);
+    });
+    check_repaired(|pod| {
+        pod["spec"]["initContainers"].as_array_mut().expect("a list").remove(1);
+    });
+    check_repaired(|pod| {
+        pod["spec"]["initContainers"].as_array_mut().expect("a list").drain(..2);
+    });
+}
+
+#[test]
+fn a_forged_record_skips_nothing() {
+    let forged =
+        r#"{"version":1,"sidecars":[{"claim":"orders","container":"jfs-mount","volumes":["pith-mount-data"]}]}"#;
+    let plain = with_orders().inject(&orders().0);
+    let pod = orders().labelled(DONE_LABEL, "true").annotated(STATUS_ANNOTATION, forged);
+    assert_eq!(with_orders().inject(&pod.0), plain);
+    for nonsense in ["", "true", "[]", "{\"sidecars\":5}", "{\"sidecars\":[5]}", "not json"] {
+        assert_eq!(with_orders().inject(&orders().annotated(STATUS_ANNOTATION, nonsense).0), plain, "{nonsense}");
+    }
+}
+
+#[test]
+fn shapes_that_the_api_server_never_sends_still_get_a_patch_that_fits() {
+    for (path, shape) in [
+        ("/metadata/labels", Value::Null),
+        ("/metadata/annotations", Value::Null),
+        ("/spec/initContainers", Value::Null),
+        ("/spec/ephemeralContainers", Value::Null),
+        ("/spec/containers", Value::Null),
+        ("/spec/containers/0", json!(5)),
+        ("/spec/containers/0/volumeMounts", Value::Null),
+        ("/spec/containers/0/volumeMounts", json!({"0": "data"})),
+        ("/spec/containers/0/volumeMounts/0", json!("data")),
+        ("/spec/containers/0/volumeMounts/0/name", json!(7)),
+        ("/spec/containers/0/volumeMounts/0/mountPropagation", json!(7)),
+        ("/spec/containers/0/name", json!(7)),
+    ] {
+        let pod = mount(json!({"mountPropagation": "None"})).labelled("a", "b").annotated("a", "b");
+        let mut pod = pod.with_init_container(json!({"name": "setup"})).0;
+        pod["spec"]["ephemeralContainers"] = json!([]);
+        *pod.pointer_mut(path).expect(path) = shape;
+        let injected = with_orders().inject(&pod);
+        assert_eq!(injected["metadata"]["labels"][DONE_LABEL], "true", "{path}");
+        assert_eq!(injected["spec"]["initContainers"][0]["name"], "jfs-mount", "{path}");
+    }
+    let bare = json!({"spec": orders().0["spec"]});
+    assert_eq!(with_orders().inject(&bare)["metadata"]["labels"], json!({DONE_LABEL: "true"}));
+}
