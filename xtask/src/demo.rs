@@ -204,7 +204,8 @@ fn post_injected(demo: &Demo, api_server: &ApiServer) -> Result<Value> {
     let mut injected = pod.object.clone();
     let patch: json_patch::Patch = serde_json::from_value(answer.patch.clone()).context("reading the patch")?;
     json_patch::patch(&mut injected, &patch).context("applying the patch")?;
-    indented(&show::diff(&pod.object, &injected)?);
+    indented(&show::diff(&pod.object, &injected));
+    println!();
 
     let explained = explain(demo, &pod)?;
     ensure!(explained.outcome == "inject", "offline, `{}` is not injected but `{}`", pod.name(), explained.outcome);
@@ -379,7 +380,7 @@ fn write_and_read_back(
     let who = paint(Style::Heading, &application.name);
     indented(&format!("{who}  as uid {}, wrote {} bytes to {path}", application.user, text.len()));
     if let Some(mount) = refused {
-        let path = format!("{}/{name}", mount.path);
+        let path = format!("{}/tent.svg", mount.path);
         let done = write(node, application, &path, text)?;
         ensure!(!done.status.success(), "`{}` could write {path}, which is read-only", application.name);
         indented(&format!(

@@ -3,7 +3,7 @@
 //! It is the first thing that a newcomer compiles, so its dependencies are few. It never links the host: it runs the `pith`
 //! binary as a user would.
 
-#![expect(clippy::print_stdout, reason = "a command talks to whoever runs it")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to whoever runs it")]
 
 mod command;
 mod demo;
@@ -13,6 +13,8 @@ mod terminal;
 mod test;
 mod tools;
 mod workspace;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -56,8 +58,21 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().command {
+fn main() -> ExitCode {
+    match run(Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Each cause on a line of its own, and never a backtrace: the sentences say what to do.
+            for (index, cause) in error.chain().enumerate() {
+                eprintln!("{}{cause}", if index == 0 { "error: " } else { "  because: " });
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Demo => demo::run(),
         Command::Test { selection } => test::run(selection),
         Command::Policies => policies::run(),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::command::run as run_command;
 use crate::tools;
-use crate::workspace::{cargo, relative, root, target};
+use crate::workspace::{cargo_build, relative, root, target};
 
 /// What policies are compiled for: a plain core module, which the host wraps when it loads it.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
@@ -24,8 +24,8 @@ pub(crate) fn run() -> Result<()> {
 /// Builds them and gives back their paths, by name.
 pub(crate) fn build() -> Result<Vec<PathBuf>> {
     let names = names()?;
-    let mut build = cargo();
-    build.args(["build", "--quiet", "--release", "--target", TARGET]);
+    let mut build = cargo_build();
+    build.args(["--release", "--target", TARGET]);
     for name in &names {
         build.arg("--package").arg(format!("pith-policy-{name}"));
     }

@@ -1,5 +1,6 @@
 //! Where things are, and how cargo is called.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,9 +35,19 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// A build with cargo's own progress where someone watches, and without it in a log.
+pub(crate) fn cargo_build() -> Command {
+    let mut build = cargo();
+    build.arg("build");
+    if !std::io::stderr().is_terminal() {
+        build.arg("--quiet");
+    }
+    build
+}
+
 /// The `pith` binary, built if it is not up to date.
 pub(crate) fn pith() -> Result<PathBuf> {
-    command::run(cargo().args(["build", "--quiet", "--package", "pith", "--bin", "pith"]))?;
+    command::run(cargo_build().args(["--package", "pith", "--bin", "pith"]))?;
     Ok(target().join("debug/pith"))
 }
 

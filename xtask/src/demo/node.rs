@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::kubelet::{Container, Probe, Propagation};
@@ -145,7 +146,11 @@ impl Node {
             }
         }
         let process = i32::try_from(running.process).ok().and_then(Pid::from_raw).context("no process id")?;
-        kill_process(process, Signal::TERM).with_context(|| format!("stopping `{}`", running.container.name))?;
+        match kill_process(process, Signal::TERM) {
+            // A client whose mount the hook took away ends by itself.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => return Err(error).with_context(|| format!("stopping `{}`", running.container.name)),
+        }
         if wait(&mut running.child, GRACE)?.is_none() {
             bail!(
                 "`{}` still runs {} s after SIGTERM\n{}",

@@ -56,7 +56,7 @@ impl Server {
             Err(error) => {
                 let _ = child.kill();
                 let said = fs::read_to_string(&log).unwrap_or_default();
-                Err(error.context(format!("`pith serve` said (in {}):\n{}", relative(&log), said.trim())))
+                bail!("`pith serve`: {error}; its log, {}:\n{}", relative(&log), said.trim());
             }
         }
     }

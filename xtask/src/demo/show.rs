@@ -1,93 +1,163 @@
-//! Objects for people: YAML in the order in which they are usually written, and what changed between two of them.
+//! Objects for people: YAML as people write it, and what changed between two of them.
 
-use anyhow::{Context, Result};
-use serde_json::Value;
+use std::cmp::Reverse;
+
+use serde_json::{Map, Value};
 use similar::{ChangeTag, TextDiff};
 
 use crate::terminal::{Style, paint};
 
 /// How many unchanged lines are shown around a change.
 const CONTEXT: usize = 2;
+/// A value that is not longer than this stands in one line.
+const ONE_LINE: usize = 120;
+/// Longer lines are cut: the injected status is one, and `kubectl` shows it whole.
+const WIDEST: usize = 140;
 
-/// The keys that come first in an object of Kubernetes; the others follow by name.
+/// The keys that come first in an object of Kubernetes, the last of them first; the others follow by name.
 const FIRST: [&str; 14] = [
-    "apiVersion",
-    "kind",
-    "metadata",
-    "spec",
-    "name",
-    "generateName",
-    "namespace",
-    "labels",
-    "annotations",
-    "image",
-    "restartPolicy",
-    "command",
-    "args",
     "env",
+    "args",
+    "command",
+    "restartPolicy",
+    "image",
+    "annotations",
+    "labels",
+    "namespace",
+    "generateName",
+    "name",
+    "spec",
+    "metadata",
+    "kind",
+    "apiVersion",
 ];
 
 /// The differences between two objects as a unified diff of their YAML.
-pub(crate) fn diff(before: &Value, after: &Value) -> Result<String> {
-    let (before, after) = (yaml(before)?, yaml(after)?);
+pub(crate) fn diff(before: &Value, after: &Value) -> String {
+    let (before, after) = (yaml(before), yaml(after));
     let diff = TextDiff::from_lines(&before, &after);
-    let mut shown = String::new();
+    let mut lines = Vec::new();
     for group in diff.grouped_ops(CONTEXT) {
-        if !shown.is_empty() {
-            shown.push_str(&paint(Style::Faint, "   ⋯"));
-            shown.push('\n');
+        if !lines.is_empty() {
+            lines.push(paint(Style::Faint, "  ⋯"));
         }
         for change in group.iter().flat_map(|operation| diff.iter_changes(operation)) {
-            let text = change.value().trim_end();
-            let line = match change.tag() {
+            let text = cut(change.value().trim_end());
+            lines.push(match change.tag() {
                 ChangeTag::Equal => format!("  {text}"),
                 ChangeTag::Insert => paint(Style::Good, format!("+ {text}")),
                 ChangeTag::Delete => paint(Style::Bad, format!("- {text}")),
-            };
-            shown.push_str(&line);
-            shown.push('\n');
+            });
         }
     }
-    Ok(shown)
+    lines.join("\n")
 }
 
-fn yaml(object: &Value) -> Result<String> {
-    yaml_serde::to_string(&ordered(object)).context("writing YAML")
+fn cut(line: &str) -> String {
+    if line.chars().count() <= WIDEST {
+        return line.to_string();
+    }
+    let kept: String = line.chars().take(WIDEST - 1).collect();
+    format!("{kept}…")
 }
 
-/// The same value with its keys in the usual order: serde_json keeps them by name.
-fn ordered(value: &Value) -> yaml_serde::Value {
+/// yaml_serde writes every value on lines of its own, which makes ten lines of a container's one; hence this writer.
+fn yaml(object: &Value) -> String {
+    let mut lines = Vec::new();
+    write(object, 0, "", &mut lines);
+    lines.join("\n") + "\n"
+}
+
+/// Writes a value whose first line begins with `lead`, which ends in a key or a dash.
+fn write(value: &Value, indent: usize, lead: &str, lines: &mut Vec<String>) {
+    let text = one_line(value);
+    let is_short = text.len() <= ONE_LINE && indent > 0;
     match value {
-        Value::Object(entries) => {
-            let mut entries: Vec<_> = entries.iter().collect();
-            entries.sort_by_key(|(key, _)| FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()));
-            let entries = entries.into_iter().map(|(key, value)| (key.as_str().into(), ordered(value)));
-            yaml_serde::Value::Mapping(entries.collect())
+        Value::Object(entries) if !is_short && !entries.is_empty() => {
+            let is_item = lead.trim_start().starts_with('-');
+            if !lead.is_empty() && !is_item {
+                lines.push(lead.trim_end().to_string());
+            }
+            for (index, (key, value)) in ordered(entries).into_iter().enumerate() {
+                // The first key of a list's item stands behind the dash.
+                let margin = if is_item && index == 0 { lead.to_string() } else { " ".repeat(indent) };
+                write(value, indent + 2, &format!("{margin}{}: ", scalar(key)), lines);
+            }
         }
-        Value::Array(items) => yaml_serde::Value::Sequence(items.iter().map(ordered).collect()),
-        Value::String(text) => text.as_str().into(),
-        Value::Bool(bool) => (*bool).into(),
-        Value::Number(number) => number.as_i64().map_or_else(|| number.as_f64().unwrap_or_default().into(), Into::into),
-        Value::Null => yaml_serde::Value::Null,
+        Value::Array(items) if !is_short && !items.is_empty() => {
+            lines.push(lead.trim_end().to_string());
+            for item in items {
+                write(item, indent + 2, &format!("{}- ", " ".repeat(indent)), lines);
+            }
+        }
+        _ => lines.push(format!("{lead}{text}")),
     }
+}
+
+fn one_line(value: &Value) -> String {
+    match value {
+        Value::Object(entries) if !entries.is_empty() => {
+            let entries =
+                ordered(entries).into_iter().map(|(key, value)| format!("{}: {}", scalar(key), one_line(value)));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(one_line).collect::<Vec<_>>().join(", ")),
+        Value::String(text) => scalar(text),
+        other => other.to_string(),
+    }
+}
+
+/// A text without quotes where it needs none.
+fn scalar(text: &str) -> String {
+    let plain = |it: char| it.is_ascii_alphanumeric() || "_./$()=:@+-".contains(it);
+    let is_other_type =
+        text.parse::<f64>().is_ok() || ["true", "false", "null", "yes", "no", "on", "off"].contains(&text);
+    let starts_well = text.starts_with(|it: char| it.is_ascii_alphanumeric() || "_./$".contains(it))
+        || text.strip_prefix('-').is_some_and(|rest| !rest.is_empty());
+    if starts_well && !text.ends_with(':') && !is_other_type && text.chars().all(plain) {
+        text.to_string()
+    } else {
+        Value::from(text).to_string()
+    }
+}
+
+/// serde_json keeps keys by name.
+fn ordered(entries: &Map<String, Value>) -> Vec<(&String, &Value)> {
+    let mut entries: Vec<_> = entries.iter().collect();
+    entries.sort_by_key(|(key, _)| Reverse(FIRST.iter().position(|first| first == key)));
+    entries
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
 
     #[test]
-    fn names_come_first() {
-        let yaml = yaml(&json!({"ports": [], "env": [], "name": "web", "image": "nginx"})).unwrap();
-        assert_eq!(yaml, "name: web\nimage: nginx\nenv: []\nports: []\n");
+    fn what_is_written_reads_back() {
+        let long = "x".repeat(ONE_LINE);
+        let object = json!({
+            "name": "web", "none": null, "empty": {}, "items": [], "number": 1.5,
+            "odd": ["1", "true", "", "-", "- a", "a: b", "#", "{x}", "--subdir=$(SUBDIR)", "0.0.0.0:9567", "5g:", "ä\n"],
+            "long": {"containers": [{"name": long, "env": [{"b": 1, "name": "a"}]}, "x"], "nested": [[long, 1], [2]]},
+        });
+        let text = yaml(&object);
+        let read = Value::deserialize(yaml_serde::Deserializer::from_str(&text));
+        assert_eq!(read.expect("it is YAML"), object, "{text}");
+    }
+
+    #[test]
+    fn names_come_first_and_short_values_stand_in_one_line() {
+        let yaml = yaml(&json!({"spec": {"ports": [1], "env": [], "name": "web", "image": "nginx"}}));
+        assert_eq!(yaml, "spec: { name: web, image: nginx, env: [], ports: [1] }\n");
     }
 
     #[test]
     fn unchanged_parts_are_left_out() {
-        let diff =
-            diff(&json!({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}), &json!({"a": 1, "b": 2, "c": 3, "d": 4, "e": 6}));
-        assert_eq!(diff.unwrap(), "  c: 3\n  d: 4\n- e: 5\n+ e: 6\n");
+        let before = json!({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5});
+        let after = json!({"a": 1, "b": 2, "c": 3, "d": 4, "e": 6});
+        assert_eq!(diff(&before, &after), "  c: 3\n  d: 4\n- e: 5\n+ e: 6");
     }
 }
