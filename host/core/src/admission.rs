@@ -487,4 +487,6 @@ fn patch_containers(
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
