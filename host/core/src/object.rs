@@ -166,3 +166,32 @@ impl Objects {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{claim, class, volume};
+
+    #[test]
+    fn an_object_replaces_the_one_of_its_kind_and_name_and_no_other() {
+        let mut objects = Objects::default();
+        let elsewhere = Claim { namespace: "other".into(), ..claim("orders") };
+        for (object, replaced) in [
+            (Object::Claim(claim("orders")), false),
+            (Object::Claim(elsewhere.clone()), false),
+            (Object::Claim(Claim { uid: "new".into(), ..claim("orders") }), true),
+            (Object::StorageClass(class("orders")), false),
+            (Object::PersistentVolume(volume("orders")), false),
+            (Object::Namespace(Namespace { name: "orders".into(), ..Namespace::default() }), false),
+        ] {
+            assert_eq!(objects.insert(object.clone()), replaced, "{object:?}");
+        }
+        assert_eq!(objects.claim("shop", "orders").map(|claim| claim.uid.as_str()), Some("new"));
+        assert_eq!(objects.claim("other", "orders").map(|claim| (**claim).clone()), Some(elsewhere));
+        assert_eq!(objects.claim("shop", "absent"), None);
+        assert_eq!(
+            objects.counts(),
+            [("namespaces", 1), ("storageclasses", 1), ("persistentvolumes", 1), ("persistentvolumeclaims", 2)]
+        );
+    }
+}
