@@ -357,6 +357,15 @@ mod tests {
     }
 
     #[test]
+    fn one_of_several_is_written_as_a_map_with_one_key() {
+        let config = load("webhook: {tls: {files: {certificate: a.crt, key: a.key}}}\nsidecar: {cache: {container: {}}}\n");
+        let config = config.expect("it is well formed");
+        assert_eq!(config.sidecars.cache, Cache::Container);
+        assert!(matches!(config.webhook.tls, Tls::Files { .. }));
+        check_error("sidecar:\n  cache:\n    hostPath: {}\n", "unknown variant `hostPath`");
+    }
+
+    #[test]
     fn contradictions_are_refused_with_the_name() {
         let twice = "policies: [{name: a, module: {file: a.wasm}}, {name: a, module: {file: b.wasm}}]";
         check_error(twice, "two policies have the name `a`");

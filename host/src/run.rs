@@ -119,7 +119,11 @@ async fn announce(
     readiness.set(true);
     if let Some(path) = addresses_file {
         let addresses = json!({"webhook": webhook.to_string(), "admin": admin.to_string()});
-        std::fs::write(path, format!("{addresses}\n")).with_context(|| format!("writing {}", path.display()))?;
+        let place = || format!("writing {}", path.display());
+        // Renamed into place, so that whoever waits for the file never reads half of it.
+        let part = path.with_extension("part");
+        std::fs::write(&part, format!("{addresses}\n")).with_context(place)?;
+        std::fs::rename(&part, path).with_context(place)?;
     }
     tracing::info!(%webhook, %admin, "listening");
     Ok(())

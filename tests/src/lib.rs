@@ -1,1 +1,7 @@
-//! In the making.
+//! What the end-to-end tests and the benchmarks share: a running `pith`, a client for it, and the `.wasm` files.
+//!
+//! Everything here is real: the binary, TLS, the modules. Servers listen on free ports of loopback.
+
+pub mod client;
+pub mod server;
+pub mod wasm_builds;

@@ -14,9 +14,11 @@ use similar::TextDiff;
 use crate::args::{Inject, InjectOutput, Overrides};
 use crate::cluster;
 use crate::config::Config;
+use crate::config::file::{Log, LogFormat};
 use crate::metrics::Metrics;
 use crate::policy::{Call, Policies};
 use crate::run::{load_objects, load_policies};
+use crate::telemetry;
 use crate::webhook::summary;
 
 /// The most time for one pod: that of a webhook whose configuration says nothing else.
@@ -38,6 +40,8 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
         Some(path) => Config::load(path, &Overrides::default())?,
         None => Config::built_in(),
     };
+    // What policies log belongs to a look at their decision; how they were loaded does not.
+    telemetry::start(&Log { format: LogFormat::Text, filter: "warn,policy=info".into() })?;
     let policies = match config.policies.is_empty() {
         true => Policies::none(),
         false => load_policies(&config, Arc::new(Metrics::new()))?,

@@ -60,6 +60,8 @@ pub struct Webhook {
     /// The address that it listens on. Port 0 takes a free one.
     pub listen: SocketAddr,
     /// The serving certificate.
+    #[serde(with = "yaml_serde::with::singleton_map")]
+    #[schemars(with = "Tls")]
     pub tls: Tls,
     /// The largest request body. An AdmissionReview can carry an object twice, and etcd allows 1.5 MiB for one.
     pub max_body: Bytes,
@@ -177,6 +179,8 @@ pub struct Sidecar {
     /// Requests and limits.
     pub resources: Resources,
     /// Where the client keeps its cache.
+    #[serde(with = "yaml_serde::with::singleton_map")]
+    #[schemars(with = "Cache")]
     pub cache: Cache,
     /// The most that any request or limit may be, by resource name; comes after every policy.
     pub ceilings: BTreeMap<String, Amount>,

@@ -1,0 +1,144 @@
+//! A running `pith serve`, with a folder of its own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long a server may take to listen, or to stop. Generous: the machines of CI are small and shared.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary, built once with the profile of the tests.
+pub static PITH: LazyLock<PathBuf> = LazyLock::new(|| {
+    let root = root();
+    let built = Command::new("cargo").args(["build", "--quiet", "--package", "pith"]).current_dir(&root).status();
+    assert!(built.is_ok_and(|status| status.success()), "cargo build --package pith failed: see above");
+    root.join("target/debug/pith")
+});
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the root").to_path_buf()
+}
+
+/// A running server; it is killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Where the webhook listens.
+    pub webhook: SocketAddr,
+    /// Where health and metrics are.
+    pub admin: SocketAddr,
+    /// Its configuration, state and log.
+    pub folder: TempDir,
+}
+
+impl Server {
+    /// Starts one with this configuration (YAML; listeners are added) and these objects (YAML documents).
+    pub fn start(config: &str, objects: &str) -> Result<Server> {
+        let folder = folder(config, objects)?;
+        Server::start_in(folder, &PITH)
+    }
+
+    /// Starts one in a folder made by [`folder`].
+    pub fn start_in(folder: TempDir, binary: &Path) -> Result<Server> {
+        let mut child = spawn(&folder, binary)?;
+        let addresses = folder.path().join("addresses.json");
+        let started = Instant::now();
+        while !addresses.exists() {
+            if let Some(status) = child.try_wait()? {
+                bail!("pith serve ended with {status}: {}", log_of(&folder));
+            }
+            if started.elapsed() > PATIENCE {
+                child.kill()?;
+                bail!("pith serve did not listen within {PATIENCE:?}: {}", log_of(&folder));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let addresses: serde_json::Value = read_json(&addresses)?;
+        let address = |key: &str| addresses[key].as_str().context("an address")?.parse().context("an address");
+        Ok(Server { webhook: address("webhook")?, admin: address("admin")?, child, folder })
+    }
+
+    /// The CA that clients trust.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("state/tls/ca.crt")
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything that it logged so far.
+    pub fn log(&self) -> String {
+        log_of(&self.folder)
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
+        Ok(kill_process(pid, Signal::TERM)?)
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("pith serve did not stop within {PATIENCE:?}: {}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with a configuration and objects.
+pub fn folder(config: &str, objects: &str) -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let listeners = "admin: {listen: 127.0.0.1:0}\nobjects: {directory: objects}\n";
+    fs::write(folder.path().join("pith.yaml"), format!("{listeners}{config}"))?;
+    fs::create_dir(folder.path().join("objects"))?;
+    fs::write(folder.path().join("objects/all.yaml"), objects)?;
+    Ok(folder)
+}
+
+/// Starts the process without waiting for it, its log in the folder.
+pub fn spawn(folder: &TempDir, binary: &Path) -> Result<Child> {
+    let path = folder.path();
+    let log = fs::File::create(path.join("log"))?;
+    Command::new(binary)
+        .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+        .arg(path.join("pith.yaml"))
+        .arg("--addresses-file")
+        .arg(path.join("addresses.json"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("starting {}", binary.display()))
+}
+
+fn log_of(folder: &TempDir) -> String {
+    fs::read_to_string(folder.path().join("log")).unwrap_or_default()
+}
+
+fn read_json(path: &Path) -> Result<serde_json::Value> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}

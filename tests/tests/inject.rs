@@ -1,0 +1,148 @@
+//! `pith inject`, `pith config` and `pith policy` as a person or a script runs them.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use pith_tests::server::{PITH, folder};
+use pith_tests::wasm_builds;
+use serde_json::Value;
+
+use crate::{SHOP, WEB};
+
+/// The web pod of the review, as a manifest.
+fn pod() -> String {
+    let mut review: Value = serde_json::from_str(WEB).expect("the fixture is JSON");
+    review["request"]["object"].take().to_string()
+}
+
+/// Runs `pith` with standard input, in a folder that has the shop's objects.
+fn pith(config: &str, arguments: &[&str], input: &str) -> Output {
+    let folder = folder(config, SHOP).expect("a folder");
+    std::fs::create_dir(folder.path().join("pods")).expect("a folder");
+    std::fs::write(folder.path().join("pods/web.json"), pod()).expect("written");
+    let mut child = Command::new(&*PITH)
+        .args(arguments)
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("pith runs");
+    // A command that does not read its input closes it.
+    let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+    child.wait_with_output().expect("pith ends")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn check(arguments: &[&str], input: &str, code: i32, out: &[&str], err: &[&str]) -> String {
+    let output = pith("", arguments, input);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "stdout: {stdout}\nstderr: {stderr}");
+    for words in out {
+        assert!(stdout.contains(words), "expected `{words}` on stdout:\n{stdout}");
+    }
+    for words in err {
+        assert!(stderr.contains(words), "expected `{words}` on stderr:\n{stderr}");
+    }
+    stdout
+}
+
+#[test]
+fn pods_come_from_a_file_a_folder_or_standard_input_with_the_same_result() {
+    let objects = ["--objects", "objects"];
+    let from = |path: &str, input: &str| {
+        check(&[&["inject", "-f", path], &objects[..]].concat(), input, 0, &["name: jfs-mount"], &[])
+    };
+    let file = from("pods/web.json", "");
+    assert_eq!(file, from("pods", ""));
+    assert_eq!(file, from("-", &pod()));
+}
+
+#[test]
+fn a_second_pass_over_the_output_changes_nothing() {
+    let first = check(&["inject", "-f", "pods", "--objects", "objects"], "", 0, &[], &[]);
+    let second = check(&["inject", "-f", "-", "--objects", "objects", "-o", "diff"], &first, 0, &[], &[]);
+    assert_eq!(second, "");
+}
+
+#[test]
+fn an_explanation_says_where_each_value_came_from() {
+    let arguments = ["inject", "-f", "pods", "--objects", "objects", "--explain", "-o", "json"];
+    let explained: Value = serde_json::from_str(&check(&arguments, "", 0, &[], &[])).expect("JSON");
+    assert_eq!(explained[0]["outcome"], "inject");
+    let values = explained[0]["volumes"][0]["values"].as_array().expect("values");
+    let origin = |field: &str| {
+        let row = values.iter().find(|row| row["field"] == field).unwrap_or_else(|| panic!("no {field}"));
+        (row["value"].as_str().expect("text"), row["origin"].as_str().expect("text"))
+    };
+    assert_eq!(origin("resources.limits.cpu"), ("3", "StorageClass juicefs"));
+    assert_eq!(origin("resources.requests.cpu"), ("250m", "PersistentVolume pvc-7d1f"));
+    assert_eq!(origin("resources.limits.memory"), ("6Gi", "claim orders"));
+    assert_eq!(origin("resources.requests.memory"), ("1Gi", "default"));
+    assert_eq!(origin("mountOptions.cache-size"), ("2048", "StorageClass juicefs"));
+}
+
+#[test]
+fn a_refused_pod_is_exit_code_1_and_a_sentence() {
+    let pod = pod().replace("\"claimName\":\"orders\"", "\"claimName\":\"nowhere\"");
+    check(&["inject", "-f", "-", "--objects", "objects"], &pod, 1, &[], &["refused: volume `orders` names the claim"]);
+}
+
+#[test]
+fn what_cannot_run_is_exit_code_2_and_a_reason() {
+    check(&["inject", "-f", "nowhere.yaml"], "", 2, &[], &["reading nowhere.yaml"]);
+    check(&["inject", "-f", "-"], "a: [", 2, &[], &["standard input"]);
+    check(&["policy", "inspect", "pith.yaml"], "", 2, &[], &["pith.yaml is no policy"]);
+    check(&["config", "--config", "nowhere.yaml"], "", 2, &[], &["reading the configuration nowhere.yaml"]);
+}
+
+#[test]
+fn other_kinds_are_left_out_with_a_word() {
+    let input = format!("{{\"kind\": \"List\", \"items\": [{{\"kind\": \"Service\"}}, {}]}}", pod());
+    check(&["inject", "-f", "-", "--objects", "objects"], &input, 0, &["jfs-mount"], &["a Service is not a Pod"]);
+}
+
+#[test]
+fn the_effective_configuration_names_origins() {
+    let arguments = ["config", "--config", "pith.yaml", "--listen", "127.0.0.1:1", "-o", "json"];
+    let rows: Value = serde_json::from_str(&check(&arguments, "", 0, &[], &[])).expect("JSON");
+    let origin = |key: &str| {
+        let row = rows.as_array().expect("rows").iter().find(|row| row["key"] == key);
+        row.unwrap_or_else(|| panic!("no {key}"))["origin"].clone()
+    };
+    assert_eq!(origin("webhook.listen"), "flag");
+    assert_eq!(origin("admin.listen"), "file");
+    assert_eq!(origin("driver"), "default");
+}
+
+#[test]
+fn a_module_is_described() {
+    let module = wasm_builds::policy("resources");
+    let module = module.to_str().expect("a path");
+    let rows: Value =
+        serde_json::from_str(&check(&["policy", "inspect", module, "-o", "json"], "", 0, &[], &[])).expect("JSON");
+    assert_eq!(rows[0]["hooks"], serde_json::json!(["sidecar"]));
+    assert_eq!(rows[0]["form"], "core module");
+    assert_eq!(rows[0]["settings"], true);
+    assert!(rows[0]["digest"].as_str().expect("text").starts_with("sha256:"));
+    check(&["policy", "inspect", module], "", 0, &["hooks     sidecar"], &[]);
+}
+
+#[test]
+fn a_policy_whose_settings_are_wrong_is_named_with_the_field() {
+    let config = format!(
+        "policies: [{{name: sizes, module: {{file: {}}}, settings: {{sizes: {{small: {{limits: {{cpu: lots}}}}}}}}}}]",
+        wasm_builds::policy("resources").display()
+    );
+    let output = pith(&config, &["inject", "-f", "pods", "--config", "pith.yaml"], "");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("loading the policy `sizes`") && stderr.contains("settings.sizes.small.limits.cpu"),
+        "{stderr}"
+    );
+}

@@ -1,0 +1,10 @@
+//! The end-to-end tests, in one binary.
+
+mod inject;
+mod policies;
+mod webhook;
+
+/// The objects of the tests' cluster.
+const SHOP: &str = include_str!("../fixtures/objects/shop.yaml");
+/// The review of a pod of 5 KB that mounts one claim of the shop.
+const WEB: &str = include_str!("../fixtures/reviews/web.json");
