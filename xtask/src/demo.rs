@@ -58,9 +58,9 @@ pub(crate) fn run() -> Result<()> {
     let server = serve(&demo)?;
     let injected = post(&demo, &server)?;
     server.stop()?;
-    match node::lacking() {
+    match node::lacking()? {
         None => run_containers(&demo, &file_system, &injected)?,
-        Some(what) => println!("\nThe demo ends here: step 6 mounts with FUSE, and this machine lacks {what}."),
+        Some(what) => println!("\nThe demo ends before step 6, which mounts with FUSE: this machine lacks {what}."),
     }
     try_next(&demo);
     println!("\n{}", paint(Style::Good, format!("Done in {}.", seconds(started.elapsed()))));

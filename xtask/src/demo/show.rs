@@ -10,7 +10,7 @@ use crate::terminal::{Style, paint};
 /// How many unchanged lines are shown around a change.
 const CONTEXT: usize = 2;
 /// A value that is not longer than this stands in one line.
-const ONE_LINE: usize = 120;
+const ONE_LINE: usize = 124;
 /// Longer lines are cut: the injected status is one, and `kubectl` shows it whole.
 const WIDEST: usize = 140;
 
