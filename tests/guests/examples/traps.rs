@@ -1,0 +1,3 @@
+//! Traps: executes `unreachable`. Fails as a trap, in every hook.
+
+pith_guests::guest!({ pith_guests::trap() });
