@@ -172,10 +172,14 @@ fn run_wasi<R: Send>(
         let mut store = Store::new(pre.engine(), Closed::new(host, caps, seed));
         store.limiter(|data| &mut data.caps);
         bound(&mut store, deadline);
-        let answer = runtime.block_on(tokio::time::timeout(deadline, async {
-            let instance = pre.instantiate_async(&mut store).await?;
-            question(instance, &mut store).await
-        }));
+        // The timer looks for its runtime when it is made.
+        let answer = runtime.block_on(async {
+            let call = async {
+                let instance = pre.instantiate_async(&mut store).await?;
+                question(instance, &mut store).await
+            };
+            tokio::time::timeout(deadline, call).await
+        });
         match answer {
             Ok(answer) => answer.map_err(|error| classify(&error, &store.data().caps)),
             Err(_) => Err(Failure::Deadline(deadline)),
