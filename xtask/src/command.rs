@@ -1,6 +1,7 @@
 //! Running other programs, with errors that say which one failed and what it said.
 
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -58,9 +59,10 @@ pub(crate) fn both(output: &Output) -> String {
     text.iter().filter(|text| !text.is_empty()).cloned().collect::<Vec<_>>().join("\n")
 }
 
-/// The program and its arguments. The environment is left out: it is where secrets are.
-pub(crate) fn line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+/// The program's name and its arguments. The environment is left out: it is where secrets are.
+fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
