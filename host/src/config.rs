@@ -224,6 +224,9 @@ fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::File
         let known = secrets.insert((secret.namespace.clone(), secret.name.clone()));
         ensure!(known, "two file systems have the Secret `{}/{}`: which one is meant?", secret.namespace, secret.name);
     }
+    if let Some(key) = sidecar.claim_overrides.iter().find(|key| !key.starts_with("juicefs/")) {
+        bail!("sidecar.claimOverrides has `{key}`: only annotations that begin with juicefs/ are read");
+    }
     Ok(Configuration {
         driver,
         image: sidecar.image,
@@ -358,7 +361,8 @@ mod tests {
 
     #[test]
     fn one_of_several_is_written_as_a_map_with_one_key() {
-        let config = load("webhook: {tls: {files: {certificate: a.crt, key: a.key}}}\nsidecar: {cache: {container: {}}}\n");
+        let config =
+            load("webhook: {tls: {files: {certificate: a.crt, key: a.key}}}\nsidecar: {cache: {container: {}}}\n");
         let config = config.expect("it is well formed");
         assert_eq!(config.sidecars.cache, Cache::Container);
         assert!(matches!(config.webhook.tls, Tls::Files { .. }));
@@ -373,6 +377,7 @@ mod tests {
         check_error(forever, "policy `a` has limits.deadline outside 1ms to 10s");
         let values = "policies: [{name: a, module: {file: a.wasm}, match: {podSelector: {matchExpressions: [{key: k, operator: In}]}}}]";
         check_error(values, "selects by the label `k` with In, which needs values");
+        check_error("sidecar: {claimOverrides: [mountOptions]}", "only annotations that begin with juicefs/ are read");
         let settings = "policies: [{name: a, module: {file: a.wasm}, settings: [1]}]";
         check_error(settings, "settings that are not a map");
     }

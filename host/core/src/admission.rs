@@ -17,12 +17,9 @@ use crate::object::{AccessMode, Namespace, Objects, PersistentVolume, StorageCla
 use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
 use crate::policy::{Change, Evaluate, Exemption, Failure, Subject, VolumeFacts};
-use crate::reason::{DISABLE_LABEL, DONE_LABEL, ENABLE_LABEL, PolicyFailure, Refusal, Skip};
+use crate::reason::{DISABLE_LABEL, DONE_LABEL, ENABLE_LABEL, PolicyFailure, Refusal, STATUS_ANNOTATION, Skip};
 use crate::settings::{self, Configuration, Layers, Origin, Settings};
 use crate::sidecar::{self, Sidecar};
-
-/// The annotation that records what was injected, as JSON.
-pub const STATUS_ANNOTATION: &str = "pith.io/injected";
 
 /// What a decision needs beside the pod.
 #[derive(Debug, Clone, Copy)]

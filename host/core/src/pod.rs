@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::object::Entries;
 use crate::policy::{Owner, PodFacts};
-use crate::reason::Refusal;
+use crate::reason::{DONE_LABEL, Refusal, STATUS_ANNOTATION};
 
 /// The JSON of a Pod, known to be an object with an object `spec`.
 #[derive(Debug, Clone, Copy)]
@@ -96,14 +96,18 @@ impl<'a> Pod<'a> {
         self.object.get("metadata")?.get("annotations")?.get(key)?.as_str()
     }
 
-    /// What policies are told.
+    /// What policies are told. Pith's own label and annotation are left out, so that a second pass asks what the first asked.
     pub fn facts(self) -> PodFacts {
         let metadata = &self.object["metadata"];
+        let mut labels = entries(&metadata["labels"]);
+        labels.remove(DONE_LABEL);
+        let mut annotations = entries(&metadata["annotations"]);
+        annotations.remove(STATUS_ANNOTATION);
         PodFacts {
             name: text(&metadata["name"]),
             generate_name: text(&metadata["generateName"]),
-            labels: entries(&metadata["labels"]),
-            annotations: entries(&metadata["annotations"]),
+            labels,
+            annotations,
             owners: list(&metadata["ownerReferences"]).iter().map(owner).collect(),
             service_account: text(&self.spec["serviceAccountName"]).unwrap_or_else(|| "default".into()),
             priority_class: text(&self.spec["priorityClassName"]),

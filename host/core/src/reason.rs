@@ -61,6 +61,8 @@ pub const ENABLE_LABEL: &str = "juicefs.com/enable-injection";
 pub const DISABLE_LABEL: &str = "disable.sidecar.juicefs.com/inject";
 /// The label that says that a pod was injected, as with the JuiceFS CSI driver. Pith writes it and never trusts it.
 pub const DONE_LABEL: &str = "done.sidecar.juicefs.com/inject";
+/// The annotation that records what was injected, as JSON.
+pub const STATUS_ANNOTATION: &str = "pith.io/injected";
 
 /// Why a pod is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -51,6 +51,8 @@ fn table(text: &mut String, object: &Value) -> Vec<String> {
             let default = match &property["default"] {
                 Value::Null if required => "required".to_string(),
                 Value::Null => String::new(),
+                // What has a table of its own has its defaults there.
+                Value::Object(_) if property["$ref"].is_string() => String::new(),
                 default => format!("`{default}`"),
             };
             let description = unwrap(property["description"].as_str().unwrap_or_default());

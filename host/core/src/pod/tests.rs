@@ -74,7 +74,10 @@ fn volumes_are_told_apart_by_their_source() {
 fn facts_are_what_policies_are_told() {
     let object = json!({
         "metadata": {
-            "generateName": "web-", "name": "", "labels": {"app": "web", "number": 5}, "annotations": {"a": "b"},
+            "generateName": "web-", "name": "",
+            // What an earlier pass of Pith wrote is no business of a policy's.
+            "labels": {"app": "web", "number": 5, "done.sidecar.juicefs.com/inject": "true"},
+            "annotations": {"a": "b", "pith.io/injected": "{}"},
             "ownerReferences": [
                 {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "controller": true},
                 {"kind": "Other"},

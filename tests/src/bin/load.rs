@@ -1,0 +1,312 @@
+//! The measurements of the webhook: `cargo xtask bench` runs it and keeps what it prints in `docs/performance.md`.
+//!
+//! A closed loop over keep-alive connections, every server in turn and again, so that a machine whose speed drifts does so for
+//! all of them: ratios of one run are what counts. The load shares the processors with the server, so the processor time that a
+//! server spends on one request stands beside the rate.
+#![expect(clippy::print_stdout, reason = "the table is its output")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use clap::Parser;
+use pith_tests::client::{Client, Protocol};
+use pith_tests::server::{self, Server, root};
+use pith_tests::wasm_builds;
+use tempfile::TempDir;
+
+/// Measures `pith serve` against two servers of the same stack, its memory, and its start.
+#[derive(Parser)]
+struct Args {
+    /// How long each server is loaded in each round.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// How often each server has its turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+const SHOP: &str = include_str!("../../fixtures/objects/shop.yaml");
+const WEB: &str = include_str!("../../fixtures/reviews/web.json");
+const CONNECTIONS: [usize; 3] = [1, 16, 64];
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(throughput(&args))?;
+    memory()?;
+    start()
+}
+
+/// A server under load: a name, where it is, and the process that holds it.
+struct Target {
+    name: &'static str,
+    address: SocketAddr,
+    ca: PathBuf,
+    pid: u32,
+    _held: Held,
+}
+
+enum Held {
+    Pith(#[expect(dead_code, reason = "held until the end, which kills it")] Server),
+    Baseline(Child, #[expect(dead_code, reason = "held until the end, which removes it")] TempDir),
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Held::Baseline(child, _) = self {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What one turn of one server gave.
+struct Turn {
+    per_second: f64,
+    p50: Duration,
+    p99: Duration,
+    cpu_micros: f64,
+}
+
+async fn throughput(args: &Args) -> Result<()> {
+    let targets = [baseline("static", "a: static answer")?, baseline("parse", "b: parse and allow")?, pith()?];
+    println!("## Full injection over TLS\n");
+    println!(
+        "Review of {} bytes, three policies ({} calls a review), HTTP/1.1 keep-alive, {} rounds of {} s each, medians.\n",
+        WEB.trim_end().len(),
+        3,
+        args.rounds,
+        args.seconds
+    );
+    println!("| connections | server | requests/s | of (b) | p50 | p99 | server CPU per request |");
+    println!("|---|---|---|---|---|---|---|");
+    for connections in CONNECTIONS {
+        let mut turns: Vec<Vec<Turn>> = targets.iter().map(|_| Vec::new()).collect();
+        for round in 0..=args.rounds {
+            for (target, turns) in targets.iter().zip(&mut turns) {
+                let turn = load(target, connections, Duration::from_secs(args.seconds)).await?;
+                // The first round warms up.
+                if round > 0 {
+                    turns.push(turn);
+                }
+            }
+        }
+        let parse: Vec<f64> = turns[1].iter().map(|turn| turn.per_second).collect();
+        for (target, turns) in targets.iter().zip(&turns) {
+            let ratios = turns.iter().zip(&parse).map(|(turn, parse)| turn.per_second / parse * 100.0).collect();
+            println!(
+                "| {connections} | {} | {:.0} | {:.0} % | {} | {} | {:.0} µs |",
+                target.name,
+                median(turns.iter().map(|turn| turn.per_second).collect()),
+                median(ratios),
+                micros(median(turns.iter().map(|turn| turn.p50.as_secs_f64()).collect())),
+                micros(median(turns.iter().map(|turn| turn.p99.as_secs_f64()).collect())),
+                median(turns.iter().map(|turn| turn.cpu_micros).collect()),
+            );
+        }
+    }
+    println!();
+    Ok(())
+}
+
+/// Asks as fast as answers come, on each connection on its own.
+async fn load(target: &Target, connections: usize, time: Duration) -> Result<Turn> {
+    let mut clients = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        clients.push(Client::connect(target.address, &target.ca, Protocol::Http1).await?);
+    }
+    let body = Bytes::from_static(WEB.as_bytes());
+    let (cpu_before, started) = (cpu_seconds(target.pid)?, Instant::now());
+    let loops: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            let body = body.clone();
+            tokio::spawn(async move {
+                let mut latencies = Vec::with_capacity(100_000);
+                while started.elapsed() < time {
+                    let asked = Instant::now();
+                    let answer = client.review(body.clone()).await?;
+                    ensure!(answer.status.is_success(), "{}: {}", answer.status, answer.text());
+                    latencies.push(asked.elapsed());
+                }
+                anyhow::Ok(latencies)
+            })
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for one in loops {
+        latencies.extend(one.await??);
+    }
+    let took = started.elapsed();
+    let cpu = cpu_seconds(target.pid)? - cpu_before;
+    latencies.sort_unstable();
+    let count = latencies.len();
+    ensure!(count > 0, "{} gave no answer", target.name);
+    #[expect(clippy::cast_precision_loss, reason = "a count of requests is small")]
+    let requests = count as f64;
+    Ok(Turn {
+        per_second: requests / took.as_secs_f64(),
+        p50: latencies[count / 2],
+        p99: latencies[count * 99 / 100],
+        cpu_micros: cpu / requests * 1e6,
+    })
+}
+
+fn pith() -> Result<Target> {
+    let server = Server::start_in(server::folder(&three_policies(), SHOP)?, &release("pith"))?;
+    Ok(Target {
+        name: "c: pith, three policies",
+        address: server.webhook,
+        ca: server.ca(),
+        pid: server.pid(),
+        _held: Held::Pith(server),
+    })
+}
+
+fn baseline(kind: &str, name: &'static str) -> Result<Target> {
+    let folder = tempfile::tempdir()?;
+    let mut child = Command::new(release("baseline")).arg(kind).arg(folder.path()).stdout(Stdio::piped()).spawn()?;
+    let mut address = String::new();
+    BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut address)?;
+    Ok(Target {
+        name,
+        address: address.trim().parse().context("the address of the baseline")?,
+        ca: folder.path().join("tls/ca.crt"),
+        pid: child.id(),
+        _held: Held::Baseline(child, folder),
+    })
+}
+
+/// One exemption and two sidecar policies, so that a review with one volume makes three calls. The log is what it is in
+/// production: one line a request.
+fn three_policies() -> String {
+    let module = |name: &str| wasm_builds::policy(name).display().to_string();
+    let (exemption, resources) = (module("exemption"), module("resources"));
+    format!(
+        "log: {{format: json}}\n\
+         policies:\n\
+         - name: exemption\n  module: {{file: {exemption}}}\n  settings: {{rules: [{{action: skip, reason: system, namespaces: [kube-*]}}]}}\n\
+         - name: sizes\n  module: {{file: {resources}}}\n  priority: 1\n  settings: {{sizes: {{small: {{requests: {{cpu: 100m, memory: 128Mi}}}}}}, default: small}}\n\
+         - name: teams\n  module: {{file: {resources}}}\n  priority: 2\n  settings: {{teams: {{web: {{change: {{limits: {{memory: 2Gi}}}}}}}}}}\n"
+    )
+}
+
+fn memory() -> Result<()> {
+    println!("## Memory\n\n| objects | resident | proportional |\n|---|---|---|");
+    let claims = 10_000;
+    for (name, objects) in [("one claim", SHOP.to_string()), ("10 000 claims and volumes", many_claims(claims))] {
+        let server = Server::start_in(server::folder(&three_policies(), &objects)?, &release("pith"))?;
+        let (resident, proportional) = (kibibytes(server.pid(), "Rss:")?, kibibytes(server.pid(), "Pss:")?);
+        println!("| {name} | {:.1} MiB | {:.1} MiB |", resident / 1024.0, proportional / 1024.0);
+    }
+    println!();
+    Ok(())
+}
+
+/// The shop, with that many bound claims of ordinary size.
+fn many_claims(count: usize) -> String {
+    let mut objects = SHOP.to_string();
+    for index in 0..count {
+        let _ = write!(
+            objects,
+            "---\napiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: pvc-{index:08x}-0000-4000-8000-000000000000}}\n\
+             spec:\n  accessModes: [ReadWriteMany]\n  storageClassName: juicefs\n  csi:\n    driver: csi.juicefs.com\n    \
+             volumeHandle: pvc-{index:08x}-0000-4000-8000-000000000000\n    volumeAttributes: {{subPath: shop/data-{index}, capacity: \"10737418240\"}}\n    \
+             nodePublishSecretRef: {{namespace: pith-system, name: juicefs-shop}}\n\
+             ---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: data-{index}\n  namespace: shop\n  \
+             uid: {index:08x}-0000-4000-8000-000000000000\n  labels: {{app: web, team: web}}\n  \
+             annotations: {{pv.kubernetes.io/bind-completed: \"yes\", volume.kubernetes.io/storage-provisioner: csi.juicefs.com}}\n\
+             spec:\n  accessModes: [ReadWriteMany]\n  storageClassName: juicefs\n  volumeName: pvc-{index:08x}-0000-4000-8000-000000000000\n  \
+             resources: {{requests: {{storage: 10Gi}}}}\n"
+        );
+    }
+    objects
+}
+
+/// From the start of the process to readiness with twenty policies, each a module of its own.
+fn start() -> Result<()> {
+    println!("## Start to ready, 20 policies\n\n| compile cache | time (median of 5) |\n|---|---|");
+    let modules = tempfile::tempdir()?;
+    let config = twenty_policies(modules.path())?;
+    let (mut cold, mut warm) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let folder = server::folder(&config, SHOP)?;
+        for times in [&mut cold, &mut warm] {
+            let started = Instant::now();
+            let server = Server::start_in(folder_again(&folder)?, &release("pith"))?;
+            times.push(started.elapsed().as_secs_f64());
+            // What was compiled is kept for the second start.
+            let compiled = server.folder.path().join("state/compiled");
+            let kept = folder.path().join("state/compiled");
+            if !kept.exists() {
+                fs::create_dir_all(folder.path().join("state"))?;
+                fs::rename(compiled, kept)?;
+            }
+        }
+    }
+    println!("| cold | {:.2} s |\n| warm | {:.3} s |", median(cold), median(warm));
+    Ok(())
+}
+
+/// A copy of a folder, with its compiled policies where there are some.
+fn folder_again(from: &TempDir) -> Result<TempDir> {
+    let to = tempfile::tempdir()?;
+    let status = Command::new("cp")
+        .args(["--recursive", "--preserve=mode", "."])
+        .arg(to.path())
+        .current_dir(from.path())
+        .status()?;
+    ensure!(status.success(), "copying the folder");
+    Ok(to)
+}
+
+/// The two sidecar-and-exemption modules ten times each; a custom section makes each module another one.
+fn twenty_policies(folder: &Path) -> Result<String> {
+    let mut config = String::from("policies:\n");
+    for index in 0..20 {
+        let name = if index % 2 == 0 { "resources" } else { "exemption" };
+        let mut bytes = fs::read(wasm_builds::policy(name))?;
+        // Section id 0 (custom), its length, the length of its name, the name, one byte.
+        bytes.extend([0, 3, 1, b'n', u8::try_from(index)?]);
+        let path = folder.join(format!("{index}.wasm"));
+        fs::write(&path, bytes)?;
+        let settings = if index % 2 == 0 { "{}" } else { "{rules: []}" };
+        let _ = writeln!(config, "- {{name: p{index}, module: {{file: {}}}, settings: {settings}}}", path.display());
+    }
+    Ok(config)
+}
+
+fn release(name: &str) -> PathBuf {
+    root().join("target/release").join(name)
+}
+
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold spaces; user and system time are the 12th and 13th field behind it.
+    let fields: Vec<&str> = stat.rsplit(')').next().context("a stat line")?.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    #[expect(clippy::cast_precision_loss, reason = "ticks of a short run are few")]
+    Ok(ticks as f64 / 100.0)
+}
+
+fn kibibytes(pid: u32, key: &str) -> Result<f64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = rollup.lines().find(|line| line.starts_with(key)).context("a line of smaps_rollup")?;
+    Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_unstable_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+fn micros(seconds: f64) -> String {
+    if seconds < 1e-3 { format!("{:.0} µs", seconds * 1e6) } else { format!("{:.2} ms", seconds * 1e3) }
+}
