@@ -22,5 +22,15 @@ pub fn start(log: &Log) -> Result<()> {
     };
     let started =
         if text { builder.with_ansi(terminal).try_init() } else { builder.json().flatten_event(true).try_init() };
-    started.map_err(|error| anyhow::anyhow!("starting the log: {error}"))
+    started.map_err(|error| anyhow::anyhow!("starting the log: {error}"))?;
+    std::panic::set_hook(Box::new(panicked));
+    Ok(())
+}
+
+/// A panic as a line of the log. Only a message that stands in the program is repeated: one that was put together may hold what
+/// a request brought.
+fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
+    let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(not repeated)");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(panic = message, %place, "panicked");
 }

@@ -25,7 +25,7 @@ pub(super) async fn mutate(
 ) -> Response {
     let deadline = Instant::now() + time_limit(webhook.timeout, query.as_deref());
     match read(&webhook, &headers, body, deadline).await {
-        Ok(body) => answer(&webhook, &body, deadline),
+        Ok(body) => guarded(&webhook, &body, &webhook.policies.evaluator(deadline)),
         Err((status, sentence)) => refuse(&webhook, status, "unreadable-body", &sentence, Instant::now()),
     }
 }
@@ -62,8 +62,17 @@ async fn read(
     }
 }
 
-fn answer(webhook: &Webhook, body: &[u8], deadline: Instant) -> Response {
+/// The answer, or an error where it panicked: a defect costs its own request only.
+fn guarded(webhook: &Webhook, body: &[u8], policies: &dyn Evaluate) -> Response {
     let started = Instant::now();
+    catch_unwind(AssertUnwindSafe(|| answer(webhook, body, policies, started))).unwrap_or_else(|_| {
+        webhook.metrics.panics.inc();
+        let sentence = "Pith failed while it handled this review, which is a defect: its log says where";
+        refuse(webhook, StatusCode::INTERNAL_SERVER_ERROR, "panic", sentence, started)
+    })
+}
+
+fn answer(webhook: &Webhook, body: &[u8], policies: &dyn Evaluate, started: Instant) -> Response {
     let review = match review::parse(body) {
         Ok(review) => review,
         Err(error) => {
@@ -74,35 +83,20 @@ fn answer(webhook: &Webhook, body: &[u8], deadline: Instant) -> Response {
         webhook.metrics.admission("skip", "not-a-pod-creation", started);
         return json(review::render_other(&review.uid));
     };
-    let evaluator = webhook.policies.evaluator(deadline);
-    let Ok(decision) = decide(webhook, namespace, pod, &evaluator) else {
-        webhook.metrics.panics.inc();
-        tracing::error!(uid = %review.uid, %namespace, "handling the review panicked");
-        let sentence = format!("Pith failed while it handled the review {}: its log says more", review.uid);
-        return refuse(webhook, StatusCode::INTERNAL_SERVER_ERROR, "panic", &sentence, started);
-    };
-    let (outcome, reason) = summary(&decision);
-    log(&review.uid, namespace, pod, &decision, started);
-    match review::render(&review.uid, &decision) {
-        Answer::Review(review) => {
-            webhook.metrics.admission(outcome, reason, started);
-            json(review)
-        }
-        Answer::Failure(sentence) => {
-            webhook.metrics.admission(outcome, reason, started);
-            (StatusCode::INTERNAL_SERVER_ERROR, format!("{sentence}\n")).into_response()
-        }
-    }
-}
-
-/// The decision, or an error where it panicked: a defect costs its own request only.
-fn decide(webhook: &Webhook, namespace: &str, pod: &Value, policies: &dyn Evaluate) -> std::thread::Result<Decision> {
     let context = Context {
         configuration: &webhook.configuration,
         bindings: &webhook.policies.bindings,
         objects: &webhook.objects,
     };
-    catch_unwind(AssertUnwindSafe(|| admission::decide(&context, namespace, pod, policies)))
+    let decision = admission::decide(&context, namespace, pod, policies);
+    let answer = review::render(&review.uid, &decision);
+    let (outcome, reason) = summary(&decision);
+    log(&review.uid, namespace, pod, &decision, started);
+    webhook.metrics.admission(outcome, reason, started);
+    match answer {
+        Answer::Review(review) => json(review),
+        Answer::Failure(sentence) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{sentence}\n")).into_response(),
+    }
 }
 
 /// The outcome and the reason of a decision, as metrics and the log say them.
@@ -133,4 +127,132 @@ fn refuse(webhook: &Webhook, status: StatusCode, reason: &'static str, sentence:
     webhook.metrics.admission("invalid", reason, started);
     tracing::warn!(status = status.as_u16(), reason, error = %sentence, "request refused");
     (status, format!("{sentence}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    use axum::http::Request;
+    use pith_core::binding::{Binding, Match, Mode, OnFailure};
+    use pith_core::object::{Claim, Namespace, Object, Objects, StorageClass};
+    use pith_core::policy::{self, Change, Exemption, Failure, Hook, SidecarFacts, VolumeFacts};
+    use pith_core::reason::ENABLE_LABEL;
+    use proptest::prelude::*;
+    use serde_json::json;
+    use tower::ServiceExt;
+
+    use crate::config::Config;
+    use crate::metrics::Metrics;
+    use crate::policy::Policies;
+
+    /// A webhook that asks one policy about the claim `data` in the namespace `shop`.
+    fn webhook() -> Arc<Webhook> {
+        let mut objects = Objects::default();
+        let labels = [(ENABLE_LABEL.to_string(), "true".to_string())].into();
+        objects.insert(Object::Namespace(Namespace { name: "shop".into(), labels, ..Namespace::default() }));
+        let provisioner = Config::built_in().sidecars.driver;
+        objects.insert(Object::StorageClass(StorageClass { name: "c".into(), provisioner, ..StorageClass::default() }));
+        let (namespace, name) = ("shop".into(), "data".into());
+        objects.insert(Object::Claim(Claim { namespace, name, storage_class: Some("c".into()), ..Claim::default() }));
+        let mut policies = Policies::none();
+        policies.bindings.push(Binding {
+            name: "defect".into(),
+            hooks: BTreeSet::from([Hook::Exemption]),
+            matches: Match::default(),
+            mode: Mode::Enforce,
+            on_failure: OnFailure::Fail,
+            priority: 0,
+        });
+        Arc::new(Webhook {
+            policies: Arc::new(policies),
+            objects: Arc::new(objects),
+            configuration: Config::built_in().sidecars,
+            metrics: Arc::new(Metrics::new()),
+            max_body: 1 << 20,
+            timeout: Duration::from_secs(10),
+        })
+    }
+
+    fn review() -> Vec<u8> {
+        let volume = json!({"name": "data", "persistentVolumeClaim": {"claimName": "data"}});
+        let request = json!({
+            "uid": "1", "operation": "CREATE", "namespace": "shop",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "object": {"spec": {"containers": [], "volumes": [volume]}},
+        });
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
+        serde_json::to_vec(&review).expect("it is JSON")
+    }
+
+    /// A defect in the host: it panics when it is asked.
+    struct Defect;
+
+    impl Evaluate for Defect {
+        fn exempt(&self, _: &Binding, _: &policy::Subject<'_>, _: &[VolumeFacts]) -> Result<Exemption, Failure> {
+            panic!("a defect")
+        }
+
+        fn adjust(
+            &self,
+            _: &Binding,
+            _: &policy::Subject<'_>,
+            _: &VolumeFacts,
+            _: &SidecarFacts,
+        ) -> Result<Change, Failure> {
+            panic!("a defect")
+        }
+    }
+
+    #[test]
+    fn a_panic_is_the_error_of_its_own_request() {
+        let webhook = webhook();
+        let answer = guarded(&webhook, &review(), &Defect);
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(webhook.metrics.panics.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_fails_is_http_500_and_no_denial() {
+        // The binding has no module, which is as good a failure as any.
+        let request = Request::post("/mutate").header("content-type", "application/json").body(Body::from(review()));
+        let answer = super::super::router(webhook()).oneshot(request.expect("a request")).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        let expected = "policy `defect` failed, and its onFailure is `fail`: the host could not run it: its module is not loaded\n";
+        assert_eq!(String::from_utf8_lossy(&body), expected);
+    }
+
+    #[test]
+    fn the_shorter_of_two_time_limits_holds_with_a_fifth_kept_for_the_way() {
+        let check = |query: Option<&str>, expected: Duration| {
+            assert_eq!(time_limit(Duration::from_secs(10), query), expected, "{query:?}");
+        };
+        check(None, Duration::from_secs(10));
+        check(Some("timeout=5s"), Duration::from_secs(4));
+        check(Some("a=b&timeout=30s"), Duration::from_secs(10));
+        check(Some("timeout=soon"), Duration::from_secs(10));
+        check(Some("timeout="), Duration::from_secs(10));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let answer = guarded(&webhook(), &body, &Defect);
+            prop_assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        }
+
+        #[test]
+        fn a_review_with_one_byte_changed_is_always_answered(place in 0..350_usize, byte in any::<u8>()) {
+            let mut body = review();
+            let place = place.min(body.len() - 1);
+            if body[place] != byte {
+                body[place] = byte;
+                // Whatever it became, it is answered: as a review, or with a sentence.
+                let answer = guarded(&webhook(), &body, &Defect);
+                prop_assert!(answer.status().is_success() || answer.status().is_client_error() || answer.status() == 500);
+            }
+        }
+    }
 }
