@@ -1,7 +1,9 @@
 //! The end-to-end tests, in one binary.
 
+mod guests;
 mod inject;
 mod policies;
+mod secrets;
 mod webhook;
 
 /// The objects of the tests' cluster.

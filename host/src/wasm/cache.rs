@@ -145,3 +145,139 @@ fn check_owner(stat: &Stat) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// An empty component.
+    const BYTES: &[u8] = b"\0asm\x0d\0\x01\0";
+    const DIGEST: [u8; 32] = [7; 32];
+
+    struct Kept {
+        folder: tempfile::TempDir,
+        wasm: wasmtime::Engine,
+        cache: Cache,
+    }
+
+    /// A cache that holds one component.
+    fn kept() -> Kept {
+        let folder = tempfile::tempdir().unwrap();
+        let wasm = wasmtime::Engine::default();
+        let cache = Cache::open(&folder.path().join("compiled"), &wasm).unwrap();
+        cache.put(&DIGEST, &Component::from_binary(&wasm, BYTES).unwrap());
+        Kept { folder, wasm, cache }
+    }
+
+    impl Kept {
+        fn file(&self) -> PathBuf {
+            self.folder.path().join("compiled").join(name(&DIGEST))
+        }
+
+        fn found(&self) -> bool {
+            self.cache.get(&self.wasm, &DIGEST).is_some()
+        }
+    }
+
+    /// What is wrong with the file is as good as no file, and keeping the code again mends it.
+    #[track_caller]
+    fn check_broken(break_file: impl FnOnce(&Path)) {
+        let kept = kept();
+        assert!(kept.found());
+        break_file(&kept.file());
+        assert!(!kept.found());
+        kept.cache.put(&DIGEST, &Component::from_binary(&kept.wasm, BYTES).unwrap());
+        assert!(kept.found());
+    }
+
+    fn edit(path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = std::fs::read(path).unwrap();
+        edit(&mut bytes);
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn broken_file_is_none_and_is_replaced() {
+        check_broken(|file| edit(file, |bytes| *bytes.last_mut().unwrap() ^= 1));
+        check_broken(|file| edit(file, |bytes| bytes[0] ^= 1));
+        check_broken(|file| edit(file, |bytes| bytes[HEADER_BYTES - 1] ^= 1));
+        check_broken(|file| edit(file, |bytes| bytes.truncate(HEADER_BYTES)));
+        check_broken(|file| edit(file, |bytes| bytes.truncate(3)));
+        check_broken(|file| edit(file, Vec::clear));
+        check_broken(|file| edit(file, |bytes| bytes.push(0)));
+        check_broken(|file| std::fs::remove_file(file).unwrap());
+    }
+
+    #[test]
+    fn file_that_others_can_read_or_that_is_a_link_is_not_run() {
+        check_broken(|file| std::fs::set_permissions(file, PermissionsExt::from_mode(0o644)).unwrap());
+        check_broken(|file| {
+            let elsewhere = file.with_extension("elsewhere");
+            std::fs::rename(file, &elsewhere).unwrap();
+            std::os::unix::fs::symlink(&elsewhere, file).unwrap();
+        });
+    }
+
+    #[test]
+    fn code_of_another_engine_or_another_module_is_not_run() {
+        let mut kept = kept();
+        let other = [8; 32];
+        std::fs::copy(kept.file(), kept.folder.path().join("compiled").join(name(&other))).unwrap();
+        assert!(kept.cache.get(&kept.wasm, &other).is_none());
+        kept.cache.engine ^= 1;
+        assert!(!kept.found());
+    }
+
+    #[test]
+    fn nothing_but_the_code_is_left_in_the_folder() {
+        let kept = kept();
+        let files: Vec<_> = std::fs::read_dir(kept.folder.path().join("compiled")).unwrap().collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        let mode = std::fs::metadata(kept.file()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[track_caller]
+    fn check_refused(prepare: impl FnOnce(&Path), expected: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("compiled");
+        prepare(&path);
+        let error = Cache::open(&path, &wasmtime::Engine::default()).unwrap_err().to_string();
+        assert_eq!(error, format!("compiled policies cannot be kept in {}: {expected}", path.display()));
+    }
+
+    #[test]
+    fn folder_that_others_can_use_is_refused() {
+        let folder = |path: &Path, mode| {
+            std::fs::create_dir(path).unwrap();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        let sentence = |mode| format!("others than its owner have access (mode {mode}); it must be 700");
+        check_refused(|path| folder(path, 0o755), &sentence(755));
+        check_refused(|path| folder(path, 0o770), &sentence(770));
+        check_refused(|path| folder(path, 0o1777), &sentence(1777));
+    }
+
+    #[test]
+    fn path_that_is_no_folder_is_refused() {
+        check_refused(|path| std::fs::write(path, "").unwrap(), "it is not a folder, or a link to one");
+        check_refused(
+            |path| std::os::unix::fs::symlink(path.parent().unwrap(), path).unwrap(),
+            "it is not a folder, or a link to one",
+        );
+    }
+
+    #[test]
+    fn folder_of_another_user_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        let mut stat = rustix::fs::stat(folder.path()).unwrap();
+        assert_eq!(check_owner(&stat), Ok(()));
+        let us = stat.st_uid;
+        stat.st_uid += 1;
+        let refused = check_owner(&stat).unwrap_err();
+        assert_eq!(refused, format!("it belongs to user {} and not to {us}, who runs this", us + 1));
+    }
+}

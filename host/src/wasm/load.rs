@@ -265,3 +265,80 @@ impl<'a> Interface<'a> {
         Err(LoadError::Version { theirs: full.to_owned() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wasm::EngineOptions;
+
+    fn engine() -> Engine {
+        let options = EngineOptions { concurrent_calls: 1, largest_module_bytes: 1 << 10, ..EngineOptions::default() };
+        Engine::new(options).unwrap()
+    }
+
+    /// Loads bytes and compares the sentence; one that ends in `…` is a beginning.
+    #[track_caller]
+    fn check_refused(bytes: &[u8], expected: &str) {
+        let sentence = engine().load(bytes, Grants::default()).unwrap_err().to_string();
+        match expected.strip_suffix('…') {
+            Some(beginning) => assert!(sentence.starts_with(beginning), "{sentence}"),
+            None => assert_eq!(sentence, expected),
+        }
+    }
+
+    const NOT_WASM: &str = "it is not WebAssembly: a module begins with `\\0asm` and a version that Pith knows";
+
+    #[test]
+    fn bytes_that_are_no_policy_are_refused_with_a_sentence() {
+        check_refused(b"", NOT_WASM);
+        check_refused(b"\0asm", NOT_WASM);
+        check_refused(b"(module)", NOT_WASM);
+        check_refused(b"\0asm\x02\0\0\0", NOT_WASM);
+        check_refused(b"\0asm\x0d\0\x02\0", NOT_WASM);
+        check_refused(&[0; 2000], NOT_WASM);
+        check_refused(b"\0asm\x01\0\0\0", "it exports no hook: …");
+        check_refused(b"\0asm\x01\0\0\0\x7f", "it is a core module that cannot be made into a component: …");
+        check_refused(b"\0asm\x0c\0\x01\0", "it cannot be compiled: …");
+        check_refused(b"\0asm\x0d\0\x01\0\xff", "it cannot be compiled: …");
+        check_refused(b"\0asm\x0d\0\x01\0", "it exports no hook: …");
+    }
+
+    #[test]
+    fn module_beyond_the_largest_is_refused_before_it_is_compiled() {
+        let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+        bytes.resize(1025, 0);
+        check_refused(&bytes, "it has 1025 bytes; at most 1024 are accepted");
+    }
+
+    #[test]
+    fn versions_fit_if_major_and_minor_number_do() {
+        let fits = |version: &str| Interface { package: PACKAGE, name: "log", version }.check_version("").is_ok();
+        let versions = ["0.1.0", "0.1.7", "0.2.0", "1.1.0", "0.1", "", "0.1.0.0"];
+        assert_eq!(versions.map(fits), [true, true, false, false, false, false, false]);
+    }
+
+    #[test]
+    fn names_of_interfaces_fall_into_their_parts() {
+        let parts = |full| {
+            let Interface { package, name, version } = Interface::parse(full);
+            [package, name, version]
+        };
+        assert_eq!(parts("pith:policy/log@0.1.0"), ["pith:policy", "log", "0.1.0"]);
+        assert_eq!(parts("run"), ["run", "", ""]);
+        assert_eq!(parts(""), ["", "", ""]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// A core module or a component with a header and noise is refused; it neither panics nor loads.
+        #[test]
+        fn noise_is_refused(component: bool, noise in prop::collection::vec(any::<u8>(), 0..64)) {
+            let header: &[u8] = if component { b"\0asm\x0d\0\x01\0" } else { b"\0asm\x01\0\0\0" };
+            let refused = engine().load(&[header, &noise].concat(), Grants::default()).unwrap_err();
+            prop_assert!(!matches!(refused, LoadError::Panic(_)), "{refused}");
+        }
+    }
+}
