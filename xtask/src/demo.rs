@@ -25,6 +25,7 @@ use self::file_system::FileSystem;
 use self::fixtures::{FileSystemSecret, Pod};
 use self::kubelet::{Container, Secrets, items};
 use self::node::Node;
+pub(crate) use self::node::lacking;
 use self::review::{Answer, ApiServer};
 use self::server::{Server, leftover};
 use crate::command::{both, capture, output};
@@ -58,7 +59,7 @@ pub(crate) fn run() -> Result<()> {
     let server = serve(&demo)?;
     let injected = post(&demo, &server)?;
     server.stop()?;
-    match node::lacking()? {
+    match lacking()? {
         None => run_containers(&demo, &file_system, &injected)?,
         Some(what) => println!("\nThe demo ends before step 6, which mounts with FUSE: this machine lacks {what}."),
     }

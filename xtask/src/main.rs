@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to whoever runs it")]
 
+mod bench;
 mod command;
 mod demo;
 mod generate;
@@ -50,6 +51,8 @@ enum Command {
     },
     /// Builds the first-party policies and copies them to target/policies/<name>.wasm.
     Policies,
+    /// Measures the webhook under load, its memory and its start, and keeps the tables in docs/performance.md. Takes minutes.
+    Bench,
     /// Writes the files that are generated from the code: docs/configuration.md and docs/pith.schema.json.
     Generate {
         /// Write nothing; fail if a file is not what it would be.
@@ -76,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo => demo::run(),
         Command::Test { selection } => test::run(selection),
         Command::Policies => policies::run(),
+        Command::Bench => bench::run(),
         Command::Generate { check: true } => generate::check(),
         Command::Generate { check: false } => generate::write(),
     }

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use crate::command::{capture, run as run_command};
 use crate::terminal::{Style, paint, seconds, table};
 use crate::workspace::{cargo, root};
-use crate::{generate, policies, tools};
+use crate::{demo, generate, policies, tools};
 
 /// Which checks to run.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,7 +39,8 @@ const UNIT: [&str; 9] = [
     "xtask",
 ];
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
+    ("rights", rights),
     ("format", format),
     ("dependencies", dependencies),
     ("dependencies of pith-core", core_dependencies),
@@ -67,6 +68,16 @@ pub(crate) fn run(selection: Selection) -> Result<()> {
     println!("{}", paint(Style::Heading, "── all passed"));
     println!("{}", table(&times));
     Ok(())
+}
+
+/// The demo ends early without these, and a test must not.
+fn rights() -> Result<()> {
+    match demo::lacking()? {
+        Some(what) => {
+            bail!("the tests mount JuiceFS with FUSE, and this machine lacks {what}: run them as root, with /dev/fuse")
+        }
+        None => Ok(()),
+    }
 }
 
 fn format() -> Result<()> {

@@ -1,8 +1,11 @@
-//! The commands in README.md and docs: each is run as it is written, from the checkout's root, and must succeed.
+//! The commands in README.md, docs and the policies' pages: each is run as it is written, and must succeed.
 //!
-//! A block of code marked `sh` or `console` is a promise that its lines can be typed. Of these, the lines that start with one of
-//! [`PROGRAMS`] are run, each once; in `console` blocks, the lines after `$ `. What starts otherwise (`kubectl`, `apt-get`, the
-//! output of a command) is not run.
+//! A block of code marked `sh` or `console` is a promise that its lines can be typed; in `console` blocks, those after `$ `.
+//!
+//! - In most documents the reader is in the checkout. There the lines that start with one of [`PROGRAMS`] are run, each once;
+//!   what starts otherwise (`kubectl`, `apt-get`) is for another machine.
+//! - A document with `cargo new` is a tutorial, followed in an empty folder beside the checkout: every line is run, and a block
+//!   whose paragraph begins with the name of a file is written to that file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,29 +25,130 @@ use crate::workspace::{pith, relative, root, target, variable};
 const PROGRAMS: [&str; 3] = ["cargo xtask", "cargo build", "pith"];
 /// What is run by running this check: to run it here would never end.
 const THIS: &str = "cargo xtask test";
+/// The measurements take minutes, and their numbers are no matter of right and wrong.
+const MEASURING: &str = "cargo xtask bench";
 /// The one command that has no end: it must listen, and end well when it is told to.
 const SERVER: &str = "pith serve";
+/// What makes a document a tutorial.
+const TUTORIAL: &str = "cargo new";
 
-/// Runs every command.
+/// What a reader is told to do.
+#[derive(Debug, PartialEq)]
+enum Part {
+    /// To type a line.
+    Command(String),
+    /// To write a file.
+    File(String, String),
+}
+
+/// Who follows the documents.
+struct Reader {
+    /// Where programs are looked for: `pith` is in it, as for someone who has installed it.
+    path: String,
+    /// What was run in the checkout already.
+    typed: BTreeSet<String>,
+}
+
+/// Follows every document.
 pub(crate) fn check() -> Result<()> {
-    let mut commands = BTreeSet::new();
+    let pith = pith()?;
+    let installed = pith.parent().unwrap_or(root()).display();
+    let path = format!("{installed}:{}", variable("PATH").unwrap_or_default());
+    let mut reader = Reader { path, typed: BTreeSet::new() };
     for document in documents()? {
         let text = fs::read_to_string(&document).with_context(|| format!("reading {}", relative(&document)))?;
-        let found = lines(&text).into_iter().filter(|line| is_run(line));
-        commands.extend(found.map(|line| (line, relative(&document))));
+        let parts = parts(&text);
+        let is_tutorial = parts.iter().any(|part| matches!(part, Part::Command(line) if starts(line, TUTORIAL)));
+        let followed = if is_tutorial { reader.follow(&parts) } else { reader.type_each(&parts) };
+        followed.with_context(|| format!("following {}", relative(&document)))?;
     }
-    ensure!(!commands.is_empty(), "README.md and docs have no command: their `sh` and `console` blocks are gone");
-    let mut last = String::new();
-    for (command, document) in commands {
-        if command == last {
-            continue;
-        }
-        let started = Instant::now();
-        execute(&command).with_context(|| format!("`{command}` of {document}"))?;
-        println!("{command}  [{}]", seconds(started.elapsed()));
-        last = command;
-    }
+    ensure!(!reader.typed.is_empty(), "no document has a command: their `sh` and `console` blocks are gone");
     Ok(())
+}
+
+impl Reader {
+    fn type_each(&mut self, parts: &[Part]) -> Result<()> {
+        for part in parts {
+            if let Part::Command(line) = part
+                && is_run(line)
+                && self.typed.insert(line.clone())
+            {
+                self.execute(line, root())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&self, parts: &[Part]) -> Result<()> {
+        // Outside the checkout: cargo would take a package in it for a member of the workspace.
+        let start = std::env::temp_dir().join(format!("pith-tutorial-{}", std::process::id()));
+        fs::create_dir(&start).with_context(|| format!("making {}", start.display()))?;
+        std::os::unix::fs::symlink(root(), start.join("pith")).context("putting the checkout beside the tutorial")?;
+        let followed = self.follow_in(parts, start.clone());
+        fs::remove_dir_all(&start).with_context(|| format!("removing {}", start.display()))?;
+        followed
+    }
+
+    fn follow_in(&self, parts: &[Part], mut folder: PathBuf) -> Result<()> {
+        for part in parts {
+            match part {
+                Part::File(name, text) => {
+                    fs::write(folder.join(name), text).with_context(|| format!("writing {name}"))?
+                }
+                Part::Command(line) => match line.strip_prefix("cd ") {
+                    Some(next) => {
+                        folder.push(next.trim());
+                        // What the package is built from does not change from run to run.
+                        let built = target().join("tutorial");
+                        fs::create_dir_all(&built).context("making target/tutorial")?;
+                        std::os::unix::fs::symlink(built, folder.join("target"))
+                            .context("linking the tutorial's target")?;
+                    }
+                    None => self.execute(line, &folder)?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// In a shell, because a reader types it into one.
+    fn execute(&self, command: &str, folder: &Path) -> Result<()> {
+        let started = Instant::now();
+        if starts(command, SERVER) {
+            self.execute_server(command, folder).with_context(|| format!("`{command}`"))?;
+        } else {
+            let said = output(&mut self.shell(command, folder))?;
+            ensure!(said.status.success(), "`{command}` failed ({})\n{}", said.status, both(&said));
+        }
+        println!("{command}  [{}]", seconds(started.elapsed()));
+        Ok(())
+    }
+
+    fn execute_server(&self, command: &str, folder: &Path) -> Result<()> {
+        let addresses = target().join("documented-addresses.json");
+        if addresses.exists() {
+            fs::remove_file(&addresses).context("removing the addresses of an earlier run")?;
+        }
+        let ports = "--listen 127.0.0.1:0 --admin-listen 127.0.0.1:0";
+        let command = format!("exec {command} {ports} --addresses-file {}", addresses.display());
+        let mut server = spawn(self.shell(&command, folder).stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let ready = wait_for(&addresses);
+        kill_process(Pid::from_child(&server), Signal::TERM).context("stopping it")?;
+        match wait(&mut server, Duration::from_secs(10))? {
+            Some(status) if status.success() => ready,
+            Some(status) => bail!("it ended with {status}"),
+            None => {
+                server.kill().context("ending it")?;
+                bail!("it does not end on SIGTERM")
+            }
+        }
+    }
+
+    fn shell(&self, command: &str, folder: &Path) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).current_dir(folder).env("PATH", &self.path).env_remove("CARGO_TARGET_DIR");
+        shell
+    }
 }
 
 fn documents() -> Result<Vec<PathBuf>> {
@@ -60,71 +164,52 @@ fn documents() -> Result<Vec<PathBuf>> {
             }
         }
     }
+    documents.sort();
     Ok(documents)
 }
 
-/// The commands in the blocks of a document, those that go on behind a `\` in one line.
-fn lines(text: &str) -> Vec<String> {
-    let mut commands = Vec::new();
-    let mut block = None;
-    let mut command = String::new();
-    for line in text.lines() {
-        if let Some(language) = line.trim_start().strip_prefix("```") {
-            block = match block {
-                Some(_) => None,
-                None => Some(language.trim().to_string()),
-            };
-            continue;
-        }
-        let typed = match block.as_deref() {
-            Some("sh") => Some(line),
-            Some("console") if command.is_empty() => line.trim_start().strip_prefix("$ "),
-            Some("console") => Some(line.trim_start().trim_start_matches("> ")),
-            _ => None,
-        };
-        let Some(typed) = typed else { continue };
-        command.push_str(typed.trim());
-        if let Some(begun) = command.strip_suffix('\\') {
-            command = format!("{} ", begun.trim_end());
-        } else {
-            commands.push(std::mem::take(&mut command));
-        }
-    }
-    commands
-}
-
 fn is_run(line: &str) -> bool {
-    let starts =
-        |program: &str| line.strip_prefix(program).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
-    PROGRAMS.into_iter().any(starts) && !starts(THIS)
+    PROGRAMS.into_iter().any(|program| starts(line, program))
+        && ![THIS, MEASURING].into_iter().any(|it| starts(line, it))
 }
 
-/// In a shell, because a reader types it into one.
-fn execute(command: &str) -> Result<()> {
-    if command.starts_with(SERVER) {
-        return execute_server(command);
-    }
-    let said = output(&mut shell(command)?)?;
-    ensure!(said.status.success(), "it failed ({})\n{}", said.status, both(&said));
-    Ok(())
+fn starts(line: &str, program: &str) -> bool {
+    line.strip_prefix(program).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
-fn execute_server(command: &str) -> Result<()> {
-    let addresses = target().join("documented-addresses.json");
-    let _ = fs::remove_file(&addresses);
-    let ports = "--listen 127.0.0.1:0 --admin-listen 127.0.0.1:0";
-    let command = format!("exec {command} {ports} --addresses-file {}", addresses.display());
-    let mut server = spawn(shell(&command)?.stdout(Stdio::null()).stderr(Stdio::null()))?;
-    let ready = wait_for(&addresses);
-    kill_process(Pid::from_child(&server), Signal::TERM).context("stopping it")?;
-    match wait(&mut server, Duration::from_secs(10))? {
-        Some(status) if status.success() => ready,
-        Some(status) => bail!("it ended with {status}"),
-        None => {
-            server.kill().context("ending it")?;
-            bail!("it does not end on SIGTERM")
+/// What a document asks for, in its order. Lines that go on behind a `\` are one.
+fn parts(text: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut lines = text.lines();
+    let mut paragraph = "";
+    while let Some(line) = lines.next() {
+        let Some(language) = line.trim_start().strip_prefix("```") else {
+            if !line.trim().is_empty() {
+                paragraph = line;
+            }
+            continue;
+        };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| !line.trim_start().starts_with("```")).collect();
+        match language.trim() {
+            "sh" => parts.extend(commands(&block)),
+            "console" => {
+                let typed = block.iter().filter_map(|line| line.strip_prefix("$ ").or(line.strip_prefix("> ")));
+                parts.extend(commands(&typed.collect::<Vec<_>>()));
+            }
+            _ => {
+                let name = paragraph.strip_prefix('`').and_then(|rest| rest.split_once('`'));
+                parts.extend(name.map(|(name, _)| Part::File(name.into(), block.join("\n") + "\n")));
+            }
         }
+        paragraph = "";
     }
+    parts
+}
+
+fn commands(lines: &[&str]) -> Vec<Part> {
+    let joined = lines.join("\n").replace("\\\n", " ");
+    let lines = joined.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(Part::Command).collect()
 }
 
 fn wait_for(file: &Path) -> Result<()> {
@@ -138,30 +223,28 @@ fn wait_for(file: &Path) -> Result<()> {
     bail!("it did not listen within a minute")
 }
 
-/// With `pith` in the path, as for someone who has installed it.
-fn shell(command: &str) -> Result<Command> {
-    let folder = pith()?.parent().map(Path::to_path_buf).unwrap_or_default();
-    let path = format!("{}:{}", folder.display(), variable("PATH").unwrap_or_default());
-    let mut shell = Command::new("sh");
-    shell.args(["-c", command]).current_dir(root()).env("PATH", path);
-    Ok(shell)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_found_in_their_blocks_only() {
-        let text =
-            "pith a\n```sh\npith b \\\n  --c\nls\n```\n```yaml\npith d\n```\n```console\n$ pith e\npith f\n```\n";
-        let found: Vec<_> = lines(text).into_iter().filter(|line| is_run(line)).collect();
-        assert_eq!(found, ["pith b --c", "pith e"]);
+    fn commands_and_files_are_found_in_their_blocks() {
+        let text = "pith a\n```sh\npith b \\\n  --c\n# a comment\nls\n```\n\n`a.yaml`, a file:\n\n```yaml\nd: 1\n```\n\
+                    A sentence with `code`:\n```json\n{}\n```\n```console\n$ pith e\npith f\n```\n";
+        let command = |line: &str| Part::Command(line.into());
+        let file = Part::File("a.yaml".into(), "d: 1\n".into());
+        assert_eq!(parts(text), [command("pith b --c"), command("ls"), file, command("pith e")]);
     }
 
     #[test]
     fn this_very_command_is_not_run_again() {
-        for (line, expected) in [("cargo xtask test unit", false), ("cargo xtask testing", true), ("pithy", false)] {
+        for (line, expected) in [
+            ("cargo xtask demo", true),
+            ("cargo xtask test unit", false),
+            ("pith config --schema", true),
+            ("pithy", false),
+            ("kubectl get pods", false),
+        ] {
             assert_eq!(is_run(line), expected, "{line}");
         }
     }
