@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use pith_core::binding::Binding;
-use pith_core::policy::{Change, Evaluate, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
+use pith_core::binding::{Binding, Evaluate};
+use pith_core::policy::{Change, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
 
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
-use crate::binding::{self, Binding, Mode, OnFailure};
+use crate::binding::{self, Binding, Evaluate, Mode, OnFailure};
 use crate::object::{AccessMode, Namespace, Objects, PersistentVolume, StorageClass};
 use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
-use crate::policy::{Change, Evaluate, Exemption, Failure, Subject, VolumeFacts};
+use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
 use crate::reason::{DISABLE_LABEL, DONE_LABEL, ENABLE_LABEL, PolicyFailure, Refusal, STATUS_ANNOTATION, Skip};
 use crate::settings::{self, Configuration, Layers, Origin, Settings};
 use crate::sidecar::{self, Sidecar};

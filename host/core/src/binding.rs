@@ -1,11 +1,12 @@
 //! Which policies are asked about which objects, in which order.
 //!
-//! Modules themselves are not here: a binding names its policy, and the host finds the compiled module by that name.
+//! Decisions reach the policies through [`Evaluate`] and never learn that they are WebAssembly. Modules are not here: a
+//! binding names its policy, and the host finds the compiled module by that name.
 
 use std::collections::BTreeSet;
 
 use crate::object::Entries;
-use crate::policy::{Hook, Subject, VolumeFacts};
+use crate::policy::{Change, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
 use crate::selector::LabelSelector;
 
 /// What becomes of a policy's answer.
@@ -54,6 +55,21 @@ pub struct Binding {
     pub on_failure: OnFailure,
     /// Lower runs earlier; equal ones run by name.
     pub priority: i32,
+}
+
+/// How decisions ask a policy. The host implements it with WebAssembly, tests with closures.
+pub trait Evaluate {
+    /// Asks whether the pod is exempt.
+    fn exempt(&self, binding: &Binding, subject: &Subject<'_>, volumes: &[VolumeFacts]) -> Result<Exemption, Failure>;
+
+    /// Asks what to change about the sidecar of one volume.
+    fn adjust(
+        &self,
+        binding: &Binding,
+        subject: &Subject<'_>,
+        volume: &VolumeFacts,
+        current: &SidecarFacts,
+    ) -> Result<Change, Failure>;
 }
 
 /// The order in which bindings are asked: by priority, then name.

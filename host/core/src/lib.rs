@@ -3,7 +3,7 @@
 //! ```text
 //!   Pod JSON ─ pod ─┐
 //!   objects ────────┼─ admission::decide ─ exemption ─ settings ─ ceiling ─ sidecar ─ patch ─ Decision
-//!   bindings ───────┘                         └─ policy::Evaluate (the one arrow out, into WebAssembly)
+//!   bindings ───────┘                         └─ binding::Evaluate (the one arrow out, into WebAssembly)
 //! ```
 //!
 //! Nothing here does IO, reads a clock, draws a random number or logs: the dependency list and `clippy.toml` are the guard.

@@ -1,12 +1,11 @@
 //! The questions that are asked of policies, and their answers.
 //!
 //! These types say the same as `proto/policy/policy.wit` in Rust; `wasm/abi.rs` of the host is the only place that turns
-//! one into the other. Decisions reach the policies through [`Evaluate`] and never learn that they are WebAssembly.
+//! one into the other.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::binding::Binding;
 use crate::object::{AccessMode, Claim, Entries, Namespace};
 
 /// What a policy can be asked.
@@ -234,21 +233,6 @@ impl Failure {
             Failure::Host(_) => "host",
         }
     }
-}
-
-/// How decisions ask a policy. The host implements it with WebAssembly, tests with closures.
-pub trait Evaluate {
-    /// Asks whether the pod is exempt.
-    fn exempt(&self, binding: &Binding, subject: &Subject<'_>, volumes: &[VolumeFacts]) -> Result<Exemption, Failure>;
-
-    /// Asks what to change about the sidecar of one volume.
-    fn adjust(
-        &self,
-        binding: &Binding,
-        subject: &Subject<'_>,
-        volume: &VolumeFacts,
-        current: &SidecarFacts,
-    ) -> Result<Change, Failure>;
 }
 
 impl AccessMode {

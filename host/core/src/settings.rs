@@ -13,7 +13,6 @@ use pith_proto::quantity::Quantity;
 use crate::object::{Claim, Entries, PersistentVolume, SecretRef, StorageClass};
 use crate::policy::{Cache, Change, Failure, OptionChange, SidecarFacts};
 use crate::reason::Refusal;
-use crate::sidecar;
 
 /// What the administrator configured about sidecars.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +142,35 @@ pub struct Layers<'a> {
 
 /// Environment variables that the sidecar itself uses.
 pub const RESERVED_ENV: [&str; 3] = ["METAURL", "META_PASSWORD", "SUBDIR"];
+
+/// Options of the kernel's mount, passed with `-o`. The list is closed: what is not in it is a flag of the client, which
+/// names a flag that it does not know.
+const FUSE_OPTIONS: [&str; 24] = [
+    "allow_other",
+    "allow_root",
+    "async",
+    "atime",
+    "default_permissions",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "fsname",
+    "max_read",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nonempty",
+    "norelatime",
+    "nosuid",
+    "relatime",
+    "strictatime",
+    "subtype",
+    "suid",
+    "sync",
+    "writeback_cache",
+];
 
 /// Options that Pith sets itself, so that no policy may: where the mount lies and whether the client stays in front.
 const RESERVED_OPTIONS: [&str; 5] = ["subdir", "background", "d", "foreground", "o"];
@@ -397,7 +425,7 @@ impl Settings {
             }
             OptionChange::Set(value) => {
                 check_option(name, value.as_deref()).map_err(|why| refuse(&why))?;
-                if sidecar::is_fuse_option(name) && value.as_deref().is_some_and(|value| value.contains(',')) {
+                if is_fuse_option(name) && value.as_deref().is_some_and(|value| value.contains(',')) {
                     return Err(refuse("its value has a comma, which would start another option"));
                 }
                 self.set_option(name, value.clone(), origin);
@@ -504,6 +532,11 @@ fn change_amounts(
         amounts.insert(name.clone(), Sourced { value, origin: origin.clone() });
     }
     Ok(())
+}
+
+/// Whether an option goes to the kernel's mount, in one argument with others and a comma between them.
+pub(crate) fn is_fuse_option(name: &str) -> bool {
+    FUSE_OPTIONS.contains(&name)
 }
 
 fn is_resource_name(name: &str) -> bool {

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use crate::object::Claim;
 use crate::policy::Cache;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// Where the client lies in its image.
 const CLIENT: &str = "/usr/local/bin/juicefs";
@@ -28,40 +28,6 @@ pub mod secret_key {
     pub const META_PASSWORD: &str = "meta-password";
     /// The volume's directory, from the root of the file system.
     pub const SUBDIR: &str = "subdir";
-}
-
-/// Options of the kernel's mount, passed with `-o`. The list is closed: what is not in it is a flag of the client, which
-/// names a flag that it does not know.
-const FUSE_OPTIONS: [&str; 24] = [
-    "allow_other",
-    "allow_root",
-    "async",
-    "atime",
-    "default_permissions",
-    "dev",
-    "diratime",
-    "dirsync",
-    "exec",
-    "fsname",
-    "max_read",
-    "noatime",
-    "nodev",
-    "nodiratime",
-    "noexec",
-    "nonempty",
-    "norelatime",
-    "nosuid",
-    "relatime",
-    "strictatime",
-    "subtype",
-    "suid",
-    "sync",
-    "writeback_cache",
-];
-
-/// Whether an option goes to the kernel's mount, in one argument with others and a comma between them.
-pub(crate) fn is_fuse_option(name: &str) -> bool {
-    FUSE_OPTIONS.contains(&name)
 }
 
 /// What the pod gets for one claim.
@@ -157,7 +123,7 @@ fn command(settings: &Settings, metrics: &Metrics, mount_path: &str) -> Vec<Stri
     }
     for (name, value) in &settings.mount_options {
         let value = value.value.as_deref().map(|value| format!("={}", escape(value))).unwrap_or_default();
-        if !is_fuse_option(name) {
+        if !settings::is_fuse_option(name) {
             command.push(format!("--{name}{value}"));
         } else if name != "allow_other" {
             fuse_options.push(format!("{name}{value}"));

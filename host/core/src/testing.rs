@@ -9,11 +9,11 @@ use pith_proto::Quantity;
 use serde_json::{Value, json};
 
 use crate::admission::{Context, Decision, Verdict, decide};
-use crate::binding::{self, Binding, Match, Mode, OnFailure};
+use crate::binding::{self, Binding, Evaluate, Match, Mode, OnFailure};
 use crate::object::{
     AccessMode, Claim, Entries, Namespace, Object, Objects, PersistentVolume, SecretRef, StorageClass,
 };
-use crate::policy::{Cache, Change, Evaluate, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
+use crate::policy::{Cache, Change, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
 use crate::reason::ENABLE_LABEL;
 use crate::settings::{Configuration, default_claim_overrides};
 

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 use pith_core::admission::{self, Context, Decision, Verdict};
-use pith_core::policy::Evaluate;
+use pith_core::binding::Evaluate;
 use serde_json::Value;
 
 use super::Webhook;
