@@ -80,6 +80,9 @@ fn prepare() -> Result<Demo> {
     let rust = capture(Command::new("rustc").arg("--version"))?;
     let added = tools::rust_target(policies::TARGET)?;
     let client = tools::juicefs()?;
+    if !target().join("debug/pith").exists() {
+        indented("building Pith (minutes, the first time)");
+    }
     let pith = pith()?;
     let version = capture(Command::new(&pith).arg("--version"))?;
     let target = format!("{}{}", policies::TARGET, if added { " (added)" } else { "" });
