@@ -206,6 +206,11 @@ impl Module {
         abi::name(self, limits, settings, request, object, log)
     }
 
+    /// Makes a store with every limit and drops it: the first step of a call, for the benchmark.
+    pub fn make_store(&self, limits: Limits) {
+        call::make_store(self, limits);
+    }
+
     /// Makes an instance and drops it, which is what a call costs beyond the policy's own work.
     pub fn instantiate(&self, limits: Limits) -> Result<(), Failure> {
         call::instantiate(self, limits)

@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Instant, SystemTime};
 
+#[expect(clippy::disallowed_methods, reason = "whether there is an environment is the question")]
 fn world() -> String {
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let begun = Instant::now();
