@@ -54,6 +54,8 @@ pub struct Webhook {
     pub tls: Tls,
     /// The largest body in bytes.
     pub max_body: usize,
+    /// The most requests in hand at once.
+    pub max_in_flight: usize,
     /// The most time for one request.
     pub timeout: Duration,
 }
@@ -186,6 +188,8 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
     let folder = std::path::absolute(folder).context("finding the folder of the configuration")?;
     ensure!(!typed.webhook.timeout.0.is_zero(), "webhook.timeout is zero: give it a span such as 10s");
     ensure!(typed.webhook.max_body.0 >= 1 << 10, "webhook.maxBody is below 1Ki: no review fits");
+    ensure!(typed.webhook.max_in_flight > 0, "webhook.maxInFlight is zero: no request would be answered");
+    let max_in_flight = usize::try_from(typed.webhook.max_in_flight).context("webhook.maxInFlight is too large")?;
     let max_body = usize::try_from(typed.webhook.max_body.0).context("webhook.maxBody is too large")?;
     let tls = match typed.webhook.tls {
         file::Tls::SelfSigned(it) if it.names.is_empty() => {
@@ -196,7 +200,13 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
     };
     let policies = typed.policies.into_iter().map(|binding| policy(binding, &folder)).collect::<Result<Vec<_>>>()?;
     Ok(Config {
-        webhook: Webhook { listen: typed.webhook.listen, tls, max_body, timeout: typed.webhook.timeout.0 },
+        webhook: Webhook {
+            listen: typed.webhook.listen,
+            tls,
+            max_body,
+            max_in_flight,
+            timeout: typed.webhook.timeout.0,
+        },
         admin: typed.admin.listen,
         state_dir: folder.join(typed.state_dir),
         log: typed.log,

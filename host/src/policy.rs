@@ -57,13 +57,16 @@ impl Policies {
         let one = |config: &PolicyConfig| {
             load_one(engine, config).with_context(|| format!("loading the policy `{}`", config.binding.name))
         };
-        let results: Vec<Result<(Binding, Loaded)>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = configs.iter().map(|config| scope.spawn(move || one(config))).collect();
-            let died = |_| Err(anyhow::anyhow!("a thread that loaded a policy died"));
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect()
-        });
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+        let several = |configs: &[PolicyConfig]| -> Vec<Result<(Binding, Loaded)>> {
+            std::thread::scope(|scope| {
+                let threads: Vec<_> = configs.iter().map(|config| scope.spawn(move || one(config))).collect();
+                let died = |_| Err(anyhow::anyhow!("a thread that loaded a policy died"));
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect()
+            })
+        };
         let mut policies = Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics };
-        for result in results {
+        for result in configs.chunks(at_once).flat_map(several) {
             let (binding, loaded) = result?;
             policies.loaded.insert(binding.name.clone(), loaded);
             policies.bindings.push(binding);

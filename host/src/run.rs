@@ -12,6 +12,7 @@ use hyper_util::rt::TokioTimer;
 use pith_core::object::Objects;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 
 use crate::admin::{self, Readiness};
 use crate::args::Serve;
@@ -48,6 +49,7 @@ pub fn serve(args: &Serve) -> Result<()> {
         configuration: config.sidecars,
         metrics: metrics.clone(),
         max_body: config.webhook.max_body,
+        in_flight: Semaphore::new(config.webhook.max_in_flight),
         timeout: config.webhook.timeout,
     });
 

@@ -11,6 +11,7 @@ use axum::Router;
 use axum::routing::post;
 use pith_core::object::Objects;
 use pith_core::settings::Configuration;
+use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 use crate::policy::Policies;
@@ -30,6 +31,8 @@ pub struct Webhook {
     pub metrics: Arc<Metrics>,
     /// The largest body in bytes.
     pub max_body: usize,
+    /// A permit for each request that may be in hand at once.
+    pub in_flight: Semaphore,
     /// The most time for one request.
     pub timeout: Duration,
 }

@@ -8,6 +8,7 @@ use http_body_util::Full;
 use hyper::{Request, StatusCode};
 use pith_tests::client::{Client, Protocol, get, tls};
 use pith_tests::server::Server;
+use pith_tests::wasm_builds;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -197,6 +198,59 @@ async fn a_body_that_does_not_come_costs_only_its_time() {
     let read = read.expect("the server answers before the client gives up").expect("an answer");
     let answer = String::from_utf8_lossy(&answer[..read]);
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+#[tokio::test]
+async fn one_request_more_than_may_be_in_hand_is_turned_away() {
+    let server = start("webhook: {maxInFlight: 1}\n");
+    let mut stream = tls(server.webhook, &server.ca(), Protocol::Http1).await.expect("a connection");
+    let head = "POST /mutate HTTP/1.1\r\nhost: pith\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.expect("the head is sent");
+    let mut client = connect(&server, Protocol::Http2).await;
+    let answer = loop {
+        let answer = client.review(WEB).await.expect("an answer");
+        // Until the server has the first one in hand, there is room.
+        if answer.status != StatusCode::OK {
+            break answer;
+        }
+    };
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.text().contains("webhook.maxInFlight"), "{}", answer.text());
+    drop(stream);
+    while client.review(WEB).await.expect("an answer").status != StatusCode::OK {}
+}
+
+/// One binding of a hostile guest, and what the review of the web pod then gets.
+async fn with_policy(guest: &str, binding: &str) -> (StatusCode, String, String) {
+    let module = wasm_builds::guest(guest);
+    let server = start(&format!(
+        "policies: [{{name: it, module: {{file: {}}}, settings: {{accept: true}}, {binding}}}]\n",
+        module.display()
+    ));
+    let answer = connect(&server, Protocol::Http1).await.review(WEB).await.expect("an answer");
+    let metrics = get(server.admin, "/metrics").await.expect("an answer").text();
+    (answer.status, answer.text(), metrics)
+}
+
+#[tokio::test]
+async fn a_policy_that_fails_follows_its_binding() {
+    let (status, body, metrics) = with_policy("traps", "hooks: [exemption]").await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(body.starts_with("policy `it` failed, and its onFailure is `fail`: it trapped"), "{body}");
+    assert!(metrics.contains(r#"pith_policy_calls_total{policy="it",hook="exemption",outcome="trap"} 1"#), "{metrics}");
+    assert!(metrics.contains(r#"pith_admissions_total{outcome="fail",reason="trap"} 1"#), "{metrics}");
+
+    let slow = "hooks: [sidecar], limits: {deadline: 20ms}, onFailure: default";
+    let (status, body, _) = with_policy("spins_forever", slow).await;
+    let response = response(body.as_bytes());
+    assert_eq!((status, &response["allowed"]), (StatusCode::OK, &json!(true)));
+    assert!(response["patch"].is_string(), "it is injected all the same");
+    let warning = "policy `it` failed, and Pith decided without it: it ran longer than its deadline of 20 ms";
+    assert_eq!(response["warnings"], json!([warning]));
+
+    let (status, _, metrics) = with_policy("traps", "hooks: [sidecar], mode: monitor").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(metrics.contains(r#"pith_policy_calls_total{policy="it",hook="sidecar",outcome="trap"} 1"#), "{metrics}");
 }
 
 #[tokio::test]

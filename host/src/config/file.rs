@@ -65,6 +65,8 @@ pub struct Webhook {
     pub tls: Tls,
     /// The largest request body. An AdmissionReview can carry an object twice, and etcd allows 1.5 MiB for one.
     pub max_body: Bytes,
+    /// How many requests may be in hand at once, which also bounds the memory for bodies; one more is answered with 503.
+    pub max_in_flight: u32,
     /// The most that one request may take, its body included. A shorter `timeout` parameter of the API server wins.
     pub timeout: Period,
 }
@@ -75,6 +77,7 @@ impl Default for Webhook {
             listen: SocketAddr::from(([127, 0, 0, 1], 9443)),
             tls: Tls::default(),
             max_body: Bytes(7 << 20),
+            max_in_flight: 256,
             timeout: Period(Duration::from_secs(10)),
         }
     }

@@ -23,6 +23,11 @@ pub(super) async fn mutate(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    // Nobody queues: an API server has better things to wait for than a webhook that is behind.
+    let Ok(_permit) = webhook.in_flight.try_acquire() else {
+        let sentence = "Pith has as many requests in hand as it may (webhook.maxInFlight)";
+        return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, "busy", sentence, Instant::now());
+    };
     let deadline = Instant::now() + time_limit(webhook.timeout, query.as_deref());
     match read(&webhook, &headers, body, deadline).await {
         Ok(body) => guarded(&webhook, &body, &webhook.policies.evaluator(deadline)),
@@ -171,6 +176,7 @@ mod tests {
             configuration: Config::built_in().sidecars,
             metrics: Arc::new(Metrics::new()),
             max_body: 1 << 20,
+            in_flight: tokio::sync::Semaphore::new(1),
             timeout: Duration::from_secs(10),
         })
     }
