@@ -118,9 +118,13 @@ fn config(options: &EngineOptions) -> Config {
     config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
     config.compiler_inlining(Inlining::Yes);
     config.max_wasm_stack(STACK_BYTES).async_stack_size(2 * STACK_BYTES);
-    // Explicit bounds checks instead of 4 GiB of address space for each memory: policies are small, and containers with
-    // a limit on address space exist.
-    config.memory_reservation(options.largest_memory_bytes as u64).memory_guard_size(64 << 10);
+    // Explicit checks instead of pages that fault. A memory then keeps its pages from call to call, where it would otherwise
+    // be given them when it grows and lose them when it is reset: two changes of the address space for each call, which
+    // every other thread of the process waits for. That was most of the time of a call. It also needs 64 MiB of address
+    // space for a memory instead of 4 GiB, and no signal handlers. The price is slower loads and stores, and that Cranelift
+    // has no Spectre mitigations in this mode: a guest that would need them has no clock to measure anything with.
+    config.signals_based_traps(false);
+    config.memory_reservation(options.largest_memory_bytes as u64).memory_guard_size(0);
     // The memory image of an interpreter is larger than the default of 16 MiB and still worth mapping.
     config.memory_guaranteed_dense_image_size(64 << 20);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
@@ -162,7 +166,7 @@ fn start_ticker(wasm: &wasmtime::Engine) -> std::io::Result<()> {
             std::thread::sleep(TICK);
         }
     };
-    std::thread::Builder::new().name("policy-deadline".into()).stack_size(64 << 10).spawn(tick).map(drop)
+    std::thread::Builder::new().name("policy-deadline".into()).stack_size(256 << 10).spawn(tick).map(drop)
 }
 
 /// The deadline as a number of ticks. One more than fit, because the current tick has already begun.
