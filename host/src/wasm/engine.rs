@@ -120,7 +120,7 @@ fn config(options: &EngineOptions) -> Config {
     config.max_wasm_stack(STACK_BYTES).async_stack_size(2 * STACK_BYTES);
     // Explicit checks instead of pages that fault. A memory then keeps its pages from call to call, where it would otherwise
     // be given them when it grows and lose them when it is reset: two changes of the address space for each call, which
-    // every other thread of the process waits for. That was most of the time of a call. It also needs 64 MiB of address
+    // every other thread of the process waits for: about two fifths of the time of a call. It also needs 64 MiB of address
     // space for a memory instead of 4 GiB, and no signal handlers. The price is slower loads and stores, and that Cranelift
     // has no Spectre mitigations in this mode: a guest that would need them has no clock to measure anything with.
     config.signals_based_traps(false);
