@@ -11,15 +11,15 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::wasm_builds::cargo;
+
 /// How long a server may take to listen, or to stop. Generous: the machines of CI are small and shared.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary, built once with the profile of the tests.
 pub static PITH: LazyLock<PathBuf> = LazyLock::new(|| {
-    let root = root();
-    let built = Command::new("cargo").args(["build", "--quiet", "--package", "pith"]).current_dir(&root).status();
-    assert!(built.is_ok_and(|status| status.success()), "cargo build --package pith failed: see above");
-    root.join("target/debug/pith")
+    cargo(&["build", "--quiet", "--package", "pith", "--bin", "pith"]);
+    root().join("target/debug/pith")
 });
 
 /// The root of the repository.

@@ -33,7 +33,31 @@ fn build(target: &str, arguments: &[&str]) {
     if built.contains(&arguments) {
         return;
     }
-    let status = Command::new("cargo").args(&arguments).current_dir(root()).status();
-    assert!(status.is_ok_and(|it| it.success()), "cargo {} failed: see above", arguments.join(" "));
+    cargo(&arguments);
     built.insert(arguments);
 }
+
+/// Runs cargo in the repository.
+pub(crate) fn cargo(arguments: &[impl AsRef<str>]) {
+    let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+    let mut command = Command::new("cargo");
+    command.args(&arguments).current_dir(root());
+    for name in ABOUT_PACKAGE {
+        command.env_remove(name);
+    }
+    let status = command.status();
+    assert!(status.is_ok_and(|it| it.success()), "cargo {} failed: see above", arguments.join(" "));
+}
+
+/// What the cargo that runs the tests says about this package. Build scripts look at the same variables (ring's does), so what
+/// depends on them would be built again here, and again after the tests.
+const ABOUT_PACKAGE: [&str; 8] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_LINKS",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];

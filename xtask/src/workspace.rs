@@ -32,8 +32,29 @@ pub(crate) fn cache() -> Result<PathBuf> {
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root()).env("CARGO_TARGET_DIR", target());
+    forget_package(&mut cargo);
     cargo
 }
+
+/// Takes away what the cargo that runs us says about our own package.
+pub(crate) fn forget_package(command: &mut Command) {
+    for name in ABOUT_PACKAGE {
+        command.env_remove(name);
+    }
+}
+
+/// What cargo says about the package that it runs. Build scripts look at the same variables (ring's does), so a cargo below this
+/// one would build what depends on them again, and the next one outside again.
+const ABOUT_PACKAGE: [&str; 8] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_LINKS",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
 
 /// A build with cargo's own progress where someone watches, and without it in a log.
 pub(crate) fn cargo_build() -> Command {
