@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{POLL, both, output, spawn, wait};
 use crate::terminal::seconds;
-use crate::workspace::{forget_package, pith, relative, root, target, variable, without_package};
+use crate::workspace::{forget_package, pith, relative, root, target, variable};
 
 /// What a line that is run starts with.
 const PROGRAMS: [&str; 3] = ["cargo xtask", "cargo build", "pith"];
@@ -146,7 +146,6 @@ impl Reader {
 
     fn shell(&self, command: &str, folder: &Path) -> Command {
         let mut shell = Command::new("sh");
-        without_package(&mut shell);
         shell.args(["-c", command]).current_dir(folder).env("PATH", &self.path).env_remove("CARGO_TARGET_DIR");
         forget_package(&mut shell);
         shell
