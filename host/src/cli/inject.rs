@@ -1,6 +1,6 @@
 //! `pith inject`: the webhook's decision on pods from files.
 
-use std::io::Write;
+use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ fn inject(context: &Context<'_>, policies: &Policies, default: &str, pod: Value,
 }
 
 fn print(args: &Inject, injected: &[Injected]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = String::new();
     match args.output {
         InjectOutput::Json if args.explain => {
             let rows: Vec<Value> = injected.iter().map(explain_json).collect();
@@ -95,10 +95,10 @@ fn print(args: &Inject, injected: &[Injected]) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(super::print(&out)?)
 }
 
-fn print_text(args: &Inject, it: &Injected, out: &mut impl Write) -> Result<()> {
+fn print_text(args: &Inject, it: &Injected, out: &mut String) -> Result<()> {
     let (before, after) = (yaml_serde::to_string(&it.before)?, yaml_serde::to_string(&it.after)?);
     if args.output == InjectOutput::Diff {
         let name = format!("{}/{}", it.namespace, it.name);

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::print;
 use crate::args::{PolicyInspect, TextOutput};
 use crate::policy::read_module;
 use crate::wasm::{Engine, EngineOptions, Form, Grants, Module};
@@ -20,23 +21,23 @@ pub fn inspect(args: &PolicyInspect) -> Result<()> {
     match args.output {
         TextOutput::Json => {
             let rows: Vec<Value> = rows.iter().map(|(file, module)| describe(file, module)).collect();
-            println!("{}", serde_json::to_string_pretty(&rows)?);
+            print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?;
         }
-        TextOutput::Text => {
-            for (file, module) in &rows {
-                println!("{file}");
-                println!("  digest    sha256:{}", module.digest());
-                println!("  size      {} bytes, {}", module.size(), form(module));
-                println!("  hooks     {}", hooks(module).join(", "));
-                println!("  settings  {}", if module.has_settings() { "checked by the policy" } else { "not checked" });
-                println!(
-                    "  imports   {}",
-                    if module.imports().is_empty() { "none".into() } else { module.imports().join(", ") }
-                );
-            }
-        }
+        TextOutput::Text => print(&rows.iter().map(|(file, module)| text(file, module)).collect::<String>())?,
     }
     Ok(())
+}
+
+fn text(file: &str, module: &Module) -> String {
+    let imports = if module.imports().is_empty() { "none".into() } else { module.imports().join(", ") };
+    let settings = if module.has_settings() { "checked by the policy" } else { "not checked" };
+    format!(
+        "{file}\n  digest    sha256:{}\n  size      {} bytes, {}\n  hooks     {}\n  settings  {settings}\n  imports   {imports}\n",
+        module.digest(),
+        module.size(),
+        form(module),
+        hooks(module).join(", "),
+    )
 }
 
 fn describe(file: &str, module: &Module) -> Value {
