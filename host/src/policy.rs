@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use pith_core::binding::{Binding, Evaluate};
 use pith_core::policy::{Change, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
+use rayon::prelude::*;
 
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;
@@ -57,16 +58,12 @@ impl Policies {
         let one = |config: &PolicyConfig| {
             load_one(engine, config).with_context(|| format!("loading the policy `{}`", config.binding.name))
         };
-        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-        let several = |configs: &[PolicyConfig]| -> Vec<Result<(Binding, Loaded)>> {
-            std::thread::scope(|scope| {
-                let threads: Vec<_> = configs.iter().map(|config| scope.spawn(move || one(config))).collect();
-                let died = |_| Err(anyhow::anyhow!("a thread that loaded a policy died"));
-                threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect()
-            })
-        };
+        // A pool of its own, which ends here: its threads would otherwise keep what the compiler allocated and freed.
+        let pool = rayon::ThreadPoolBuilder::new().build().context("starting threads to load policies")?;
+        let results: Vec<Result<(Binding, Loaded)>> = pool.install(|| configs.par_iter().map(one).collect());
+        drop(pool);
         let mut policies = Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics };
-        for result in configs.chunks(at_once).flat_map(several) {
+        for result in results {
             let (binding, loaded) = result?;
             policies.loaded.insert(binding.name.clone(), loaded);
             policies.bindings.push(binding);

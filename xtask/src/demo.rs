@@ -13,7 +13,7 @@ mod show;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ use self::review::{Answer, ApiServer};
 use self::server::{Server, leftover};
 use crate::command::{both, capture, output};
 use crate::terminal::{Step, Style, indented, paint, seconds, table};
-use crate::workspace::{pith, relative, target};
+use crate::workspace::{pith, relative, target, variable};
 use crate::{policies, tools};
 
 /// How many steps there are.
@@ -89,11 +89,20 @@ fn prepare() -> Result<Demo> {
     indented(&table(&rows([
         ["Rust", rust.trim().trim_start_matches("rustc "), ""],
         ["its target", &target, ""],
-        ["JuiceFS client", &tools::juicefs_version(&client)?, &client.display().to_string()],
+        ["JuiceFS client", &tools::juicefs_version(&client)?, &from_home(&client)],
         ["Pith", version.trim().trim_start_matches("pith "), &relative(&pith)],
     ])));
     step.end();
     Ok(Demo { folder, client, pith })
+}
+
+/// A path as people write one below their home.
+fn from_home(path: &Path) -> String {
+    let home = variable("HOME").unwrap_or_default();
+    match path.strip_prefix(&home) {
+        Ok(rest) if !home.is_empty() => format!("~/{}", rest.display()),
+        _ => path.display().to_string(),
+    }
 }
 
 /// One item of `pith policy inspect -o json`.

@@ -177,7 +177,7 @@ pub struct ObjectSource {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Sidecar {
-    /// The image of the JuiceFS client, which has it at `/usr/local/bin/juicefs`.
+    /// The image of the JuiceFS client. It has the client at `/usr/local/bin/juicefs`, and `test` and `umount` in its PATH.
     pub image: String,
     /// Requests and limits.
     pub resources: Resources,

@@ -69,12 +69,10 @@ impl Cache {
         if header != self.header(digest, code) {
             return None;
         }
-        #[expect(unsafe_code, reason = "native code is run that was read from a file: the one place")]
-        // SAFETY: a process of this user wrote these bytes and nobody else could: the folder and the file belong to this
-        // user and no one else can write to them, and the digest in the header shows that they are whole and are for this
-        // module and this engine.
-        let component = unsafe { Component::deserialize(wasm, code) };
-        component.ok()
+        // A process of this user wrote these bytes and nobody else could: the folder and the file belong to this user and no one
+        // else can write to them, and the digest in the header shows that they are whole and are for this module and this
+        // engine.
+        native(wasm, code).ok()
     }
 
     /// Keeps compiled code. Without it the next start is slower, which is no reason to fail this one.
@@ -128,6 +126,15 @@ impl Cache {
             let _ = rustix::fs::unlinkat(&self.folder, &temporary, AtFlags::empty());
         }
         renamed
+    }
+}
+
+/// Native code that is known to be Cranelift's: compiled a moment ago, or kept by an earlier run and checked.
+pub(super) fn native(wasm: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    #[expect(unsafe_code, reason = "native code is run that comes as bytes: the one place")]
+    // SAFETY: both callers, here and in `load`, hand over what `precompile_component` or `serialize` made, unchanged.
+    unsafe {
+        Component::deserialize(wasm, code)
     }
 }
 

@@ -109,7 +109,7 @@ impl Engine {
 }
 
 /// Every setting that differs from wasmtime's defaults, with its reason.
-fn config(options: &EngineOptions) -> Config {
+pub(super) fn config(options: &EngineOptions) -> Config {
     let mut config = Config::new();
     // No guest uses component-model async, and a synchronous call costs more where it could.
     config.concurrency_support(false);
