@@ -16,10 +16,7 @@ use rayon::prelude::*;
 
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;
-use crate::wasm::{Engine, Level, Limits, Module};
-
-/// The largest module that is read. Compiling takes time and memory in proportion.
-const LARGEST_MODULE: u64 = 64 << 20;
+use crate::wasm::{Engine, LARGEST_MODULE_BYTES, Level, Limits, Module};
 
 /// The longest that checking the settings may take; it happens at start, not in a request.
 const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);
@@ -43,7 +40,9 @@ struct Loaded {
 /// Reads a module's bytes.
 pub fn read_module(path: &Path) -> Result<Vec<u8>> {
     let size = std::fs::metadata(path).with_context(|| format!("reading the module {}", path.display()))?.len();
-    ensure!(size <= LARGEST_MODULE, "the module {} has {size} bytes: at most {LARGEST_MODULE}", path.display());
+    // Before it is in memory; the engine would refuse it too.
+    let most = LARGEST_MODULE_BYTES;
+    ensure!(size <= most as u64, "the module {} has {size} bytes: at most {most}", path.display());
     std::fs::read(path).with_context(|| format!("reading the module {}", path.display()))
 }
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use pith_core::policy::{Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts};
 
-pub use engine::{Engine, EngineError, EngineOptions};
+pub use engine::{Engine, EngineError, EngineOptions, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES};
 pub use load::LoadError;
 
 /// What a binding lets its policy import beyond `log`.

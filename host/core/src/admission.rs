@@ -65,8 +65,8 @@ pub struct Explanation {
     pub claim: String,
     /// The container.
     pub container: String,
-    /// Field, value, origin.
-    pub values: Vec<(String, String, String)>,
+    /// Its values with their origins; `Settings::explain` makes rows of them, which only people need.
+    pub settings: Settings,
 }
 
 /// A reason to stop before the patch.
@@ -138,7 +138,7 @@ fn inject(
             volume: claim.facts.name.clone(),
             claim: claim.facts.claim.name.clone(),
             container: sidecar.container_name.clone(),
-            values: settings.explain(),
+            settings,
         });
         sidecars.push(sidecar);
     }

@@ -137,14 +137,11 @@ fn explain_text(it: &Injected) -> Vec<String> {
     lines.extend(it.decision.warnings.iter().map(|warning| format!("warning: {warning}")));
     for sidecar in &it.decision.explanations {
         lines.push(format!("{} for volume {} (claim {}):", sidecar.container, sidecar.volume, sidecar.claim));
-        let width =
-            |column: fn(&(String, String, String)) -> usize| sidecar.values.iter().map(column).max().unwrap_or(0);
+        let rows = sidecar.settings.explain();
+        let width = |column: fn(&(String, String, String)) -> usize| rows.iter().map(column).max().unwrap_or(0);
         let (fields, values) = (width(|row| row.0.chars().count()), width(|row| row.1.chars().count()));
         lines.extend(
-            sidecar
-                .values
-                .iter()
-                .map(|(field, value, origin)| format!("  {field:<fields$}  {value:<values$}  from {origin}")),
+            rows.iter().map(|(field, value, origin)| format!("  {field:<fields$}  {value:<values$}  from {origin}")),
         );
     }
     lines.extend(it.calls.iter().map(|call| {
@@ -160,7 +157,7 @@ fn explain_json(it: &Injected) -> Value {
         _ => json!([]),
     };
     let sidecars = it.decision.explanations.iter().map(|sidecar| {
-        let values = sidecar.values.iter();
+        let values = sidecar.settings.explain().into_iter();
         json!({
             "volume": sidecar.volume,
             "claim": sidecar.claim,

@@ -28,6 +28,12 @@ pub(super) const TABLES: u32 = 8;
 /// Table elements of one instance, all tables together. CPython in a component needs 6000.
 pub(super) const TABLE_ELEMENTS: usize = 20_000;
 
+/// The most memory of one call, unless an engine is made with another bound.
+pub const LARGEST_MEMORY_BYTES: usize = 64 << 20;
+
+/// The largest module, unless an engine is made with another bound.
+pub const LARGEST_MODULE_BYTES: usize = 64 << 20;
+
 /// What an engine is made with.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -46,8 +52,8 @@ impl Default for EngineOptions {
         EngineOptions {
             compiled_dir: None,
             concurrent_calls: 64,
-            largest_memory_bytes: 64 << 20,
-            largest_module_bytes: 64 << 20,
+            largest_memory_bytes: LARGEST_MEMORY_BYTES,
+            largest_module_bytes: LARGEST_MODULE_BYTES,
         }
     }
 }

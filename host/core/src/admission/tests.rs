@@ -315,8 +315,9 @@ fn cpu(amount: &str) -> Change {
 fn cpu_row(world: &World) -> String {
     let decision = world.decide(&orders().0);
     let explanation = decision.explanations.first().expect("it is injected");
+    let rows = explanation.settings.explain();
     let (_, value, origin) =
-        explanation.values.iter().find(|(field, ..)| field == "resources.requests.cpu").expect("the row is there");
+        rows.iter().find(|(field, ..)| field == "resources.requests.cpu").expect("the row is there");
     format!("{value}, {origin}")
 }
 
