@@ -21,7 +21,7 @@ use pith_core::settings::{Configuration, FileSystem};
 use serde_json::Value;
 
 use crate::args::Overrides;
-use crate::wasm::{Grants, Limits};
+use crate::wasm::{Grants, LARGEST_MEMORY_BYTES, Limits};
 
 pub use file::LogFormat;
 pub use reference::{reference, schema};
@@ -274,8 +274,10 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     let deadline = typed.limits.deadline.0;
     let in_range = (Duration::from_millis(1)..=Duration::from_secs(10)).contains(&deadline);
     ensure!(in_range, "policy `{name}` has limits.deadline outside 1ms to 10s");
-    let memory = typed.limits.memory.0;
-    ensure!((64 << 10..=256 << 20).contains(&memory), "policy `{name}` has limits.memory outside 64Ki to 256Mi");
+    let memory = usize::try_from(typed.limits.memory.0).context("limits.memory is too large")?;
+    // The engine would cut a larger one to its own bound without a word.
+    let in_range = (64 << 10..=LARGEST_MEMORY_BYTES).contains(&memory);
+    ensure!(in_range, "policy `{name}` has limits.memory outside 64Ki to {}Mi", LARGEST_MEMORY_BYTES >> 20);
     ensure!(typed.settings.is_object(), "policy `{name}` has settings that are not a map");
     ensure!(typed.hooks.as_ref().is_none_or(|hooks| !hooks.is_empty()), "policy `{name}` has an empty list of hooks");
     let matches = Match {
@@ -287,7 +289,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     Ok(PolicyConfig {
         module: folder.join(typed.module.file),
         settings: typed.settings.to_string(),
-        limits: Limits { deadline, memory_bytes: usize::try_from(memory).context("limits.memory is too large")? },
+        limits: Limits { deadline, memory_bytes: memory },
         grants: Grants { object: typed.grants.contains(&file::Grant::Object) },
         binding: Binding {
             hooks: typed.hooks.unwrap_or_default().into_iter().map(hook).collect(),
@@ -385,6 +387,8 @@ mod tests {
         check_error(twice, "two policies have the name `a`");
         let forever = "policies: [{name: a, module: {file: a.wasm}, limits: {deadline: 1h}}]";
         check_error(forever, "policy `a` has limits.deadline outside 1ms to 10s");
+        let greedy = "policies: [{name: a, module: {file: a.wasm}, limits: {memory: 65Mi}}]";
+        check_error(greedy, "policy `a` has limits.memory outside 64Ki to 64Mi");
         let values = "policies: [{name: a, module: {file: a.wasm}, match: {podSelector: {matchExpressions: [{key: k, operator: In}]}}}]";
         check_error(values, "selects by the label `k` with In, which needs values");
         check_error("sidecar: {claimOverrides: [mountOptions]}", "only annotations that begin with juicefs/ are read");

@@ -417,7 +417,7 @@ pub enum Grant {
 pub struct Limits {
     /// The most time, from 1ms to 10s.
     pub deadline: Period,
-    /// The most memory, from 64Ki to 256Mi.
+    /// The most memory, from 64Ki to 64Mi.
     pub memory: Bytes,
 }
 
