@@ -48,6 +48,9 @@ mod change;
 mod entries;
 #[doc(hidden)]
 pub mod glue;
+#[cfg(all(feature = "heap", target_arch = "wasm32"))]
+#[allow(unsafe_code, reason = "an allocator is unsafe by nature")]
+mod heap;
 pub mod log;
 mod object;
 pub mod prelude;
