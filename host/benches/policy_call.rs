@@ -107,8 +107,8 @@ fn volume() -> VolumeFacts {
         name: "data".to_owned(),
         claim: claim(),
         read_only: false,
-        class_parameters: entries([("pathPattern", "${.PVC.namespace}/${.PVC.name}")]),
-        volume_attributes: entries([("capacity", "10Gi"), ("subPath", "pvc-1")]),
+        class_parameters: entries([("pathPattern", "${.PVC.namespace}/${.PVC.name}")]).into(),
+        volume_attributes: entries([("capacity", "10Gi"), ("subPath", "pvc-1")]).into(),
     }
 }
 

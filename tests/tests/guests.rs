@@ -351,8 +351,8 @@ fn volume() -> VolumeFacts {
         name: "data".into(),
         claim: claim(),
         read_only: false,
-        class_parameters: [("pathPattern".to_owned(), "a".to_owned())].into(),
-        volume_attributes: [].into(),
+        class_parameters: Entries::from([("pathPattern".to_owned(), "a".to_owned())]).into(),
+        volume_attributes: Arc::default(),
     }
 }
 

@@ -133,8 +133,8 @@ fn volume(it: &sdk::Volume) -> VolumeFacts {
         name: it.name.clone(),
         claim: Arc::new(claim(&it.claim)),
         read_only: it.read_only,
-        class_parameters: entries(&it.class_parameters),
-        volume_attributes: entries(&it.volume_attributes),
+        class_parameters: Arc::new(entries(&it.class_parameters)),
+        volume_attributes: Arc::new(entries(&it.volume_attributes)),
     }
 }
 

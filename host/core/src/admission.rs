@@ -125,8 +125,7 @@ fn inject(
     }
 
     let subject = Subject { pod: pod.facts(), namespace, object };
-    let volumes: Vec<VolumeFacts> = claims.iter().map(|claim| claim.facts.clone()).collect();
-    exempt(context.bindings, &subject, &volumes, policies, &mut decision.warnings)?;
+    exempt(context.bindings, &subject, &claims, policies, &mut decision.warnings)?;
     // After the exemption: a pod that is left alone may have whatever it likes.
     check_pod(pod)?;
 
@@ -253,13 +252,14 @@ fn check_pod(pod: Pod<'_>) -> Result<(), Refusal> {
 fn exempt(
     bindings: &[Binding],
     subject: &Subject<'_>,
-    volumes: &[VolumeFacts],
+    claims: &[JuiceFsClaim<'_>],
     policies: &dyn Evaluate,
     warnings: &mut Vec<String>,
 ) -> Result<(), Stop> {
+    let volumes: Vec<VolumeFacts> = claims.iter().map(|claim| claim.facts.clone()).collect();
     let mut skip = None;
-    for binding in binding::for_exemption(bindings, subject, volumes) {
-        let answer = enforced(binding, policies.exempt(binding, subject, volumes), warnings)?;
+    for binding in binding::for_exemption(bindings, subject, &volumes) {
+        let answer = enforced(binding, policies.exempt(binding, subject, &volumes), warnings)?;
         match answer {
             None | Some(Exemption::Inject) => {}
             Some(Exemption::Skip(reason)) => {
@@ -308,9 +308,7 @@ fn apply(settings: &Settings, change: &Change, binding: &Binding) -> Result<Opti
     if *change == Change::default() {
         return Ok(None);
     }
-    let mut next = settings.clone();
-    next.apply_change(change, &binding.name)?;
-    Ok(Some(next))
+    settings.changed(change, &binding.name).map(Some)
 }
 
 /// What a policy's answer is worth under its binding: nothing in monitor mode, and by `onFailure` where there is none.

@@ -37,7 +37,7 @@ pub struct StorageClass {
     /// The driver that provisions for it.
     pub provisioner: String,
     /// `parameters`, with the references to Secrets (`csi.storage.k8s.io/…`) left out.
-    pub parameters: Entries,
+    pub parameters: Arc<Entries>,
     /// `mountOptions`.
     pub mount_options: Vec<String>,
     /// The Secret that node publish, else provisioning, names.
@@ -67,7 +67,7 @@ pub struct PersistentVolume {
     /// `spec.csi.readOnly`.
     pub read_only: bool,
     /// `spec.csi.volumeAttributes`.
-    pub volume_attributes: Entries,
+    pub volume_attributes: Arc<Entries>,
     /// `spec.mountOptions`.
     pub mount_options: Vec<String>,
     /// `spec.accessModes`.

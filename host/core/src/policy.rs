@@ -88,9 +88,9 @@ pub struct VolumeFacts {
     /// True where nothing may be written.
     pub read_only: bool,
     /// `parameters` of the StorageClass.
-    pub class_parameters: Entries,
+    pub class_parameters: Arc<Entries>,
     /// `volumeAttributes` of the PersistentVolume; empty until bound.
-    pub volume_attributes: Entries,
+    pub volume_attributes: Arc<Entries>,
 }
 
 /// What an exemption policy answers.

@@ -387,8 +387,8 @@ impl Settings {
         }
     }
 
-    /// Applies a policy's change as a whole, or not at all: a change with one unusable part is the policy's failure.
-    pub fn apply_change(&mut self, change: &Change, binding: &str) -> Result<(), Failure> {
+    /// The settings after a policy's change: all of it, or none where one part is unusable, which is the policy's failure.
+    pub fn changed(&self, change: &Change, binding: &str) -> Result<Settings, Failure> {
         let origin = Origin::Policy(binding.to_string());
         let mut next = self.clone();
         change_amounts(&mut next.requests, &change.requests, "requests", &origin)?;
@@ -403,8 +403,7 @@ impl Settings {
             let value = canonical_cache(cache).map_err(|why| Failure::Answer(format!("cache size limit: {why}")))?;
             next.cache = Sourced { value, origin };
         }
-        *self = next;
-        Ok(())
+        Ok(next)
     }
 
     fn change_option(&mut self, name: &str, change: &OptionChange, origin: &Origin) -> Result<(), Failure> {

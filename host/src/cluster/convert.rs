@@ -48,7 +48,7 @@ fn storage_class(value: &Value) -> Result<StorageClass> {
         name: required(&value["metadata"], "name")?,
         provisioner: required(value, "provisioner")?,
         secret: secret("node-publish").or_else(|| secret("provisioner")),
-        parameters,
+        parameters: parameters.into(),
         mount_options: strings(&value["mountOptions"]),
     })
 }
@@ -61,7 +61,7 @@ fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
         name: required(&value["metadata"], "name")?,
         driver: text(&csi["driver"]),
         read_only: csi["readOnly"] == true,
-        volume_attributes: entries(&csi["volumeAttributes"]),
+        volume_attributes: entries(&csi["volumeAttributes"]).into(),
         mount_options: strings(&spec["mountOptions"]),
         access_modes: access_modes(&spec["accessModes"])?,
         secret: text(&secret["name"])

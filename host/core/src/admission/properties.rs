@@ -23,7 +23,7 @@ fn busy_world() -> World {
             claim("logs"),
             PersistentVolume {
                 read_only: true,
-                volume_attributes: entries(&[("mountOptions", "writeback,noatime")]),
+                volume_attributes: entries(&[("mountOptions", "writeback,noatime")]).into(),
                 ..volume("pv-logs")
             },
         )

@@ -34,8 +34,8 @@ fn volume(team: &str, class: Option<&str>) -> VolumeFacts {
             ..claim("orders")
         }),
         read_only: false,
-        class_parameters: Entries::new(),
-        volume_attributes: Entries::new(),
+        class_parameters: Arc::default(),
+        volume_attributes: Arc::default(),
     }
 }
 

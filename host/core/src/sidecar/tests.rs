@@ -49,7 +49,7 @@ const METRICS: &str = "--metrics=0.0.0.0:9567";
 fn the_container_is_complete() {
     let mut settings = caching(true, Some("1Gi"), &["writeback", "noatime"]);
     let change = Change { env: vec![("GOGC".into(), Some("50".into()))], ..Change::default() };
-    settings.apply_change(&change, "tune").expect("the change is fine");
+    settings = settings.changed(&change, "tune").expect("the change is fine");
     let sidecar = first(&settings);
     assert_eq!(sidecar.container_name, "jfs-mount");
     assert_eq!(sidecar.mount_volume, "pith-mount-data");
@@ -195,7 +195,7 @@ fn names_of_mount_become_flags_of_the_client() {
 fn what_a_user_wrote_is_not_expanded() {
     let mut settings = with_options(&["backup-meta=$(META_PASSWORD)", "fsname=$$x"]);
     let change = Change { env: vec![("A".into(), Some("$(METAURL)".into()))], ..Change::default() };
-    settings.apply_change(&change, "tune").expect("the change is fine");
+    settings = settings.changed(&change, "tune").expect("the change is fine");
     check_argv(&settings, &[METRICS, "--backup-meta=$$(META_PASSWORD)"], "allow_other,fsname=$$$$x");
     assert_eq!(first(&settings).container["env"][3], json!({"name": "A", "value": "$$(METAURL)"}));
 }
@@ -204,7 +204,7 @@ fn what_a_user_wrote_is_not_expanded() {
 fn the_environment_names_the_claims_secret_and_is_sorted() {
     let mut settings = with_options(&[]);
     let env = [("B", "2"), ("A", "1"), ("EMPTY", "")].map(|(name, value)| (name.into(), Some(value.into())));
-    settings.apply_change(&Change { env: env.into(), ..Change::default() }, "tune").expect("the change is fine");
+    settings = settings.changed(&Change { env: env.into(), ..Change::default() }, "tune").expect("the change is fine");
     let of_secret = |key: &str| json!({"secretKeyRef": {"name": "pith-uid-of-orders", "key": key}});
     assert_eq!(
         first(&settings).container["env"],
@@ -296,7 +296,7 @@ fn each_client_of_a_pod_has_its_own_port_for_metrics() {
 #[track_caller]
 fn check_resources(change: Change, expected: Value) {
     let mut settings = with_options(&[]);
-    settings.apply_change(&change, "tune").expect("the change is fine");
+    settings = settings.changed(&change, "tune").expect("the change is fine");
     assert_eq!(first(&settings).container["resources"], expected);
 }
 
@@ -356,6 +356,6 @@ fn a_long_volume_name_is_cut_and_stays_unique() {
 fn removing_an_option_takes_its_flag_away() {
     let mut settings = with_options(&["writeback"]);
     let change = Change { mount_options: vec![("writeback".into(), OptionChange::Remove)], ..Change::default() };
-    settings.apply_change(&change, "tune").expect("the change is fine");
+    settings = settings.changed(&change, "tune").expect("the change is fine");
     check_argv(&settings, &[METRICS], "allow_other");
 }
