@@ -59,7 +59,7 @@ fn load(engine: &Engine, package: &[&str], file: &str) -> Module {
 }
 
 fn entries<const N: usize>(entries: [(&str, &str); N]) -> Entries {
-    entries.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    entries.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect()
 }
 
 /// A pod as a Deployment makes it.

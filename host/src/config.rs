@@ -332,7 +332,7 @@ fn selector(policy: &str, typed: file::LabelSelector) -> Result<LabelSelector> {
         Ok(Requirement { key: typed.key, operator })
     };
     let expressions = typed.match_expressions.into_iter().map(requirement).collect::<Result<_>>()?;
-    Ok(LabelSelector { labels: typed.match_labels, expressions })
+    Ok(LabelSelector { labels: typed.match_labels.into_iter().collect(), expressions })
 }
 
 #[cfg(test)]

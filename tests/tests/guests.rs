@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use pith::wasm::{Engine, EngineOptions, Grants, Level, Limits, Module};
-use pith_core::object::{Claim, Namespace};
+use pith_core::object::{Claim, Entries, Namespace};
 use pith_core::policy::{
     Cache, Exemption, Failure, Hook, Naming, NamingRequest, PodFacts, SidecarFacts, Subject, VolumeFacts,
 };
@@ -346,22 +346,26 @@ fn claim() -> Arc<Claim> {
     Arc::new(Claim { namespace: "shop".into(), name: "data".into(), ..Claim::default() })
 }
 
+fn entries<const N: usize>(entries: [(&str, &str); N]) -> Entries {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
 fn volume() -> VolumeFacts {
     VolumeFacts {
         name: "data".into(),
         claim: claim(),
         read_only: false,
-        class_parameters: Entries::from([("pathPattern".to_owned(), "a".to_owned())]).into(),
+        class_parameters: Arc::new(entries([("pathPattern", "a")])),
         volume_attributes: Arc::default(),
     }
 }
 
 fn sidecar() -> SidecarFacts {
     SidecarFacts {
-        requests: [("cpu".to_owned(), "100m".to_owned())].into(),
-        limits: [("cpu".to_owned(), "2".to_owned())].into(),
+        requests: entries([("cpu", "100m")]),
+        limits: entries([("cpu", "2")]),
         mount_options: vec![("writeback".to_owned(), None)],
-        env: [].into(),
+        env: entries([]),
         cache: Cache::Container,
     }
 }
@@ -373,7 +377,7 @@ fn naming() -> NamingRequest {
         limit_bytes: None,
         claim: claim(),
         namespace: Arc::new(shop()),
-        parameters: [].into(),
+        parameters: entries([]),
     }
 }
 

@@ -3,11 +3,14 @@
 //! Each struct holds only the parts that a decision uses, so that ten thousand claims stay small in memory. Secrets are
 //! deliberately absent: no decision reads one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Labels, annotations and parameters: sorted, so that everything made from them is the same every time.
-pub type Entries = BTreeMap<String, String>;
+use litemap::LiteMap;
+
+/// Labels, annotations and parameters: sorted, so that everything made from them is the same every time. A sorted list, because a
+/// node of a `BTreeMap` has room for eleven entries, and most objects have one or two.
+pub type Entries = LiteMap<String, String>;
 
 /// The name of a Secret. Its content is never read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

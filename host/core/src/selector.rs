@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn an_empty_selector_matches_everything_and_requirements_are_anded() {
-        let labels: Entries = [("team".to_string(), "web".to_string())].into();
+        let labels = Entries::from_iter([("team".to_string(), "web".to_string())]);
         assert!(LabelSelector::default().matches(&labels));
         let both = LabelSelector {
             labels: labels.clone(),

@@ -155,7 +155,7 @@ mod tests {
     /// A webhook that asks one policy about the claim `data` in the namespace `shop`.
     fn webhook() -> Arc<Webhook> {
         let mut objects = Objects::default();
-        let labels = [(ENABLE_LABEL.to_string(), "true".to_string())].into();
+        let labels = [(ENABLE_LABEL.to_string(), "true".to_string())].into_iter().collect();
         objects.insert(Object::Namespace(Namespace { name: "shop".into(), labels, ..Namespace::default() }));
         let provisioner = Config::built_in().sidecars.driver;
         objects.insert(Object::StorageClass(StorageClass { name: "c".into(), provisioner, ..StorageClass::default() }));

@@ -323,7 +323,7 @@ fn cpu_row(world: &World) -> String {
 
 /// Doubles the request for CPU.
 fn double(current: &SidecarFacts) -> Result<Change, Failure> {
-    let amount: u32 = current.requests["cpu"].parse().expect("a whole number");
+    let amount: u32 = current.requests.get("cpu").expect("a request").parse().expect("a whole number");
     Ok(cpu(&(amount * 2).to_string()))
 }
 
