@@ -9,6 +9,7 @@
 //! `/.pith` in the file system, CSI's types and its codes.
 
 mod directory;
+mod place;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::object::Entries;
 
 pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict};
+pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place};
 
 /// What CreateVolume asks. Secrets are not part of it: it is kept in the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
