@@ -10,6 +10,7 @@
 
 mod directory;
 mod place;
+mod record;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,6 +19,7 @@ use crate::object::Entries;
 
 pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict};
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place};
+pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, compare};
 
 /// What CreateVolume asks. Secrets are not part of it: it is kept in the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
