@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use pith_core::binding::{Binding, Evaluate};
-use pith_core::policy::{Change, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
+use pith_core::policy::{Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts};
 use rayon::prelude::*;
+use serde_json::Value;
 
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;
@@ -195,6 +196,19 @@ impl Evaluate for Evaluator<'_> {
             Hook::Sidecar,
             |it, limits, log| it.module.adjust(limits, &it.settings, subject, volume, current, log),
             |answer| if *answer == Change::default() { "unchanged" } else { "changed" },
+        )
+    }
+
+    fn name(&self, binding: &Binding, request: &NamingRequest, object: &Value) -> Result<Naming, Failure> {
+        self.call(
+            binding,
+            Hook::Naming,
+            |it, limits, log| it.module.name(limits, &it.settings, request, object, log),
+            |answer| match answer {
+                Naming::Pass => "pass",
+                Naming::Directory { .. } => "directory",
+                Naming::Deny(_) => "deny",
+            },
         )
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
-use crate::binding::{self, Binding, Evaluate, Mode, OnFailure};
+use crate::binding::{self, Binding, Evaluate};
 use crate::object::{AccessMode, Namespace, Objects, PersistentVolume, StorageClass};
 use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
@@ -79,6 +79,12 @@ enum Stop {
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Stop {
         Stop::Refuse(refusal)
+    }
+}
+
+impl From<PolicyFailure> for Stop {
+    fn from(failure: PolicyFailure) -> Stop {
+        Stop::Fail(failure)
     }
 }
 
@@ -259,7 +265,7 @@ fn exempt(
     let volumes: Vec<VolumeFacts> = claims.iter().map(|claim| claim.facts.clone()).collect();
     let mut skip = None;
     for binding in binding::for_exemption(bindings, subject, &volumes) {
-        let answer = enforced(binding, policies.exempt(binding, subject, &volumes), warnings)?;
+        let answer = binding::enforced(binding, policies.exempt(binding, subject, &volumes), warnings)?;
         match answer {
             None | Some(Exemption::Inject) => {}
             Some(Exemption::Skip(reason)) => {
@@ -291,7 +297,7 @@ fn settle(
         let answer = policies.adjust(binding, subject, &claim.facts, &settings.facts());
         // A change that cannot be applied is the same to `onFailure` as one that was never answered.
         let applied = answer.and_then(|change| apply(&settings, &change, binding));
-        if let Some(Some(next)) = enforced(binding, applied, warnings)? {
+        if let Some(Some(next)) = binding::enforced(binding, applied, warnings)? {
             settings = next;
         }
     }
@@ -309,21 +315,6 @@ fn apply(settings: &Settings, change: &Change, binding: &Binding) -> Result<Opti
         return Ok(None);
     }
     settings.changed(change, &binding.name).map(Some)
-}
-
-/// What a policy's answer is worth under its binding: nothing in monitor mode, and by `onFailure` where there is none.
-fn enforced<T>(binding: &Binding, answer: Result<T, Failure>, warnings: &mut Vec<String>) -> Result<Option<T>, Stop> {
-    match (answer, binding.mode, binding.on_failure) {
-        (_, Mode::Monitor, _) => Ok(None),
-        (Ok(answer), Mode::Enforce, _) => Ok(Some(answer)),
-        (Err(failure), Mode::Enforce, OnFailure::Default) => {
-            warnings.push(format!("policy `{}` failed, and Pith decided without it: {failure}", binding.name));
-            Ok(None)
-        }
-        (Err(failure), Mode::Enforce, OnFailure::Fail) => {
-            Err(Stop::Fail(PolicyFailure { binding: binding.name.clone(), failure }))
-        }
-    }
 }
 
 /// The operations that bring the pod to what it should be. Empty where it already is.

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::object::Entries;
-use crate::policy::{Change, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
+use serde_json::Value;
+
+use crate::object::{Claim, Entries, Namespace};
+use crate::policy::{Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts};
+use crate::reason::PolicyFailure;
 use crate::selector::LabelSelector;
 
 /// What becomes of a policy's answer.
@@ -70,6 +73,9 @@ pub trait Evaluate {
         volume: &VolumeFacts,
         current: &SidecarFacts,
     ) -> Result<Change, Failure>;
+
+    /// Asks what the directory of a new volume is called. `object` is the raw claim, for policies that ask for it.
+    fn name(&self, binding: &Binding, request: &NamingRequest, object: &Value) -> Result<Naming, Failure>;
 }
 
 /// The order in which bindings are asked: by priority, then name.
@@ -103,6 +109,36 @@ pub fn for_sidecar<'a>(
             && binding.matches.pod(subject)
             && binding.matches.claim(&volume.claim.labels, volume.claim.storage_class.as_deref())
     })
+}
+
+/// The bindings that are asked what the directory of a claim's new volume is called, in order.
+pub fn for_naming<'a>(
+    bindings: &'a [Binding],
+    claim: &Claim,
+    namespace: &Namespace,
+) -> impl Iterator<Item = &'a Binding> {
+    bindings.iter().filter(move |binding| {
+        binding.hooks.contains(&Hook::Naming)
+            && binding.matches.namespaces.matches(&namespace.labels)
+            && binding.matches.claim(&claim.labels, claim.storage_class.as_deref())
+    })
+}
+
+/// What a policy's answer is worth under its binding: nothing in monitor mode, and by `onFailure` where there is none.
+pub(crate) fn enforced<T>(
+    binding: &Binding,
+    answer: Result<T, Failure>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<T>, PolicyFailure> {
+    match (answer, binding.mode, binding.on_failure) {
+        (_, Mode::Monitor, _) => Ok(None),
+        (Ok(answer), Mode::Enforce, _) => Ok(Some(answer)),
+        (Err(failure), Mode::Enforce, OnFailure::Default) => {
+            warnings.push(format!("policy `{}` failed, and Pith decided without it: {failure}", binding.name));
+            Ok(None)
+        }
+        (Err(failure), Mode::Enforce, OnFailure::Fail) => Err(PolicyFailure { binding: binding.name.clone(), failure }),
+    }
 }
 
 impl Match {

@@ -4,6 +4,8 @@
 //!   Pod JSON ─ pod ─┐
 //!   objects ────────┼─ admission::decide ─ exemption ─ settings ─ ceiling ─ sidecar ─ patch ─ Decision
 //!   bindings ───────┘                         └─ binding::Evaluate (the one arrow out, into WebAssembly)
+//!
+//!   CreateVolume ── volume ─ place (binding::Evaluate again) ─ Record ─ conflict
 //! ```
 //!
 //! Nothing here does IO, reads a clock, draws a random number or logs: the dependency list and `clippy.toml` are the guard.
@@ -21,6 +23,7 @@ pub mod settings;
 pub mod sidecar;
 pub mod patch;
 pub mod admission;
+pub mod volume;
 #[cfg(test)]
 mod testing;
 

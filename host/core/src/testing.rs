@@ -13,7 +13,9 @@ use crate::binding::{self, Binding, Evaluate, Match, Mode, OnFailure};
 use crate::object::{
     AccessMode, Claim, Entries, Namespace, Object, Objects, PersistentVolume, SecretRef, StorageClass,
 };
-use crate::policy::{Cache, Change, Exemption, Failure, Hook, SidecarFacts, Subject, VolumeFacts};
+use crate::policy::{
+    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts,
+};
 use crate::reason::ENABLE_LABEL;
 use crate::settings::{Configuration, default_claim_overrides};
 
@@ -125,6 +127,7 @@ fn push(list: &mut Value, item: Value) {
 }
 
 type Adjust = Box<dyn Fn(&SidecarFacts) -> Result<Change, Failure>>;
+type Name = Box<dyn Fn(&NamingRequest, &Value) -> Result<Naming, Failure>>;
 
 /// Everything that a decision needs beside the pod.
 pub(crate) struct World {
@@ -133,6 +136,7 @@ pub(crate) struct World {
     pub(crate) objects: Objects,
     exemptions: BTreeMap<String, Result<Exemption, Failure>>,
     adjustments: BTreeMap<String, Adjust>,
+    names: BTreeMap<String, Name>,
 }
 
 /// A namespace that opted in, a class, no claims, no policies.
@@ -143,6 +147,7 @@ pub(crate) fn world() -> World {
         objects: Objects::default(),
         exemptions: BTreeMap::new(),
         adjustments: BTreeMap::new(),
+        names: BTreeMap::new(),
     }
     .with(Object::Namespace(Namespace {
         name: NAMESPACE.into(),
@@ -194,6 +199,17 @@ impl World {
     ) -> Self {
         self.bindings.push(binding(name, Hook::Sidecar));
         self.adjustments.insert(name.into(), Box::new(answer));
+        self
+    }
+
+    /// With a policy that names directories.
+    pub(crate) fn naming(
+        mut self,
+        name: &str,
+        answer: impl Fn(&NamingRequest, &Value) -> Result<Naming, Failure> + 'static,
+    ) -> Self {
+        self.bindings.push(binding(name, Hook::Naming));
+        self.names.insert(name.into(), Box::new(answer));
         self
     }
 
@@ -259,6 +275,10 @@ impl Evaluate for World {
         current: &SidecarFacts,
     ) -> Result<Change, Failure> {
         self.adjustments[&binding.name](current)
+    }
+
+    fn name(&self, binding: &Binding, request: &NamingRequest, object: &Value) -> Result<Naming, Failure> {
+        self.names[&binding.name](request, object)
     }
 }
 

@@ -142,7 +142,7 @@ mod tests {
     use axum::http::Request;
     use pith_core::binding::{Binding, Match, Mode, OnFailure};
     use pith_core::object::{Claim, Namespace, Object, Objects, StorageClass};
-    use pith_core::policy::{self, Change, Exemption, Failure, Hook, SidecarFacts, VolumeFacts};
+    use pith_core::policy::{self, Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, VolumeFacts};
     use pith_core::reason::ENABLE_LABEL;
     use proptest::prelude::*;
     use serde_json::json;
@@ -207,6 +207,10 @@ mod tests {
             _: &VolumeFacts,
             _: &SidecarFacts,
         ) -> Result<Change, Failure> {
+            panic!("a defect")
+        }
+
+        fn name(&self, _: &Binding, _: &NamingRequest, _: &Value) -> Result<Naming, Failure> {
             panic!("a defect")
         }
     }

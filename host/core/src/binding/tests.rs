@@ -39,8 +39,9 @@ fn volume(team: &str, class: Option<&str>) -> VolumeFacts {
     }
 }
 
-/// Whether a binding is asked about a pod labelled `app: web` in a namespace labelled `env: prod`.
-fn asked(hook: Hook, matches: Match, volumes: &[VolumeFacts]) -> (bool, Vec<bool>) {
+/// Whether a binding is asked about a pod labelled `app: web` in a namespace labelled `env: prod`: whether it is
+/// exempt, what each sidecar looks like, and what each volume's directory is called.
+fn asked(hook: Hook, matches: Match, volumes: &[VolumeFacts]) -> (bool, Vec<bool>, Vec<bool>) {
     let subject = Subject {
         pod: PodFacts { labels: entries(&[("app", "web")]), ..PodFacts::default() },
         namespace: Arc::new(Namespace { labels: entries(&[("env", "prod")]), ..Namespace::default() }),
@@ -48,17 +49,26 @@ fn asked(hook: Hook, matches: Match, volumes: &[VolumeFacts]) -> (bool, Vec<bool
     };
     let bindings = [Binding { matches, ..binding("it", hook) }];
     let of_pod = for_exemption(&bindings, &subject, volumes).count() == 1;
-    let of_volumes = volumes.iter().map(|volume| for_sidecar(&bindings, &subject, volume).count() == 1).collect();
-    (of_pod, of_volumes)
+    let of_sidecars = volumes.iter().map(|volume| for_sidecar(&bindings, &subject, volume).count() == 1).collect();
+    let named = |volume: &VolumeFacts| for_naming(&bindings, &volume.claim, &subject.namespace).count() == 1;
+    (of_pod, of_sidecars, volumes.iter().map(named).collect())
+}
+
+/// `expected` says which of the two volumes match where a pod counts too, `named` where only the claim does.
+#[track_caller]
+fn check_naming(matches: Match, expected: [bool; 2], named: [bool; 2]) {
+    let volumes = [volume("web", Some("gold")), volume("data", None)];
+    let any = expected.contains(&true);
+    let none = vec![false, false];
+    let asked = |hook| asked(hook, matches.clone(), &volumes);
+    assert_eq!(asked(Hook::Exemption), (any, none.clone(), none.clone()), "{matches:?}");
+    assert_eq!(asked(Hook::Sidecar), (false, expected.to_vec(), none.clone()), "{matches:?}");
+    assert_eq!(asked(Hook::Naming), (false, none, named.to_vec()), "{matches:?}");
 }
 
 #[track_caller]
 fn check(matches: Match, expected: [bool; 2]) {
-    let volumes = [volume("web", Some("gold")), volume("data", None)];
-    let any = expected.contains(&true);
-    assert_eq!(asked(Hook::Exemption, matches.clone(), &volumes), (any, vec![false, false]), "{matches:?}");
-    assert_eq!(asked(Hook::Sidecar, matches.clone(), &volumes), (false, expected.to_vec()), "{matches:?}");
-    assert_eq!(asked(Hook::Naming, matches.clone(), &volumes), (false, vec![false, false]), "{matches:?}");
+    check_naming(matches, expected, expected);
 }
 
 #[test]
@@ -68,7 +78,8 @@ fn each_selector_narrows_and_all_must_match() {
     check(Match { namespaces: labelled(&[("env", "prod")]), ..any() }, [true, true]);
     check(Match { namespaces: labelled(&[("env", "test")]), ..any() }, [false, false]);
     check(Match { pods: labelled(&[("app", "web")]), ..any() }, [true, true]);
-    check(Match { pods: labelled(&[("app", "db")]), ..any() }, [false, false]);
+    // Where a volume is made there is no pod to look at.
+    check_naming(Match { pods: labelled(&[("app", "db")]), ..any() }, [false, false], [true, true]);
     check(Match { claims: labelled(&[("team", "data")]), ..any() }, [false, true]);
     check(Match { storage_classes: ["gold".to_string()].into(), ..any() }, [true, false]);
     check(Match { storage_classes: ["lead".to_string()].into(), ..any() }, [false, false]);
@@ -80,5 +91,5 @@ fn each_selector_narrows_and_all_must_match() {
 
 #[test]
 fn an_exemption_policy_is_asked_only_where_a_volume_matches() {
-    assert_eq!(asked(Hook::Exemption, Match::default(), &[]), (false, vec![]));
+    assert_eq!(asked(Hook::Exemption, Match::default(), &[]), (false, vec![], vec![]));
 }

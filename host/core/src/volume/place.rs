@@ -1,0 +1,305 @@
+//! Where a new volume lies: the naming policies, else the class's `pathPattern`, else the volume's id, all below
+//! `subdir`.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::directory::{split, trim};
+use super::{Asked, Directory, PathProblem, SizeProblem};
+use crate::binding::{self, Binding, Evaluate};
+use crate::object::{Claim, Namespace};
+use crate::policy::{Failure, Hook, Naming, NamingRequest};
+use crate::reason::PolicyFailure;
+
+const PATH_PATTERN: &str = "pathPattern";
+const EXTRA_METADATA: &str = "run external-provisioner with --extra-create-metadata";
+
+/// The attribute that says where below `subdir` a volume lies. It is made here and nowhere else.
+pub(super) const SUB_PATH: &str = "subPath";
+
+/// The claim that a volume is made for.
+#[derive(Debug, Clone)]
+pub struct NamingContext<'a> {
+    /// The claim.
+    pub claim: Arc<Claim>,
+    /// Its namespace.
+    pub namespace: Arc<Namespace>,
+    /// The raw claim, for policies that ask for it.
+    pub object: &'a Value,
+}
+
+/// Where a volume lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its directory, from the root of the file system.
+    pub directory: Directory,
+    /// True if other volumes may have the same directory.
+    pub shared: bool,
+    /// Who named it.
+    pub named_by: NamedBy,
+    /// What people should know about how it came to be.
+    pub warnings: Vec<String>,
+}
+
+/// Who named a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum NamedBy {
+    /// A policy, by its binding.
+    Policy(String),
+    /// The parameter `pathPattern`.
+    PathPattern,
+    /// The volume's own id.
+    VolumeName,
+}
+
+/// Why a volume is not made. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VolumeRefusal {
+    /// What names the directory names none that a volume can have.
+    #[error("{origin} cannot name the volume's directory: {problem}")]
+    Path {
+        /// What names it.
+        origin: String,
+        /// The rule that it breaks.
+        problem: PathProblem,
+    },
+    /// A policy refuses the volume.
+    #[error("policy `{binding}` refuses the volume: {sentence}")]
+    Denied {
+        /// The binding.
+        binding: String,
+        /// The policy's sentence.
+        sentence: String,
+    },
+    /// A policy failed, and its binding says that the request fails with it. The one refusal that asks for a retry.
+    #[error(transparent)]
+    PolicyFailed(#[from] PolicyFailure),
+    /// The `pathPattern` cannot be filled in.
+    #[error("{PATH_PATTERN} `{pattern}` cannot be filled in: {why}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// The reason.
+        why: String,
+    },
+    /// The mount options do not say where volumes lie.
+    #[error("the mount option `subdir` is not usable: {0}")]
+    Subdir(String),
+    /// The size that is asked cannot be given.
+    #[error(transparent)]
+    Size(#[from] SizeProblem),
+}
+
+impl VolumeRefusal {
+    /// The stable word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            VolumeRefusal::Path { .. } => "invalid-path",
+            VolumeRefusal::Denied { .. } => "denied-by-policy",
+            VolumeRefusal::PolicyFailed(_) => "policy-failed",
+            VolumeRefusal::Pattern { .. } => "path-pattern",
+            VolumeRefusal::Subdir(_) => "invalid-subdir",
+            VolumeRefusal::Size(_) => "size",
+        }
+    }
+}
+
+/// Finds the place of a new volume. Its directory is that of the first policy that names one, else what `pathPattern`
+/// gives, else the id.
+///
+/// The mount option `subdir`, in the mount flags or in the parameter `mountOptions`, is the root of all of them:
+/// nothing here leads out of it. A directory of `pathPattern` may be had by several volumes, as with the JuiceFS
+/// driver.
+///
+/// Policies are asked only where the claim is known: they decide by its names and labels. Without one (the caller of
+/// CreateVolume sent no `csi.storage.k8s.io/pvc/…`) none is asked, also none that is bound to the class alone, and
+/// where there are naming policies a warning says so.
+pub fn place(
+    asked: &Asked,
+    id: &str,
+    naming: Option<&NamingContext<'_>>,
+    bindings: &[Binding],
+    policies: &dyn Evaluate,
+) -> Result<Place, VolumeRefusal> {
+    let prefix = prefix(asked)?;
+    let mut warnings = Vec::new();
+    if asked.parameters.contains_key(SUB_PATH) {
+        warnings.push(format!("the parameter {SUB_PATH} has no effect: each volume has its own"));
+    }
+    let named = match naming {
+        Some(context) => by_policy(asked, &prefix, context, bindings, policies, &mut warnings)?,
+        None => {
+            if bindings.iter().any(|binding| binding.hooks.contains(&Hook::Naming)) {
+                let why = "because the caller names no claim";
+                warnings.push(format!("no naming policy was asked, {why}: {EXTRA_METADATA}"));
+            }
+            None
+        }
+    };
+    let (directory, shared, named_by) = match named {
+        Some(named) => named,
+        None => by_default(asked, &prefix, id, naming)?,
+    };
+    Ok(Place { directory, shared, named_by, warnings })
+}
+
+/// A directory, whether it is shared, and who named it.
+type Named = (Directory, bool, NamedBy);
+
+fn by_default(
+    asked: &Asked,
+    prefix: &[String],
+    id: &str,
+    naming: Option<&NamingContext<'_>>,
+) -> Result<Named, VolumeRefusal> {
+    let refuse = |origin| move |problem| VolumeRefusal::Path { origin, problem };
+    let Some(pattern) = asked.parameters.get(PATH_PATTERN).filter(|pattern| !pattern.is_empty()) else {
+        let directory = below(prefix, vec![id.to_string()]).map_err(refuse(format!("the id `{id}`")))?;
+        return Ok((directory, false, NamedBy::VolumeName));
+    };
+    let components = fill_in(pattern, naming.map(|context| &*context.claim))
+        .map_err(|why| VolumeRefusal::Pattern { pattern: pattern.clone(), why })?;
+    let directory = below(prefix, components).map_err(refuse(format!("{PATH_PATTERN} `{pattern}`")))?;
+    Ok((directory, true, NamedBy::PathPattern))
+}
+
+/// What a policy's answer comes to, once its directory is one.
+enum Answer {
+    Pass,
+    Directory(Directory, bool),
+    Deny(String),
+}
+
+fn by_policy(
+    asked: &Asked,
+    prefix: &[String],
+    context: &NamingContext<'_>,
+    bindings: &[Binding],
+    policies: &dyn Evaluate,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Named>, VolumeRefusal> {
+    let request = NamingRequest {
+        volume_name: asked.name.clone(),
+        required_bytes: asked.required_bytes,
+        limit_bytes: asked.limit_bytes,
+        claim: context.claim.clone(),
+        namespace: context.namespace.clone(),
+        parameters: asked.parameters.clone(),
+    };
+    for binding in binding::for_naming(bindings, &context.claim, &context.namespace) {
+        // A directory that cannot be had is the same to `onFailure` as no answer.
+        let answer = policies.name(binding, &request, context.object).and_then(|naming| match naming {
+            Naming::Pass => Ok(Answer::Pass),
+            Naming::Deny(sentence) => Ok(Answer::Deny(sentence)),
+            Naming::Directory { components, shared } => match below(prefix, components) {
+                Ok(directory) => Ok(Answer::Directory(directory, shared)),
+                Err(problem) => Err(Failure::Answer(format!("the directory that it names cannot be had: {problem}"))),
+            },
+        });
+        let name = binding.name.clone();
+        match binding::enforced(binding, answer, warnings)? {
+            None | Some(Answer::Pass) => {}
+            Some(Answer::Deny(sentence)) => return Err(VolumeRefusal::Denied { binding: name, sentence }),
+            Some(Answer::Directory(directory, shared)) => {
+                return Ok(Some((directory, shared, NamedBy::Policy(name))));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The components below a prefix. They are checked by themselves first: no name is the prefix itself, as none is the
+/// root.
+fn below(prefix: &[String], components: Vec<String>) -> Result<Directory, PathProblem> {
+    let own = Directory::new(components)?;
+    Directory::new([prefix, own.components()].concat())
+}
+
+/// The directory that the mount option `subdir` names, where every volume that is asked so lies; empty without one.
+///
+/// Options are read as the sidecar reads them: lists with commas, the name before the first `=`.
+pub(super) fn prefix(asked: &Asked) -> Result<Vec<String>, VolumeRefusal> {
+    let flags = asked.capabilities.iter().flat_map(|capability| &capability.mount_flags);
+    let options = flags.chain(asked.parameters.get("mountOptions")).flat_map(|list| list.split(','));
+    let mut found: Option<(&str, Vec<String>)> = None;
+    for value in options.filter_map(|option| option.trim().strip_prefix("subdir=")) {
+        let components = split(value);
+        if value.contains("${") {
+            return Err(VolumeRefusal::Subdir(format!("`{value}` has a template, which Pith does not fill in here")));
+        }
+        if !components.is_empty() {
+            let problem =
+                |problem| VolumeRefusal::Path { origin: format!("the mount option `subdir={value}`"), problem };
+            Directory::new(components.clone()).map_err(problem)?;
+        }
+        match &found {
+            // Which of them the client would take is the client's business; where data lies must not be.
+            Some((other, known)) if *known != components => {
+                return Err(VolumeRefusal::Subdir(format!("it is given twice, as `{other}` and as `{value}`")));
+            }
+            _ => found = Some((value, components)),
+        }
+    }
+    Ok(found.map(|(_, components)| components).unwrap_or_default())
+}
+
+/// The components of a pattern with `${.pvc.name}`, `${.pvc.namespace}`, `${.pvc.labels.KEY}` and
+/// `${.pvc.annotations.KEY}` replaced (`.PVC` is the same). All that follows the third dot is the key, with its dots,
+/// dashes and slashes.
+///
+/// Where the JuiceFS driver puts nothing for what it does not find, this refuses: one missing label would put the
+/// volumes of many claims into one directory. And only the pattern parts levels: a value with a `/` makes a component
+/// that is refused.
+fn fill_in(pattern: &str, claim: Option<&Claim>) -> Result<Vec<String>, String> {
+    let mut rest = trim(pattern);
+    if rest.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut components, mut component) = (Vec::new(), String::new());
+    loop {
+        let (text, template) = rest.split_once("${").map_or((rest, None), |(text, after)| (text, Some(after)));
+        for (index, part) in text.split('/').enumerate() {
+            if index > 0 {
+                components.push(std::mem::take(&mut component));
+            }
+            component.push_str(part);
+        }
+        let Some(template) = template else {
+            components.push(component);
+            return Ok(components);
+        };
+        let (template, after) = template.split_once('}').ok_or("a `${` in it has no `}`")?;
+        component.push_str(value(template, claim)?);
+        rest = after;
+    }
+}
+
+/// What one `${template}` stands for.
+fn value<'a>(template: &str, claim: Option<&'a Claim>) -> Result<&'a str, String> {
+    let unknown = || {
+        format!(
+            "`${{{template}}}` is not known here; what is: ${{.pvc.name}}, ${{.pvc.namespace}}, ${{.pvc.labels.KEY}} \
+             and ${{.pvc.annotations.KEY}}"
+        )
+    };
+    let field = template.strip_prefix(".pvc.").or_else(|| template.strip_prefix(".PVC.")).ok_or_else(unknown)?;
+    let claim = claim
+        .ok_or_else(|| format!("`${{{template}}}` needs the claim, and the caller names none: {EXTRA_METADATA}"))?;
+    let (kind, entries, key) = match field.split_once('.') {
+        None if field == "name" => return Ok(&claim.name),
+        None if field == "namespace" => return Ok(&claim.namespace),
+        Some(("labels", key)) => ("label", &claim.labels, key),
+        Some(("annotations", key)) => ("annotation", &claim.annotations, key),
+        _ => return Err(unknown()),
+    };
+    let value = entries.get(key).filter(|value| !value.is_empty());
+    value
+        .map(String::as_str)
+        .ok_or_else(|| format!("the claim `{}/{}` has no {kind} `{key}`, or an empty one", claim.namespace, claim.name))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+//! The durable record of a volume: what it says, how it is sealed, and what may follow from it.
+//!
+//! A record lies in the file system that the volumes lie in, where whoever mounts the root can write. So it is sealed
+//! with a key that only Pith has, and what is not sealed so is no record. The seal does not say where a record lies:
+//! one that was copied to another volume's place is still authentic, which is what [`Record::check_place`] is for.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use super::place::{SUB_PATH, prefix};
+use super::{Asked, Capability, Directory, NamedBy, Place, capacity, id};
+use crate::object::{Claim, Entries};
+
+/// What is known of a volume. A change makes the next generation, and the highest one counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// Who made it: several clusters may use one file system.
+    pub cluster: String,
+    /// The volume's id (see [`id`]).
+    pub id: String,
+    /// What was asked when it was made.
+    pub asked: Asked,
+    /// The claim that it was made for, where that is known.
+    pub claim: Option<ClaimName>,
+    /// Its directory, from the root of the file system.
+    pub directory: Directory,
+    /// True if other volumes may have the same directory.
+    pub shared: bool,
+    /// Who named the directory.
+    pub named_by: NamedBy,
+    /// Its size; 0 for no bound.
+    pub capacity_bytes: u64,
+    /// How far it has come.
+    pub state: State,
+    /// From 1.
+    pub generation: u64,
+}
+
+/// The name of a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClaimName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl From<&Claim> for ClaimName {
+    fn from(claim: &Claim) -> ClaimName {
+        ClaimName { namespace: claim.namespace.clone(), name: claim.name.clone() }
+    }
+}
+
+impl fmt::Display for ClaimName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// How far a volume has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum State {
+    /// Its directory may not be there, or without its quota.
+    Creating,
+    /// It can be used.
+    Ready,
+    /// It is no more; what is left of it goes to the trash.
+    Deleting {
+        /// The name of its place in the trash, chosen once, so that each step can be repeated.
+        trash: String,
+    },
+}
+
+/// The key that records are sealed with. Nothing shows it.
+#[derive(Clone)]
+pub struct RecordKey([u8; 32]);
+
+impl From<[u8; 32]> for RecordKey {
+    fn from(key: [u8; 32]) -> RecordKey {
+        RecordKey(key)
+    }
+}
+
+impl fmt::Debug for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RecordKey")
+    }
+}
+
+impl RecordKey {
+    fn mac(&self, json: &[u8]) -> Hmac<Sha256> {
+        let mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        mac.chain_update(json)
+    }
+}
+
+/// Why a record cannot be relied upon. Each continues a sentence that begins with the record's path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordProblem {
+    /// It is torn, or was never a record.
+    #[error("it is torn, or no record: {0}")]
+    Malformed(String),
+    /// It does not carry the seal of this key.
+    #[error("its seal does not fit: somebody changed or cut it, or it was sealed with another key")]
+    NotAuthentic,
+    /// It has a form that this version does not know.
+    #[error("it was made by a newer Pith, in the format {0}: upgrade this one")]
+    NewerFormat(u64),
+    /// It is another cluster's.
+    #[error("it belongs to the cluster `{owner}`, and this is `{cluster}`")]
+    OtherCluster {
+        /// Who made it.
+        owner: String,
+        /// Who reads it.
+        cluster: String,
+    },
+    /// It was copied from somewhere else.
+    #[error("it is generation {generation} of volume `{id}`, and does not belong there")]
+    Misplaced {
+        /// Whose record it is.
+        id: String,
+        /// Which of them.
+        generation: u64,
+    },
+}
+
+/// The first word of a record.
+const MAGIC: &str = "pith-record";
+/// The format of both the first line and the JSON.
+const FORMAT: u64 = 1;
+
+/// A record as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<R> {
+    format: u64,
+    record: R,
+}
+
+/// What of a record every version understands.
+#[derive(Deserialize)]
+struct Format {
+    format: u64,
+}
+
+impl Record {
+    /// The first record of a volume: what it will be, before anything of it is made.
+    pub fn begin(cluster: &str, asked: Asked, claim: Option<ClaimName>, place: Place, capacity_bytes: u64) -> Record {
+        Record {
+            cluster: cluster.to_string(),
+            id: id(&asked.name),
+            asked,
+            claim,
+            directory: place.directory,
+            shared: place.shared,
+            named_by: place.named_by,
+            capacity_bytes,
+            state: State::Creating,
+            generation: 1,
+        }
+    }
+
+    fn next(&self, change: impl FnOnce(&mut Record)) -> Record {
+        let mut next = self.clone();
+        next.generation += 1;
+        change(&mut next);
+        next
+    }
+
+    /// The next record: all of it is made.
+    pub fn ready(&self) -> Record {
+        self.next(|next| next.state = State::Ready)
+    }
+
+    /// The next record: its size has changed.
+    pub fn resized(&self, capacity_bytes: u64) -> Record {
+        self.next(|next| next.capacity_bytes = capacity_bytes)
+    }
+
+    /// The next and last record: it is on its way to this place in the trash.
+    pub fn deleting(&self, trash: &str) -> Record {
+        self.next(|next| next.state = State::Deleting { trash: trash.to_string() })
+    }
+
+    /// The record as a file: a line with the seal, then JSON.
+    pub fn seal(&self, key: &RecordKey) -> Vec<u8> {
+        let envelope = Envelope { format: FORMAT, record: self };
+        let json = serde_json::to_vec(&envelope).expect("every key is text and every number whole");
+        let mac = hex::encode(key.mac(&json).finalize().into_bytes());
+        [format!("{MAGIC} {FORMAT} {mac}\n").as_bytes(), &json].concat()
+    }
+
+    /// Reads a record and checks its seal. Whose it is, and where it lies, the caller checks.
+    pub fn open(bytes: &[u8], key: &RecordKey) -> Result<Record, RecordProblem> {
+        let malformed = |why: &str| RecordProblem::Malformed(why.to_string());
+        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| malformed("it has no first line"))?;
+        let (header, json) = (&bytes[..end], &bytes[end + 1..]);
+        let header = str::from_utf8(header).ok().and_then(|line| line.strip_prefix(MAGIC)?.strip_prefix(' '));
+        let header = header.and_then(|rest| rest.split_once(' '));
+        let (format, mac) = header.ok_or_else(|| malformed("its first line is not that of a record"))?;
+        check_format(format.parse().map_err(|_| malformed("its format is no number"))?)?;
+        // Only in the one form that is written: nothing about a record can be changed.
+        let mac = hex::decode(mac).ok().filter(|bytes| hex::encode(bytes) == mac);
+        let mac = mac.ok_or_else(|| malformed("its seal is not written in hexadecimal"))?;
+        key.mac(json).verify_slice(&mac).map_err(|_| RecordProblem::NotAuthentic)?;
+
+        let unreadable = |error: serde_json::Error| RecordProblem::Malformed(error.to_string());
+        check_format(serde_json::from_slice::<Format>(json).map_err(unreadable)?.format)?;
+        Ok(serde_json::from_slice::<Envelope<Record>>(json).map_err(unreadable)?.record)
+    }
+
+    /// Refuses what another cluster made.
+    pub fn check_owner(&self, cluster: &str) -> Result<(), RecordProblem> {
+        if self.cluster == cluster {
+            return Ok(());
+        }
+        Err(RecordProblem::OtherCluster { owner: self.cluster.clone(), cluster: cluster.to_string() })
+    }
+
+    /// Refuses what was found where another record belongs.
+    pub fn check_place(&self, id: &str, generation: u64) -> Result<(), RecordProblem> {
+        if self.id == id && self.generation == generation {
+            return Ok(());
+        }
+        Err(RecordProblem::Misplaced { id: self.id.clone(), generation: self.generation })
+    }
+
+    /// What a node is told of the volume: the parameters, `subPath` (its directory, seen from `subdir`) and `capacity`.
+    ///
+    /// CSI wants the same answer for as long as the volume lives, so `capacity` stays what was first asked.
+    pub fn volume_context(&self) -> Entries {
+        let mut context = self.asked.parameters.clone();
+        let components = self.directory.components();
+        // `place` has put it below the prefix.
+        let prefix = prefix(&self.asked).unwrap_or_default();
+        let relative = components.strip_prefix(prefix.as_slice()).unwrap_or(components);
+        context.insert(SUB_PATH.to_string(), relative.join("/"));
+        context.remove(CAPACITY);
+        if let Ok(bytes @ 1..) = capacity(self.asked.required_bytes, self.asked.limit_bytes) {
+            context.insert(CAPACITY.to_string(), bytes.to_string());
+        }
+        context
+    }
+}
+
+const CAPACITY: &str = "capacity";
+
+fn check_format(format: u64) -> Result<(), RecordProblem> {
+    match format {
+        FORMAT => Ok(()),
+        0 => Err(RecordProblem::Malformed("its format is 0".to_string())),
+        newer => Err(RecordProblem::NewerFormat(newer)),
+    }
+}
+
+/// How a volume differs from what is asked of it now (ALREADY_EXISTS).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("volume `{volume}` exists already, and not as it is asked now: {field} is {was}, and {is} is asked")]
+pub struct Difference {
+    /// The name of the volume.
+    pub volume: String,
+    /// What differs.
+    pub field: String,
+    /// What it was when the volume was made.
+    pub was: String,
+    /// What it is now.
+    pub is: String,
+}
+
+/// Whether a volume is what is asked: the same name, parameters and capabilities, and a size that fits.
+pub fn compare(record: &Record, asked: &Asked) -> Result<(), Difference> {
+    let before = &record.asked;
+    let difference =
+        |field: String, was: String, is: String| Err(Difference { volume: before.name.clone(), field, was, is });
+    if before.name != asked.name {
+        return difference("name".into(), quoted(Some(&before.name)), quoted(Some(&asked.name)));
+    }
+    let keys: BTreeSet<&String> = before.parameters.keys().chain(asked.parameters.keys()).collect();
+    for key in keys {
+        let (was, is) = (before.parameters.get(key), asked.parameters.get(key));
+        if was != is {
+            return difference(format!("parameters.{key}"), quoted(was), quoted(is));
+        }
+    }
+    let [were, are] = [before, asked].map(|it| it.capabilities.iter().collect::<BTreeSet<_>>());
+    if were != are {
+        let [was, is] = [&were, &are].map(modes);
+        let is = if was == is { "the same with other mount flags".to_string() } else { is };
+        return difference("capabilities".into(), was, is);
+    }
+    let sizes = |it: &Asked| [it.required_bytes, it.limit_bytes].map(|bytes| bytes.filter(|bytes| *bytes > 0));
+    let [required, limit] = sizes(asked);
+    let held = record.capacity_bytes;
+    let fits = required.is_none_or(|least| held >= least) && limit.is_none_or(|most| held <= most);
+    let said = |sizes: [Option<u64>; 2]| sizes.iter().any(Option::is_some);
+    // The first request fits for ever, also when the volume has grown since.
+    if sizes(before) != sizes(asked) && !(fits && said(sizes(before)) == said(sizes(asked))) {
+        let was = if held == 0 { "without bound".to_string() } else { format!("{held} bytes") };
+        return difference("capacity".into(), was, range(required, limit));
+    }
+    Ok(())
+}
+
+fn quoted(value: Option<&String>) -> String {
+    value.map_or("not there".to_string(), |value| format!("`{value}`"))
+}
+
+/// Without the mount flags, which may be sensitive.
+fn modes(capabilities: &BTreeSet<&Capability>) -> String {
+    let modes: BTreeSet<&str> = capabilities.iter().map(|it| it.access_mode.as_str()).collect();
+    modes.into_iter().collect::<Vec<_>>().join(" and ")
+}
+
+fn range(required: Option<u64>, limit: Option<u64>) -> String {
+    match (required, limit) {
+        (None, None) => "no size".to_string(),
+        (Some(least), None) => format!("at least {least} bytes"),
+        (None, Some(most)) => format!("at most {most} bytes"),
+        (Some(least), Some(most)) => format!("{least} to {most} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
