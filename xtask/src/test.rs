@@ -118,6 +118,8 @@ fn doc_tests() -> Result<()> {
 /// With the hostile guests, some of which are WASI components.
 fn end_to_end() -> Result<()> {
     tools::rust_target("wasm32-wasip2")?;
+    tools::juicefs()?;
+    tools::redis()?;
     crate::workspace::pith()?;
     run_command(cargo().args(["test", "--package", "pith-tests"]))
 }

@@ -31,6 +31,22 @@ pub(crate) fn juicefs() -> Result<PathBuf> {
     Ok(environment.join("bin/juicefs"))
 }
 
+/// A Redis server, for tests of a metadata engine with a password; started by whoever needs it, on a port of its own.
+pub(crate) fn redis() -> Result<()> {
+    if find("redis-server").is_some() {
+        return Ok(());
+    }
+    println!("installing redis-server with apt-get");
+    let mut install = Command::new("apt-get");
+    install.args(["install", "--yes", "--no-install-recommends", "redis-server"]).env("DEBIAN_FRONTEND", "noninteractive");
+    // Lists that were never fetched, or are too old, are the usual reason to fail.
+    let installed = capture(&mut install).or_else(|_| {
+        capture(Command::new("apt-get").arg("update"))?;
+        capture(&mut install)
+    });
+    installed.map(drop).context("`redis-server` is missing: install it with `apt-get install redis-server`")
+}
+
 /// What the client says its version is.
 pub(crate) fn juicefs_version(client: &Path) -> Result<String> {
     let text = capture(Command::new(client).arg("version"))?;
