@@ -38,7 +38,9 @@ pub(crate) fn redis() -> Result<()> {
     }
     println!("installing redis-server with apt-get");
     let mut install = Command::new("apt-get");
-    install.args(["install", "--yes", "--no-install-recommends", "redis-server"]).env("DEBIAN_FRONTEND", "noninteractive");
+    install
+        .args(["install", "--yes", "--no-install-recommends", "redis-server"])
+        .env("DEBIAN_FRONTEND", "noninteractive");
     // Lists that were never fetched, or are too old, are the usual reason to fail.
     let installed = capture(&mut install).or_else(|_| {
         capture(Command::new("apt-get").arg("update"))?;
