@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod admin;
 pub mod tls;
 pub mod webhook;
+pub mod csi;
 pub mod policy;
 pub mod wasm;
 pub mod juicefs;
