@@ -16,8 +16,10 @@ pub mod metrics;
 pub mod admin;
 pub mod tls;
 pub mod webhook;
+pub mod csi;
 pub mod policy;
 pub mod wasm;
+pub mod juicefs;
 pub mod cluster;
 pub mod cli;
 

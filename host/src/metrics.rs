@@ -26,6 +26,7 @@ pub struct Metrics {
     /// When the serving certificate ends, as seconds since 1970.
     pub certificate_expiry: Gauge<f64, AtomicU64>,
     objects: Family<ObjectKind, Gauge>,
+    csi_seconds: Family<CsiCall, Histogram>,
 }
 
 /// Labels of an admission request.
@@ -64,18 +65,29 @@ struct ObjectKind {
     kind: &'static str,
 }
 
+/// The labels that csi-lib-utils gives to the same metric.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CsiCall {
+    driver_name: String,
+    method_name: &'static str,
+    grpc_status_code: &'static str,
+}
+
 /// From 10 µs, where one call of a policy lies, to 10 s, where an API server gives up.
 const SECONDS: [f64; 18] = [
     0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 10.0,
 ];
 
+/// From 1 ms, a volume without a quota, to a minute, where external-provisioner's patience ends.
+const CSI_SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 25.0, 60.0];
+
 impl Metrics {
     /// Registers everything.
     pub fn new() -> Metrics {
         let seconds = || Histogram::new(SECONDS);
         let mut metrics = Metrics {
-            registry: Registry::with_prefix("pith"),
+            registry: Registry::default(),
             admissions: Family::default(),
             admission_seconds: Family::new_with_constructor(seconds),
             policy_calls: Family::default(),
@@ -83,8 +95,12 @@ impl Metrics {
             panics: Counter::default(),
             certificate_expiry: Gauge::default(),
             objects: Family::default(),
+            csi_seconds: Family::new_with_constructor(|| Histogram::new(CSI_SECONDS)),
         };
-        let registry = &mut metrics.registry;
+        let help = "Time of a CSI call, from the whole request to the answer";
+        let csi = metrics.csi_seconds.clone();
+        metrics.registry.register_with_unit("csi_plugin_operations", help, Unit::Seconds, csi);
+        let registry = metrics.registry.sub_registry_with_prefix("pith");
         registry.register("admissions", "Admission requests by outcome and reason", metrics.admissions.clone());
         let help = "Time from the whole body to the answer";
         registry.register_with_unit("admission_duration", help, Unit::Seconds, metrics.admission_seconds.clone());
@@ -108,6 +124,12 @@ impl Metrics {
     pub fn policy_call(&self, policy: &str, hook: &'static str, outcome: &'static str, took: Duration) {
         self.policy_calls.get_or_create(&PolicyCall { policy: policy.into(), hook, outcome }).inc();
         self.policy_seconds.get_or_create(&PolicyTime { policy: policy.into(), hook }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a CSI call that ended. It has the name and the labels of csi-lib-utils, so that one dashboard reads all drivers.
+    pub fn csi_call(&self, driver: &str, method: &'static str, code: &'static str, took: Duration) {
+        let labels = CsiCall { driver_name: driver.into(), method_name: method, grpc_status_code: code };
+        self.csi_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     /// Says how many objects of each kind are in memory.

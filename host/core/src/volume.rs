@@ -110,14 +110,17 @@ const GIB: u64 = 1 << 30;
 /// Two names never have one id: a name that reads like a digest becomes one too.
 pub fn id(name: &str) -> String {
     const DIGEST: &str = "pith-";
-    let plain = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b'-');
-    let safe = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
-        && name.len() <= 128
-        && name.bytes().all(plain);
-    if safe && !name.starts_with(DIGEST) {
+    if is_id(name) && !name.starts_with(DIGEST) {
         return name.to_string();
     }
     format!("{DIGEST}{}", hex::encode(&Sha256::digest(name)[..20]))
+}
+
+/// Whether a text from outside can be an id, and so a file name. What cannot is no volume's.
+pub fn is_id(text: &str) -> bool {
+    let plain = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b'-');
+    let begins_plainly = text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    begins_plainly && text.len() <= 128 && text.bytes().all(plain)
 }
 
 /// The size of a volume in bytes, whole GiB because quotas are. 0 where none is asked: the volume has no bound.

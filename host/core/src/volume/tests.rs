@@ -66,7 +66,14 @@ proptest! {
     fn every_id_is_a_directory_of_one_component_that_csi_takes(name in any::<String>()) {
         let id = id(&name);
         prop_assert!(id.len() <= 128);
+        prop_assert!(is_id(&id));
         prop_assert!(Directory::new(vec![id]).is_ok());
+    }
+
+    #[test]
+    fn what_can_be_an_id_leads_nowhere(text in any::<String>()) {
+        let strange = [format!("../{text}"), format!(".{text}"), format!("{text}/"), format!("{text}\0")];
+        prop_assert_eq!(strange.iter().find(|text| is_id(text)), None);
     }
 
     #[test]

@@ -1,0 +1,139 @@
+//! The service Controller: each RPC is converted, guarded, asked of [`Volumes`], and converted back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use pith_core::volume;
+use tonic::Request;
+
+use super::call::{Answer, Calls};
+use super::in_flight::{Guard, InFlight};
+use super::proto::controller_server;
+use super::proto::controller_service_capability::{Rpc, Type, rpc};
+use super::proto::{
+    ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetCapabilitiesRequest,
+    ControllerGetCapabilitiesResponse, ControllerGetVolumeRequest, ControllerGetVolumeResponse,
+    ControllerModifyVolumeRequest, ControllerModifyVolumeResponse, ControllerPublishVolumeRequest,
+    ControllerPublishVolumeResponse, ControllerServiceCapability, ControllerUnpublishVolumeRequest,
+    ControllerUnpublishVolumeResponse, CreateSnapshotRequest, CreateSnapshotResponse, CreateVolumeRequest,
+    CreateVolumeResponse, DeleteSnapshotRequest, DeleteSnapshotResponse, DeleteVolumeRequest, DeleteVolumeResponse,
+    GetCapacityRequest, GetCapacityResponse, GetSnapshotRequest, GetSnapshotResponse, ListSnapshotsRequest,
+    ListSnapshotsResponse, ListVolumesRequest, ListVolumesResponse, ValidateVolumeCapabilitiesRequest,
+    ValidateVolumeCapabilitiesResponse,
+};
+use super::{call, convert};
+use crate::juicefs::volumes::{VolumeError, Volumes};
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct Controller<V> {
+    pub(super) volumes: Arc<V>,
+    pub(super) in_flight: InFlight,
+    pub(super) calls: Calls,
+}
+
+/// What is declared. The access modes for one workload of a node are kept by Kubernetes; the file system takes any number of
+/// writers, so it can be used in all of them.
+const DECLARED: [rpc::Type; 3] =
+    [rpc::Type::CreateDeleteVolume, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter];
+
+/// What no volume can have as its id is not asked for: it may be anything, a path too.
+fn check_id(id: &str) -> Result<(), VolumeError> {
+    if volume::is_id(id) { Ok(()) } else { Err(VolumeError::NotFound(id.into())) }
+}
+
+impl<V: Volumes> Controller<V> {
+    /// Keeps a second call away from a volume.
+    fn begin(&self, id: &str) -> Result<Guard, VolumeError> {
+        let sentence = || format!("an earlier call for volume `{id}` is not finished, and goes on: ask again");
+        self.in_flight.begin(id).ok_or_else(|| VolumeError::Aborted(sentence()))
+    }
+}
+
+#[tonic::async_trait]
+impl<V: Volumes> controller_server::Controller for Controller<V> {
+    async fn create_volume(self: Arc<Self>, request: Request<CreateVolumeRequest>) -> Answer<CreateVolumeResponse> {
+        let request = request.into_inner();
+        let id = volume::id(&request.name);
+        let controller = self.clone();
+        let work = async move {
+            let request = convert::create(request)?;
+            let _guard = controller.begin(&volume::id(&request.asked.name))?;
+            Ok(convert::created(&controller.volumes.create(request).await?))
+        };
+        self.calls.run("/csi.v1.Controller/CreateVolume", &id, work).await
+    }
+
+    async fn delete_volume(self: Arc<Self>, request: Request<DeleteVolumeRequest>) -> Answer<DeleteVolumeResponse> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        let controller = self.clone();
+        let work = async move {
+            let (id, secrets) = convert::delete(request)?;
+            // What cannot be an id is not there, and what is not there is deleted.
+            if volume::is_id(&id) {
+                let _guard = controller.begin(&id)?;
+                controller.volumes.delete(&id, secrets).await?;
+            }
+            Ok(DeleteVolumeResponse {})
+        };
+        self.calls.run("/csi.v1.Controller/DeleteVolume", &id, work).await
+    }
+
+    async fn controller_expand_volume(
+        self: Arc<Self>,
+        request: Request<ControllerExpandVolumeRequest>,
+    ) -> Answer<ControllerExpandVolumeResponse> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        let controller = self.clone();
+        let work = async move {
+            let convert::Expand { id, required, limit, secrets } = convert::expand(request)?;
+            check_id(&id)?;
+            let _guard = controller.begin(&id)?;
+            Ok(convert::expanded(controller.volumes.expand(&id, required, limit, secrets).await?))
+        };
+        self.calls.run("/csi.v1.Controller/ControllerExpandVolume", &id, work).await
+    }
+
+    async fn validate_volume_capabilities(
+        self: Arc<Self>,
+        request: Request<ValidateVolumeCapabilitiesRequest>,
+    ) -> Answer<ValidateVolumeCapabilitiesResponse> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        let controller = self.clone();
+        let work = async move {
+            let request = convert::validate(request)?;
+            check_id(&request.id)?;
+            let record = controller.volumes.find(&request.id, request.secrets.clone()).await?;
+            let record = record.ok_or_else(|| VolumeError::NotFound(request.id.clone()))?;
+            Ok(convert::validated(request, &record))
+        };
+        self.calls.run("/csi.v1.Controller/ValidateVolumeCapabilities", &id, work).await
+    }
+
+    async fn controller_get_capabilities(
+        self: Arc<Self>,
+        _: Request<ControllerGetCapabilitiesRequest>,
+    ) -> Answer<ControllerGetCapabilitiesResponse> {
+        let declared =
+            |it: rpc::Type| ControllerServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: it.into() })) };
+        let answer = ControllerGetCapabilitiesResponse { capabilities: DECLARED.map(declared).into() };
+        self.calls.run("/csi.v1.Controller/ControllerGetCapabilities", "", async { Ok(answer) }).await
+    }
+
+    call::not_declared! {
+        "csi.v1.Controller":
+        controller_publish_volume, "ControllerPublishVolume": ControllerPublishVolumeRequest => ControllerPublishVolumeResponse;
+        controller_unpublish_volume, "ControllerUnpublishVolume": ControllerUnpublishVolumeRequest => ControllerUnpublishVolumeResponse;
+        list_volumes, "ListVolumes": ListVolumesRequest => ListVolumesResponse;
+        get_capacity, "GetCapacity": GetCapacityRequest => GetCapacityResponse;
+        create_snapshot, "CreateSnapshot": CreateSnapshotRequest => CreateSnapshotResponse;
+        delete_snapshot, "DeleteSnapshot": DeleteSnapshotRequest => DeleteSnapshotResponse;
+        list_snapshots, "ListSnapshots": ListSnapshotsRequest => ListSnapshotsResponse;
+        get_snapshot, "GetSnapshot": GetSnapshotRequest => GetSnapshotResponse;
+        controller_get_volume, "ControllerGetVolume": ControllerGetVolumeRequest => ControllerGetVolumeResponse;
+        controller_modify_volume, "ControllerModifyVolume": ControllerModifyVolumeRequest => ControllerModifyVolumeResponse;
+    }
+}

@@ -1,0 +1,3 @@
+//! The file systems that volumes lie in.
+
+pub mod volumes;
