@@ -16,7 +16,7 @@ mod in_flight;
 
 use std::sync::Arc;
 
-use crate::juicefs::volumes::Volumes;
+use crate::provisioner::Volumes;
 use crate::metrics::Metrics;
 
 pub(crate) use call::code_name;

@@ -17,6 +17,7 @@ pub mod admin;
 pub mod tls;
 pub mod webhook;
 pub mod csi;
+pub mod provisioner;
 pub mod policy;
 pub mod wasm;
 pub mod juicefs;

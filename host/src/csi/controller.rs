@@ -22,7 +22,7 @@ use super::proto::{
     ValidateVolumeCapabilitiesResponse,
 };
 use super::{call, convert};
-use crate::juicefs::volumes::{VolumeError, Volumes};
+use crate::provisioner::{VolumeError, Volumes};
 
 /// The service.
 #[derive(Debug)]

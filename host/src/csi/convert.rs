@@ -14,7 +14,7 @@ use super::proto::{
     ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse, Volume, VolumeCapability,
     validate_volume_capabilities_response,
 };
-use crate::juicefs::volumes::{CreateRequest, Secrets, VolumeError};
+use crate::provisioner::{CreateRequest, Secrets, VolumeError};
 
 /// CSI's bound for any text that has none of its own, in bytes.
 const LONGEST_TEXT: usize = 128;
@@ -67,7 +67,7 @@ pub(super) fn created(record: &Record) -> CreateVolumeResponse {
     let volume = Volume {
         capacity_bytes: signed(record.capacity_bytes),
         volume_id: record.id.clone(),
-        volume_context: record.volume_context(),
+        volume_context: record.volume_context().into_iter().collect(),
         ..Volume::default()
     };
     CreateVolumeResponse { volume: Some(volume) }
@@ -136,7 +136,7 @@ pub(super) fn validated(request: Validate, record: &Record) -> ValidateVolumeCap
     let (parameters, _) = split_parameters(words.parameters.clone());
     let problem = if request.unsupported.is_some() {
         request.unsupported
-    } else if !words.volume_context.is_empty() && words.volume_context != record.volume_context() {
+    } else if !words.volume_context.is_empty() && !words.volume_context.iter().eq(&record.volume_context()) {
         Some("volume_context is not the one that CreateVolume answered with".to_string())
     } else if !words.parameters.is_empty() && parameters != record.asked.parameters {
         Some("parameters are not the ones that the volume was made with".to_string())
@@ -183,7 +183,7 @@ fn check_name(name: &str) -> Result<(), Invalid> {
     }
 }
 
-fn check_map(field: &str, map: &Entries) -> Result<(), Invalid> {
+fn check_map(field: &str, map: &BTreeMap<String, String>) -> Result<(), Invalid> {
     let bytes: usize = map.iter().map(|(key, value)| key.len() + value.len()).sum();
     if bytes > LARGEST_MAP {
         return Err(malformed(format!("{field} have {bytes} bytes, and CSI allows {LARGEST_MAP}")));
@@ -251,7 +251,7 @@ fn split_parameters(mut parameters: BTreeMap<String, String>) -> (Entries, Optio
     let mut take = |key: &str| parameters.remove(&format!("{SIDECAR_PREFIX}{key}")).filter(|it| !it.is_empty());
     let claim = take("pvc/namespace").zip(take("pvc/name")).map(|(namespace, name)| ClaimName { namespace, name });
     parameters.retain(|key, _| !key.starts_with(SIDECAR_PREFIX));
-    (parameters, claim)
+    (parameters.into_iter().collect(), claim)
 }
 
 /// CSI's sizes are signed; `volume::capacity` gives none that does not fit.

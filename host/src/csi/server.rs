@@ -24,7 +24,7 @@ use super::node::Node;
 use super::proto::controller_server::ControllerServer;
 use super::proto::identity_server::IdentityServer;
 use super::proto::node_server::NodeServer;
-use crate::juicefs::volumes::Volumes;
+use crate::provisioner::Volumes;
 
 /// Connections that wait to be accepted; a sidecar has one.
 const BACKLOG: u32 = 64;

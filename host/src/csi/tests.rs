@@ -26,7 +26,7 @@ use super::proto::volume_capability::access_mode::Mode;
 use super::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use super::proto::*;
 use super::{Csi, server};
-use crate::juicefs::volumes::{CreateRequest, Secrets, VolumeError, Volumes};
+use crate::provisioner::{CreateRequest, Secrets, VolumeError, Volumes};
 use crate::metrics::Metrics;
 
 const CANARY: &str = "canary-5e1f0c";

@@ -1,0 +1,407 @@
+//! Volumes made, found, resized and removed: the second line of the product, between CSI's calls and the file system.
+//!
+//! ```text
+//!   create ─ record? ┬─ yes: compare ─────────────────────────────────┬─ ready: answer
+//!                    └─ no: policies name it ─ record (creating) ──────┴─ reserve ─ directory ─ quota ─ record (ready) ─ answer
+//! ```
+//!
+//! What exists is asked of the file system, never of this process: a retry finds what the first call left, wherever that was
+//! cut. A policy is asked once for each volume, because its answer is in the first record.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pith_core::binding::Binding;
+use pith_core::object::{Claim, Objects};
+use pith_core::policy::Hook;
+use pith_core::volume::{
+    self, Asked, ClaimName, Difference, NamingContext, Place, Record, RecordKey, SizeProblem, State, VolumeRefusal,
+};
+use serde_json::{Value, json};
+
+use crate::juicefs::steps::Steps;
+use crate::juicefs::store::{self, Store, StoreError};
+use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
+use crate::policy::Policies;
+
+/// How often a call starts again because another replica was faster.
+const TRIES: usize = 5;
+
+/// What the controller asks. Secrets travel beside the question and are never stored.
+///
+/// A call that was begun may be dropped by nobody: whoever asks waits for the answer in a task of its own.
+pub trait Volumes: Send + Sync + 'static {
+    /// Makes the volume, or finds it as it was made.
+    fn create(&self, request: CreateRequest) -> impl Future<Output = Result<Record, VolumeError>> + Send;
+
+    /// Removes the volume. One that is not there is removed.
+    fn delete(&self, id: &str, secrets: Secrets) -> impl Future<Output = Result<(), VolumeError>> + Send;
+
+    /// Gives the volume at least `required` and at most `limit` bytes. The answer is what it has then.
+    fn expand(
+        &self,
+        id: &str,
+        required: Option<u64>,
+        limit: Option<u64>,
+        secrets: Secrets,
+    ) -> impl Future<Output = Result<u64, VolumeError>> + Send;
+
+    /// The volume as it is now, if it is there.
+    fn find(&self, id: &str, secrets: Secrets) -> impl Future<Output = Result<Option<Record>, VolumeError>> + Send;
+}
+
+/// What CreateVolume asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateRequest {
+    /// What is kept in the record.
+    pub asked: Asked,
+    /// The claim that it is for, where the caller says it.
+    pub claim: Option<ClaimName>,
+    /// What opens the file system.
+    pub secrets: Secrets,
+}
+
+/// The content of a Secret. What it prints is the names of its keys.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(BTreeMap<String, String>);
+
+impl Secrets {
+    /// The content, for the one place that reads it.
+    pub fn reveal(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl From<BTreeMap<String, String>> for Secrets {
+    fn from(content: BTreeMap<String, String>) -> Secrets {
+        Secrets(content)
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets ")?;
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Why a call did not do what was asked. The sentence reaches the claim's events: it names no secret.
+///
+/// What tells them apart is whether something may have been written. Where nothing was, the answer is final: the caller stops
+/// once the claim is gone. Where something may exist ([`Aborted`](VolumeError::Aborted) and
+/// [`Unavailable`](VolumeError::Unavailable)), it must go on asking, or the volume is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The volume was made before, of something else.
+    #[error(transparent)]
+    AlreadyExists(#[from] Difference),
+    /// It is not to be made, and nothing was written.
+    #[error(transparent)]
+    Refused(#[from] VolumeRefusal),
+    /// It does not exist.
+    #[error("there is no volume `{0}`")]
+    NotFound(String),
+    /// What the request says cannot be used, whatever the state of things.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The size cannot be given.
+    #[error(transparent)]
+    OutOfRange(#[from] SizeProblem),
+    /// Somebody has to change something first. Nothing was written.
+    #[error("{0}")]
+    FailedPrecondition(String),
+    /// Another call is at it, here or in another replica; something may exist.
+    #[error("{0}")]
+    Aborted(String),
+    /// The file system did not answer; something may exist.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A defect, or a file system in a state that nothing here leaves behind.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<StoreError> for VolumeError {
+    fn from(error: StoreError) -> VolumeError {
+        match error {
+            StoreError::FileSystem(error) => error.into(),
+            // Until a person has looked at it, every retry says the same; and what it is about stays as it is.
+            StoreError::Record { .. } => VolumeError::FailedPrecondition(error.to_string()),
+        }
+    }
+}
+
+impl From<JuiceFsError> for VolumeError {
+    fn from(error: JuiceFsError) -> VolumeError {
+        match error {
+            // Found out before anything is written.
+            JuiceFsError::NotFormatted(sentence) => VolumeError::FailedPrecondition(sentence),
+            // Final answers would leave behind what earlier steps have written.
+            JuiceFsError::Unavailable(sentence) | JuiceFsError::Refused(sentence) => VolumeError::Unavailable(sentence),
+        }
+    }
+}
+
+/// What a provisioner is made of.
+#[derive(Debug)]
+pub struct Options {
+    /// The name of this cluster in records.
+    pub cluster: String,
+    /// What records are sealed with.
+    pub key: RecordKey,
+    /// Whether a size becomes a quota.
+    pub quota: bool,
+    /// The most time for naming a volume.
+    pub naming_timeout: Duration,
+    /// Where a test kills the process.
+    pub steps: Steps,
+}
+
+/// Makes volumes in JuiceFS file systems.
+#[derive(Debug)]
+pub struct Provisioner {
+    options: Options,
+    workers: Workers,
+    policies: Arc<Policies>,
+    objects: Arc<Objects>,
+    /// The file systems whose own directories are there.
+    prepared: Mutex<HashSet<FileSystemKey>>,
+}
+
+impl Provisioner {
+    /// A provisioner over these workers, which it stops with [`stop`](Provisioner::stop).
+    pub fn new(options: Options, workers: Workers, policies: Arc<Policies>, objects: Arc<Objects>) -> Provisioner {
+        Provisioner { options, workers, policies, objects, prepared: Mutex::default() }
+    }
+
+    /// Ends the workers.
+    pub async fn stop(&self) {
+        self.workers.stop().await;
+    }
+
+    /// The records of all volumes of a file system, by id; where one cannot be relied upon, why.
+    pub async fn list(&self, secrets: &Secrets) -> Result<Vec<(String, Result<Record, StoreError>)>, VolumeError> {
+        let (_, store) = self.open(secrets).await?;
+        let mut found = Vec::new();
+        for id in store.ids().await? {
+            match store.current(&id).await {
+                Ok(Some(record)) => found.push((id, Ok(record))),
+                // Made or deleted at this moment.
+                Ok(None) => {}
+                Err(error @ StoreError::Record { .. }) => found.push((id, Err(error))),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The file system of a Secret and its store, ready for use.
+    async fn open(&self, secrets: &Secrets) -> Result<(FileSystem, Store), VolumeError> {
+        let source = |error: SourceError| VolumeError::FailedPrecondition(error.to_string());
+        let file_system = FileSystem::from_secrets(secrets.reveal()).map_err(source)?;
+        let worker = self.workers.get(&file_system).await?;
+        let Options { key, cluster, steps, .. } = &self.options;
+        let store = Store::new(worker, key.clone(), cluster.clone(), steps.clone());
+        let known = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known().contains(&file_system.key()) {
+            store.prepare().await?;
+            known().insert(file_system.key());
+        }
+        Ok((file_system, store))
+    }
+
+    /// Where a new volume lies. Nothing was written so far.
+    fn place(&self, asked: &Asked, id: &str, claim: Option<&ClaimName>) -> Result<Place, VolumeError> {
+        let bindings: &[Binding] = &self.policies.bindings;
+        let needed = asked.parameters.contains_key("pathPattern")
+            || bindings.iter().any(|binding| binding.hooks.contains(&Hook::Naming));
+        let known = match claim {
+            Some(name) if needed => Some(self.claim(name)?),
+            _ => None,
+        };
+        let context = known.as_ref().map(|(claim, namespace, object)| NamingContext {
+            claim: claim.clone(),
+            namespace: namespace.clone(),
+            object,
+        });
+        let evaluator = self.policies.evaluator(Instant::now() + self.options.naming_timeout);
+        Ok(volume::place(asked, id, context.as_ref(), bindings, &evaluator)?)
+    }
+
+    /// The claim that a volume is for, as policies see it.
+    fn claim(&self, name: &ClaimName) -> Result<(Arc<Claim>, Arc<pith_core::object::Namespace>, Value), VolumeError> {
+        let unknown = |what: String| {
+            VolumeError::FailedPrecondition(format!("{what} is not known to Pith yet: try again in a moment"))
+        };
+        let claim = self.objects.claim(&name.namespace, &name.name);
+        let claim = claim.ok_or_else(|| unknown(format!("the claim `{name}`")))?;
+        let namespace = self.objects.namespace(&name.namespace);
+        let namespace = namespace.ok_or_else(|| unknown(format!("the namespace `{}`", name.namespace)))?;
+        Ok((claim.clone(), namespace.clone(), object(claim)))
+    }
+
+    /// Makes what the record says. Each step may have been done before.
+    async fn carry_out(
+        &self,
+        file_system: &FileSystem,
+        store: &Store,
+        record: &Record,
+    ) -> Result<Option<Record>, VolumeError> {
+        if let Some(taken) = store.reserve(record).await? {
+            store.abandon(record).await?;
+            let sentence = taken.conflict.to_string();
+            return Err(match taken.unsettled {
+                true => VolumeError::Aborted(sentence),
+                false => VolumeError::FailedPrecondition(sentence),
+            });
+        }
+        store.make(&record.directory).await?;
+        self.set_quota(file_system, record, record.capacity_bytes).await?;
+        let ready = record.ready();
+        Ok(store.put(&ready).await?.then_some(ready))
+    }
+
+    async fn set_quota(&self, file_system: &FileSystem, record: &Record, bytes: u64) -> Result<(), VolumeError> {
+        if self.options.quota && bytes > 0 {
+            self.workers.set_quota(file_system, &store::path(&record.directory)?, bytes >> 30).await?;
+            self.options.steps.reached("quota-set");
+        }
+        Ok(())
+    }
+}
+
+impl Volumes for Provisioner {
+    async fn create(&self, request: CreateRequest) -> Result<Record, VolumeError> {
+        let CreateRequest { asked, claim, secrets } = request;
+        let id = volume::id(&asked.name);
+        let (file_system, store) = self.open(&secrets).await?;
+        for _ in 0..TRIES {
+            let record = match store.current(&id).await? {
+                Some(record) => {
+                    volume::compare(&record, &asked)?;
+                    match record.state {
+                        State::Ready => return Ok(record),
+                        State::Creating => record,
+                        State::Deleting { .. } => return Err(busy(&id, "is being deleted")),
+                    }
+                }
+                None => {
+                    let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
+                    let place = self.place(&asked, &id, claim.as_ref())?;
+                    for warning in &place.warnings {
+                        tracing::warn!(volume = %id, "{warning}");
+                    }
+                    // What lies there already is somebody's, and a new volume must not show it.
+                    if !place.shared && store.exists(&place.directory).await? {
+                        return Err(VolumeError::FailedPrecondition(format!(
+                            "the directory {} is there already, and volume `{id}` does not share it: name another one, or \
+                             let the policy say that it is shared",
+                            place.directory
+                        )));
+                    }
+                    let record = Record::begin(&self.options.cluster, asked.clone(), claim.clone(), place, size);
+                    if !store.put(&record).await? {
+                        continue;
+                    }
+                    record
+                }
+            };
+            if let Some(ready) = self.carry_out(&file_system, &store, &record).await? {
+                return Ok(ready);
+            }
+        }
+        Err(busy(&id, "is being changed by another replica"))
+    }
+
+    async fn delete(&self, id: &str, secrets: Secrets) -> Result<(), VolumeError> {
+        let (_, store) = self.open(&secrets).await?;
+        for _ in 0..TRIES {
+            let Some(record) = store.current(id).await? else { return Ok(()) };
+            if let State::Deleting { trash } = &record.state {
+                store.discard(&record, trash).await?;
+                return Ok(());
+            }
+            let trash = store.trash_name(id);
+            let deleting = record.deleting(&trash);
+            if store.put(&deleting).await? {
+                store.discard(&deleting, &trash).await?;
+                return Ok(());
+            }
+        }
+        Err(busy(id, "is being changed by another replica"))
+    }
+
+    async fn expand(
+        &self,
+        id: &str,
+        required: Option<u64>,
+        limit: Option<u64>,
+        secrets: Secrets,
+    ) -> Result<u64, VolumeError> {
+        let (file_system, store) = self.open(&secrets).await?;
+        for _ in 0..TRIES {
+            let record = store.current(id).await?.ok_or_else(|| VolumeError::NotFound(id.into()))?;
+            match record.state {
+                State::Ready => {}
+                State::Creating => return Err(busy(id, "is being made")),
+                State::Deleting { .. } => return Err(busy(id, "is being deleted")),
+            }
+            let wanted = volume::capacity(required, limit)?;
+            let held = record.capacity_bytes;
+            // What has no bound has room for anything, and what is large enough stays as it is: volumes do not shrink.
+            if held == 0 || wanted <= held {
+                if let Some(most) = limit.filter(|most| *most > 0 && *most < held) {
+                    return Err(SizeProblem::AboveLimit { size: held, limit: most }.into());
+                }
+                return Ok(if held == 0 { wanted } else { held });
+            }
+            self.set_quota(&file_system, &record, wanted).await?;
+            self.options.steps.reached("resized");
+            if store.put(&record.resized(wanted)).await? {
+                return Ok(wanted);
+            }
+        }
+        Err(busy(id, "is being changed by another replica"))
+    }
+
+    async fn find(&self, id: &str, secrets: Secrets) -> Result<Option<Record>, VolumeError> {
+        let (_, store) = self.open(&secrets).await?;
+        Ok(store.current(id).await?.filter(|record| record.state == State::Ready))
+    }
+}
+
+fn busy(id: &str, why: &str) -> VolumeError {
+    VolumeError::Aborted(format!("volume `{id}` {why}: ask again"))
+}
+
+/// What is kept of a claim, in the form of a PersistentVolumeClaim.
+fn object(claim: &Claim) -> Value {
+    let modes: Vec<&str> = claim.access_modes.iter().map(|mode| mode.as_str()).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": claim.name,
+            "namespace": claim.namespace,
+            "uid": claim.uid,
+            "labels": claim.labels,
+            "annotations": claim.annotations,
+        },
+        "spec": {"accessModes": modes, "storageClassName": claim.storage_class},
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_print_the_names_of_their_keys_only() {
+        let secrets = Secrets::from(BTreeMap::from([("metaurl".to_string(), "redis://:canary@host".to_string())]));
+        assert_eq!(format!("{secrets:?}"), r#"Secrets {"metaurl"}"#);
+        assert!(!format!("{secrets:#?}").contains("canary"));
+    }
+}
