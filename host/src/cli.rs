@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Write};
 
 pub mod config;
+pub mod csi;
 pub mod inject;
 pub mod policy;
 

@@ -41,4 +41,4 @@ pub mod proto {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
