@@ -17,7 +17,8 @@ use pith_core::admission::{self, Context, Verdict};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn review(criterion: &mut Criterion) {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above").join("tests/fixtures");
+    let fixtures =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above").join("tests/fixtures");
     let body = std::fs::read(fixtures.join("reviews/web.json")).expect("the fixture is there");
     let objects = pith::cluster::load(&fixtures.join("objects")).expect("the objects are well formed");
     let (configuration, policies) = (Config::built_in().sidecars, Policies::none());

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use pith_core::Quantity;
 
 /// Gives Kubernetes pods JuiceFS volumes: injects the client as a sidecar, decided by WebAssembly policies.
 #[derive(Debug, Parser)]
@@ -29,6 +31,19 @@ pub enum Command {
     /// Looks at policy modules.
     #[command(subcommand)]
     Policy(Policy),
+    /// Reads the records of volumes in a file system.
+    ///
+    /// What is listed is what the file system itself says, through a JuiceFS client of this command's own: no server needs to
+    /// run. Records are read with the key and the cluster's name of the configuration (`csi`).
+    #[command(subcommand)]
+    Volumes(Volumes),
+    /// Asks a CSI driver over its socket, as Kubernetes' sidecars do: for whoever looks for a fault.
+    ///
+    /// What a driver answers is printed; a Secret never is, and is never taken from the command line itself.
+    ///
+    /// Exit codes: 0 it answered, 1 it answered with an error (the code and the sentence are on standard error) or with no,
+    /// 2 the command could not run.
+    Csi(Csi),
     /// Prints the effective configuration with the origin of each value, its JSON Schema, or its reference.
     Config(Config),
 }
@@ -45,6 +60,10 @@ pub struct Serve {
     /// Write the bound addresses as JSON to this file once both listeners are up (useful with port 0).
     #[arg(long, value_name = "FILE")]
     pub addresses_file: Option<PathBuf>,
+    /// Kill the process when the provisioner reaches this step: for tests, in debug builds only.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true)]
+    pub die_at: Option<String>,
 }
 
 /// Flags that win over the configuration file.
@@ -111,6 +130,195 @@ pub struct PolicyInspect {
     /// The form of the output.
     #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
     pub output: TextOutput,
+}
+
+/// What `csi` takes.
+#[derive(Debug, ClapArgs)]
+pub struct Csi {
+    /// The driver's socket.
+    #[arg(long, global = true, value_name = "unix:///PATH", default_value = "unix:///run/pith/csi.sock")]
+    pub endpoint: String,
+    /// Give up after this long, and tell the driver so. What it has begun, it may well finish.
+    #[arg(long, global = true, value_name = "SPAN", value_parser = humantime::parse_duration, default_value = "1m")]
+    pub timeout: std::time::Duration,
+    /// The form of the answer.
+    #[arg(short, long, global = true, value_enum, default_value_t = AnswerOutput::Text)]
+    pub output: AnswerOutput,
+    /// What to ask.
+    #[command(subcommand)]
+    pub command: CsiCommand,
+}
+
+/// The questions to a CSI driver.
+#[derive(Debug, Subcommand)]
+pub enum CsiCommand {
+    /// Its name, its version, its node, and whether it is ready.
+    Info,
+    /// What it declares that it can do.
+    Capabilities,
+    /// Makes a volume, or finds the one that was made for the same name (CreateVolume).
+    ///
+    /// Like every call, it can be repeated: the same request has the same answer, and another one for the same name is
+    /// ALREADY_EXISTS.
+    #[command(
+        after_help = "Example:\n  pith csi create pvc-1 --size 10Gi --mode rwx --secret-file secret.yaml --claim shop/data"
+    )]
+    Create(CsiCreate),
+    /// Removes a volume (DeleteVolume). One that is not there is removed.
+    Delete {
+        /// The volume's id.
+        id: String,
+        /// What opens the file system.
+        #[command(flatten)]
+        secrets: CsiSecrets,
+    },
+    /// Gives a volume more room (ControllerExpandVolume).
+    Expand {
+        /// The volume's id.
+        id: String,
+        /// At least this much, as in 20Gi.
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        size: i64,
+        /// At most this much.
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        limit: Option<i64>,
+        /// What opens the file system.
+        #[command(flatten)]
+        secrets: CsiSecrets,
+    },
+    /// Asks whether a volume is there and can be used in some way (ValidateVolumeCapabilities).
+    Validate {
+        /// The volume's id.
+        id: String,
+        /// The way.
+        #[command(flatten)]
+        usage: CsiUsage,
+        /// What opens the file system.
+        #[command(flatten)]
+        secrets: CsiSecrets,
+    },
+}
+
+/// What `csi create` takes.
+#[derive(Debug, ClapArgs)]
+pub struct CsiCreate {
+    /// The volume's name; external-provisioner uses pvc-<UID of the claim>.
+    pub name: String,
+    /// At least this much, as in 10Gi; without a bound where neither this nor --limit is given.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub size: Option<i64>,
+    /// At most this much.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub limit: Option<i64>,
+    /// A parameter, as in a StorageClass. May be repeated.
+    #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = pair)]
+    pub parameters: Vec<(String, String)>,
+    /// The claim that the volume is for, as external-provisioner says it with --extra-create-metadata.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = claim)]
+    pub claim: Option<(String, String)>,
+    /// How the volume is to be used.
+    #[command(flatten)]
+    pub usage: CsiUsage,
+    /// What opens the file system.
+    #[command(flatten)]
+    pub secrets: CsiSecrets,
+}
+
+/// A way of using a volume.
+#[derive(Debug, ClapArgs)]
+pub struct CsiUsage {
+    /// The access mode of the claim.
+    #[arg(long, value_enum, default_value_t = CsiMode::Rwx)]
+    pub mode: CsiMode,
+    /// A mount option, as in a StorageClass. May be repeated.
+    #[arg(long = "mount-flag", value_name = "FLAG")]
+    pub mount_flags: Vec<String>,
+}
+
+/// The access modes of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CsiMode {
+    /// ReadWriteMany.
+    Rwx,
+    /// ReadWriteOnce.
+    Rwo,
+    /// ReadOnlyMany.
+    Rox,
+    /// ReadWriteOncePod.
+    Rwop,
+}
+
+/// A Secret, from files only: what stands on a command line can be read by every user of the machine.
+#[derive(Debug, ClapArgs)]
+pub struct CsiSecrets {
+    /// A file with one Kubernetes Secret, YAML or JSON.
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// A key of the Secret, its value from a file. May be repeated, and wins over --secret-file.
+    // Taken apart later: clap would repeat what is not well formed, and that may be the secret itself.
+    #[arg(long = "secret", value_name = "KEY=@FILE")]
+    pub secrets: Vec<String>,
+}
+
+/// The forms of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnswerOutput {
+    /// For people.
+    Text,
+    /// For scripts.
+    Json,
+    /// For whoever pastes it somewhere.
+    Yaml,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it has no `=`: write KEY=VALUE")?;
+    Ok((key.into(), value.into()))
+}
+
+fn claim(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok((namespace.into(), name.into())),
+        _ => Err("write NAMESPACE/NAME".into()),
+    }
+}
+
+/// A quantity in bytes, as CSI counts them.
+fn size(text: &str) -> Result<i64, String> {
+    let quantity = Quantity::from_str(text).map_err(|error| error.to_string())?;
+    let bytes = quantity.bytes().and_then(|bytes| i64::try_from(bytes).ok());
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "it is no size of a volume".into())
+}
+
+/// The commands about volumes.
+#[derive(Debug, Subcommand)]
+pub enum Volumes {
+    /// Lists every volume: its directory, size, state and claim.
+    ///
+    /// Exit codes: 0 listed, 1 some records cannot be relied upon, 2 the command could not run.
+    Ls(VolumesSource),
+    /// Shows everything that is recorded of one volume.
+    Show {
+        /// The volume's id, which is the `volumeHandle` of its PersistentVolume.
+        id: String,
+        /// Where to look.
+        #[command(flatten)]
+        source: VolumesSource,
+    },
+}
+
+/// Where volumes are looked for.
+#[derive(Debug, ClapArgs)]
+pub struct VolumesSource {
+    /// The configuration file of `pith serve`.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// What opens the file system.
+    #[command(flatten)]
+    pub secrets: CsiSecrets,
+    /// The form of the answer.
+    #[arg(short, long, value_enum, default_value_t = AnswerOutput::Text)]
+    pub output: AnswerOutput,
 }
 
 /// What `config` takes.

@@ -4,8 +4,10 @@
 use std::io::{ErrorKind, Write};
 
 pub mod config;
+pub mod csi;
 pub mod inject;
 pub mod policy;
+pub mod volumes;
 
 /// Prints a result. A reader that has seen enough (`| head`) is no error, and ends the command.
 pub fn print(text: &str) -> std::io::Result<()> {

@@ -43,6 +43,10 @@ pub struct Config {
     pub sidecars: Configuration,
     /// The bindings in the order in which they are asked.
     pub policies: Vec<PolicyConfig>,
+    /// The CSI controller; absent for none.
+    pub csi: Option<Csi>,
+    /// The JuiceFS client.
+    pub juicefs: JuiceFs,
 }
 
 /// The webhook's listener and bounds.
@@ -72,6 +76,45 @@ pub enum Tls {
         /// The key.
         key: PathBuf,
     },
+}
+
+/// The CSI controller.
+#[derive(Debug, Clone)]
+pub struct Csi {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// The id of this node.
+    pub node_id: String,
+    /// The name of this cluster in records.
+    pub cluster: String,
+    /// The key that records are sealed with.
+    pub record_key: KeyFile,
+    /// Whether sizes are enforced.
+    pub quota: bool,
+}
+
+/// A file with a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyFile {
+    /// Our own: made if it is not there.
+    Own(PathBuf),
+    /// One that the file names: it must be there.
+    Named(PathBuf),
+}
+
+/// The JuiceFS client.
+#[derive(Debug, Clone)]
+pub struct JuiceFs {
+    /// The client, a name in `PATH` or an absolute path.
+    pub client: PathBuf,
+    /// How long an idle worker stays.
+    pub worker_idle: Duration,
+    /// The most that a worker's start may take.
+    pub start_timeout: Duration,
+    /// The most that one request or run may take.
+    pub call_timeout: Duration,
+    /// The most workers at once.
+    pub max_workers: usize,
 }
 
 /// A binding with what the host needs to run it.
@@ -199,6 +242,7 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
         file::Tls::Files(it) => Tls::Files { certificate: folder.join(it.certificate), key: folder.join(it.key) },
     };
     let policies = typed.policies.into_iter().map(|binding| policy(binding, &folder)).collect::<Result<Vec<_>>>()?;
+    let state_dir = folder.join(typed.state_dir);
     Ok(Config {
         webhook: Webhook {
             listen: typed.webhook.listen,
@@ -208,11 +252,56 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
             timeout: typed.webhook.timeout.0,
         },
         admin: typed.admin.listen,
-        state_dir: folder.join(typed.state_dir),
         log: typed.log,
         objects: typed.objects.directory.map(|directory| folder.join(directory)),
+        csi: typed.csi.map(|it| csi(it, &typed.driver, &folder, &state_dir)).transpose()?,
+        juicefs: juicefs(typed.juicefs, &folder)?,
+        state_dir,
         sidecars: sidecars(typed.driver, typed.sidecar, typed.file_systems)?,
         policies: in_order(policies)?,
+    })
+}
+
+fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Result<Csi> {
+    // CSI's form of a plugin's name; external-provisioner begins no volume for another.
+    let letter = |it: Option<char>| it.is_some_and(|it| it.is_ascii_alphabetic());
+    let plain = driver.chars().all(|it| it.is_ascii_alphanumeric() || matches!(it, '-' | '.' | '_'));
+    let well_formed = plain && driver.len() <= 63 && letter(driver.chars().next()) && letter(driver.chars().last());
+    ensure!(
+        well_formed,
+        "driver is `{driver}`: CSI wants letters, digits, `-`, `.` and `_`, at most 63, a letter at both ends"
+    );
+    for (key, value, most) in [("nodeId", &typed.node_id, 256), ("cluster", &typed.cluster, 128)] {
+        ensure!(!value.is_empty() && value.len() <= most, "csi.{key} must have 1 to {most} bytes");
+    }
+    Ok(Csi {
+        socket: folder.join(typed.socket),
+        node_id: typed.node_id,
+        cluster: typed.cluster,
+        record_key: match typed.record_key {
+            Some(path) => KeyFile::Named(folder.join(path)),
+            None => KeyFile::Own(state_dir.join("record.key")),
+        },
+        quota: typed.quota,
+    })
+}
+
+fn juicefs(typed: file::JuiceFs, folder: &Path) -> Result<JuiceFs> {
+    let spans =
+        [("workerIdle", typed.worker_idle), ("startTimeout", typed.start_timeout), ("callTimeout", typed.call_timeout)];
+    if let Some((key, _)) = spans.into_iter().find(|(_, span)| span.0.is_zero()) {
+        bail!("juicefs.{key} is zero: give it a span such as 10s");
+    }
+    ensure!(!typed.client.as_os_str().is_empty(), "juicefs.client is empty: name the client");
+    ensure!(typed.max_workers > 0, "juicefs.maxWorkers is zero: no file system could be reached");
+    let is_name =
+        typed.client.components().count() == 1 && typed.client.is_relative() && !typed.client.starts_with(".");
+    Ok(JuiceFs {
+        client: if is_name { typed.client } else { folder.join(typed.client) },
+        worker_idle: typed.worker_idle.0,
+        start_timeout: typed.start_timeout.0,
+        call_timeout: typed.call_timeout.0,
+        max_workers: usize::try_from(typed.max_workers).context("juicefs.maxWorkers is too large")?,
     })
 }
 
@@ -394,6 +483,39 @@ mod tests {
         check_error("sidecar: {claimOverrides: [mountOptions]}", "only annotations that begin with juicefs/ are read");
         let settings = "policies: [{name: a, module: {file: a.wasm}, settings: [1]}]";
         check_error(settings, "settings that are not a map");
+    }
+
+    #[test]
+    fn the_csi_controller_is_there_only_where_it_is_configured() {
+        assert!(load("").expect("empty is fine").csi.is_none());
+        let config = load("csi: {}\nstateDir: s").expect("the defaults do");
+        let csi = config.csi.expect("it is configured");
+        assert_eq!(csi.socket, Path::new("/run/pith/csi.sock"));
+        assert_eq!(csi.record_key, KeyFile::Own(config.state_dir.join("record.key")));
+        let csi =
+            load("csi: {socket: c.sock, recordKey: keys/k}").expect("it is well formed").csi.expect("it is there");
+        let folder = csi.socket.parent().expect("a folder").to_path_buf();
+        assert!(folder.is_absolute());
+        assert_eq!(csi.record_key, KeyFile::Named(folder.join("keys/k")));
+        check_error("csi: {sockets: a}", "unknown field `sockets`");
+        check_error("csi: {cluster: ''}", "csi.cluster must have 1 to 128 bytes");
+        check_error("csi: {}\ndriver: 4u", "driver is `4u`: CSI wants letters");
+        check_error("csi: {}\ndriver: a/b", "driver is `a/b`: CSI wants letters");
+    }
+
+    #[test]
+    fn a_client_without_a_slash_is_looked_up_in_path() {
+        let client = |text: &str| {
+            let config = load(&format!("juicefs: {{client: {text}}}")).expect("it is well formed");
+            config.juicefs.client
+        };
+        assert_eq!(client("jfs"), Path::new("jfs"));
+        assert_eq!(client("/opt/jfs"), Path::new("/opt/jfs"));
+        assert!(client("./jfs").is_absolute());
+        assert!(client("bin/jfs").is_absolute());
+        check_error("juicefs: {workerIdle: 0s}", "juicefs.workerIdle is zero: give it a span such as 10s");
+        check_error("juicefs: {maxWorkers: 0}", "juicefs.maxWorkers is zero");
+        check_error("juicefs: {client: ''}", "juicefs.client is empty");
     }
 
     #[test]

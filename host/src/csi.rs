@@ -16,8 +16,8 @@ mod in_flight;
 
 use std::sync::Arc;
 
-use crate::provisioner::Volumes;
 use crate::metrics::Metrics;
+use crate::provisioner::Volumes;
 
 pub(crate) use call::code_name;
 
@@ -41,4 +41,4 @@ pub mod proto {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -34,6 +34,8 @@ pub fn main(args: Args) -> ExitCode {
         Command::Serve(args) => run::serve(args).map(|()| ExitCode::SUCCESS),
         Command::Inject(args) => cli::inject::run(args),
         Command::Policy(Policy::Inspect(args)) => cli::policy::inspect(args).map(|()| ExitCode::SUCCESS),
+        Command::Csi(args) => cli::csi::run(args),
+        Command::Volumes(args) => cli::volumes::run(args),
         Command::Config(args) => cli::config::run(args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

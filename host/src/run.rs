@@ -12,19 +12,25 @@ use hyper_util::rt::TokioTimer;
 use pith_core::object::Objects;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::admin::{self, Readiness};
 use crate::args::Serve;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::csi::{self, Csi};
+use crate::juicefs::steps::Steps;
+use crate::juicefs::{WorkerOptions, Workers, record_key};
 use crate::metrics::Metrics;
 use crate::policy::Policies;
+use crate::provisioner::{self, Provisioner};
 use crate::wasm::{Engine, EngineOptions};
 use crate::webhook::{self, Webhook};
 use crate::{cluster, telemetry, tls};
 
 /// The longest that a stop waits for requests that were begun.
 const DRAIN: Duration = Duration::from_secs(15);
+/// The most time for naming a volume: the caller of CreateVolume waits for it.
+const NAMING: Duration = Duration::from_secs(5);
 /// The longest that a client may take over its request line and headers.
 const HEADERS: Duration = Duration::from_secs(10);
 
@@ -44,9 +50,16 @@ pub fn serve(args: &Serve) -> Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit into 53 bits")]
         metrics.certificate_expiry.set(expires.unix_timestamp() as f64);
     }
+    let (policies, objects) = (Arc::new(policies), Arc::new(objects));
+    let provisioner = config.csi.as_ref().map(|csi| {
+        let provisioner = provisioner(csi, &config.juicefs, steps(args)?, policies.clone(), objects.clone())?;
+        Ok::<_, anyhow::Error>((csi.clone(), Arc::new(provisioner)))
+    });
+    let provisioner = provisioner.transpose()?;
+    let driver = config.sidecars.driver.clone();
     let webhook = Arc::new(Webhook {
-        policies: Arc::new(policies),
-        objects: Arc::new(objects),
+        policies,
+        objects,
         configuration: config.sidecars,
         metrics: metrics.clone(),
         max_body: config.webhook.max_body,
@@ -67,25 +80,52 @@ pub fn serve(args: &Serve) -> Result<()> {
         let admin = {
             let mut server = axum_server::bind(config.admin);
             server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-            server.handle(admin_stop.clone()).serve(admin::router(metrics, readiness.clone()).into_make_service())
+            server
+                .handle(admin_stop.clone())
+                .serve(admin::router(metrics.clone(), readiness.clone()).into_make_service())
+        };
+        let csi_stop = Arc::new(Notify::new());
+        let csi = match &provisioner {
+            Some((csi, provisioner)) => {
+                let listener = csi::server::bind(&csi.socket).await?;
+                tracing::info!(socket = %csi.socket.display(), "listening for CSI");
+                let volumes = provisioner.clone();
+                let csi = Csi { driver, node_id: csi.node_id.clone(), volumes, metrics: metrics.clone() };
+                let stop = csi_stop.clone();
+                tokio::spawn(csi::server::serve(listener, csi, async move { stop.notified().await }, DRAIN))
+            }
+            None => tokio::spawn(std::future::pending()),
         };
         let (webhook, admin) = (tokio::spawn(webhook), tokio::spawn(admin));
 
         let announced = announce(&stop, &admin_stop, args.addresses_file.as_deref(), &readiness);
         let (webhook_at, admin_at) = (config.webhook.listen, config.admin);
-        tokio::pin!(webhook, admin);
+        tokio::pin!(webhook, admin, csi);
         // A listener that ends before it is told to is the end of the process: a webhook that does not answer is worse than
         // one that is restarted.
         tokio::select! {
             ended = &mut webhook => return ended_early("webhook", webhook_at, ended),
             ended = &mut admin => return ended_early("admin", admin_at, ended),
+            ended = &mut csi => {
+                ended.context("the CSI listener died")??;
+                bail!("the CSI listener ended");
+            }
             stopped = async { announced.await?; wait_for_stop().await } => stopped?,
         }
         tracing::info!("stopping: no new requests, finishing those that were begun");
         readiness.set(false);
         stop.graceful_shutdown(Some(DRAIN));
+        csi_stop.notify_one();
+        let drained = async {
+            webhook.await.context("the webhook's listener died")?.context("stopping the webhook")?;
+            if let Some((_, provisioner)) = &provisioner {
+                csi.await.context("the CSI listener died")?.context("stopping the CSI listener")?;
+                provisioner.stop().await;
+            }
+            anyhow::Ok(())
+        };
         tokio::select! {
-            ended = &mut webhook => ended.context("the webhook's listener died")?.context("stopping the webhook")?,
+            drained = drained => drained?,
             second = wait_for_stop() => {
                 second?;
                 bail!("stopped at once by a second signal: requests that were begun are lost");
@@ -101,6 +141,43 @@ pub fn serve(args: &Serve) -> Result<()> {
 pub fn load_policies(config: &Config, metrics: Arc<Metrics>) -> Result<Policies> {
     let options = EngineOptions { compiled_dir: Some(config.state_dir.join("compiled")), ..EngineOptions::default() };
     Policies::load(&Engine::new(options)?, &config.policies, metrics)
+}
+
+/// The second line of the product, ready to be asked.
+pub fn provisioner(
+    csi: &config::Csi,
+    juicefs: &config::JuiceFs,
+    steps: Steps,
+    policies: Arc<Policies>,
+    objects: Arc<Objects>,
+) -> Result<Provisioner> {
+    let options = WorkerOptions {
+        client: juicefs.client.clone(),
+        idle: juicefs.worker_idle,
+        start_timeout: juicefs.start_timeout,
+        call_timeout: juicefs.call_timeout,
+        max_workers: juicefs.max_workers,
+    };
+    let workers = Workers::new(options).context("starting the thread that starts JuiceFS clients")?;
+    let options = provisioner::Options {
+        cluster: csi.cluster.clone(),
+        key: record_key::load(&csi.record_key)?,
+        quota: csi.quota,
+        naming_timeout: NAMING,
+        steps,
+    };
+    Ok(Provisioner::new(options, workers, policies, objects))
+}
+
+#[cfg(debug_assertions)]
+fn steps(args: &Serve) -> Result<Steps> {
+    args.die_at.as_deref().map_or_else(|| Ok(Steps::default()), Steps::die_at)
+}
+
+#[cfg(not(debug_assertions))]
+#[expect(clippy::unnecessary_wraps, reason = "a debug build can be told of a step that does not exist")]
+fn steps(_: &Serve) -> Result<Steps> {
+    Ok(Steps::default())
 }
 
 /// Gives the system what loading took and no longer needs: hundreds of megabytes after a start that compiled, which the

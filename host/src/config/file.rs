@@ -35,6 +35,10 @@ pub struct File {
     pub file_systems: Vec<FileSystem>,
     /// Policies put to use. They run by priority, then name.
     pub policies: Vec<Binding>,
+    /// The CSI controller, which makes and removes volumes; there is none where this is absent.
+    pub csi: Option<Csi>,
+    /// The JuiceFS client, with which the CSI controller reaches file systems.
+    pub juicefs: JuiceFs,
 }
 
 impl Default for File {
@@ -49,6 +53,8 @@ impl Default for File {
             sidecar: Sidecar::default(),
             file_systems: Vec::new(),
             policies: Vec::new(),
+            csi: None,
+            juicefs: JuiceFs::default(),
         }
     }
 }
@@ -270,6 +276,64 @@ pub struct SecretRef {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+/// The CSI controller.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Csi {
+    /// The Unix socket that it listens on, for its owner only. Its folder must be there.
+    pub socket: PathBuf,
+    /// What NodeGetInfo answers. Nothing is mounted by it.
+    pub node_id: String,
+    /// The name of this cluster in the records of its volumes. Two clusters that use one file system need two names, and a
+    /// name is for ever: volumes of another cluster are not touched.
+    pub cluster: String,
+    /// The file with the key that records of volumes are sealed with: 64 hexadecimal digits, the same for every replica. Where
+    /// this is absent it is `<stateDir>/record.key`, made at the first start. Without the key, volumes can no longer be deleted.
+    pub record_key: Option<PathBuf>,
+    /// Whether a volume's size is enforced, by a quota on its directory.
+    pub quota: bool,
+}
+
+impl Default for Csi {
+    fn default() -> Csi {
+        Csi {
+            socket: "/run/pith/csi.sock".into(),
+            node_id: "pith".into(),
+            cluster: "default".into(),
+            record_key: None,
+            quota: true,
+        }
+    }
+}
+
+/// The JuiceFS client.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct JuiceFs {
+    /// The client: a name is looked up in `PATH`, anything with a `/` is a file.
+    pub client: PathBuf,
+    /// How long the process for a file system stays when nothing is asked of it.
+    pub worker_idle: Period,
+    /// The most that its start may take.
+    pub start_timeout: Period,
+    /// The most that one request to it may take, and one run of the client.
+    pub call_timeout: Period,
+    /// How many such processes there may be at once: one for each file system that volumes were lately asked of.
+    pub max_workers: u32,
+}
+
+impl Default for JuiceFs {
+    fn default() -> JuiceFs {
+        JuiceFs {
+            client: "juicefs".into(),
+            worker_idle: Period(Duration::from_secs(600)),
+            start_timeout: Period(Duration::from_secs(30)),
+            call_timeout: Period(Duration::from_secs(10)),
+            max_workers: 32,
+        }
+    }
 }
 
 /// A policy put to use.

@@ -26,8 +26,8 @@ use super::proto::volume_capability::access_mode::Mode;
 use super::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use super::proto::*;
 use super::{Csi, server};
-use crate::provisioner::{CreateRequest, Secrets, VolumeError, Volumes};
 use crate::metrics::Metrics;
+use crate::provisioner::{CreateRequest, Secrets, VolumeError, Volumes};
 
 const CANARY: &str = "canary-5e1f0c";
 const GIB: i64 = 1 << 30;
@@ -90,8 +90,8 @@ impl Volumes for Memory {
 }
 
 /// A server that runs in a folder of its own.
-struct Running {
-    folder: TempDir,
+pub(crate) struct Running {
+    pub(crate) folder: TempDir,
     volumes: Arc<Memory>,
     metrics: Arc<Metrics>,
     stop: oneshot::Sender<()>,
@@ -99,7 +99,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start() -> Running {
+    pub(crate) async fn start() -> Running {
         let folder = tempfile::tempdir().expect("a folder");
         let listener = server::bind(&folder.path().join("csi.sock")).await.expect("it listens");
         let (volumes, metrics) = (Arc::new(Memory::default()), Arc::new(Metrics::new()));
@@ -115,7 +115,7 @@ impl Running {
         Running { folder, volumes, metrics, stop, serving }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("csi.sock")
     }
 
@@ -128,7 +128,7 @@ impl Running {
         ControllerClient::new(self.channel().await)
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).expect("it runs");
         self.serving.await.expect("no panic").expect("it ends well");
     }

@@ -1,0 +1,119 @@
+//! `pith volumes`: the records of a file system, read as the controller reads them.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use pith_core::object::Objects;
+use pith_core::volume::{Record, State};
+use serde_json::{Value, json};
+
+use super::{csi, print};
+use crate::args::{AnswerOutput, Overrides, Volumes, VolumesSource};
+use crate::config::Config;
+use crate::config::file::{Log, LogFormat};
+use crate::juicefs::steps::Steps;
+use crate::policy::Policies;
+use crate::provisioner::{Provisioner, Secrets};
+use crate::{run, telemetry};
+
+/// Reads and prints. The exit code is 1 if a record cannot be relied upon, or the volume is not there.
+pub fn run(args: &Volumes) -> Result<ExitCode> {
+    telemetry::start(&Log { format: LogFormat::Text, filter: "warn".into() })?;
+    let (source, id) = match args {
+        Volumes::Ls(source) => (source, None),
+        Volumes::Show { id, source } => (source, Some(id)),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.context("starting the runtime")?;
+    let mut found = runtime.block_on(async {
+        let provisioner = provisioner(source)?;
+        let secrets = Secrets::from(csi::read(&source.secrets)?);
+        let found = provisioner.list(&secrets).await;
+        provisioner.stop().await;
+        found.context("reading the volumes")
+    })?;
+    if let Some(id) = id {
+        found.retain(|(known, _)| known == id);
+        if found.is_empty() {
+            bail!("there is no volume `{id}` in this file system");
+        }
+    }
+    let sound = found.iter().all(|(_, record)| record.is_ok());
+    let items: Vec<Value> = found
+        .iter()
+        .map(|(id, record)| match record {
+            Ok(record) => item(record),
+            Err(error) => json!({"id": id, "problem": error.to_string()}),
+        })
+        .collect();
+    let text = match (source.output, id) {
+        (AnswerOutput::Text, None) => table(&items),
+        (AnswerOutput::Text, Some(_)) | (AnswerOutput::Yaml, _) => yaml_serde::to_string(&items)?,
+        (AnswerOutput::Json, _) => format!("{}\n", serde_json::to_string_pretty(&items)?),
+    };
+    print(&text)?;
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn provisioner(source: &VolumesSource) -> Result<Provisioner> {
+    let config = Config::load(&source.config, &Overrides::default())?;
+    let csi = config.csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
+    run::provisioner(&csi, &config.juicefs, Steps::default(), Arc::new(Policies::none()), Arc::new(Objects::default()))
+}
+
+fn item(record: &Record) -> Value {
+    let state = match &record.state {
+        State::Creating => "creating",
+        State::Ready => "ready",
+        State::Deleting { .. } => "deleting",
+    };
+    json!({
+        "id": record.id,
+        "name": record.asked.name,
+        "directory": record.directory.to_string(),
+        "shared": record.shared,
+        "namedBy": record.named_by,
+        "capacityBytes": record.capacity_bytes,
+        "claim": record.claim.as_ref().map(ToString::to_string),
+        "state": state,
+        "generation": record.generation,
+        "cluster": record.cluster,
+        "context": record.volume_context(),
+    })
+}
+
+/// One line for each volume, in columns as wide as their widest text.
+fn table(items: &[Value]) -> String {
+    let text = |item: &Value, key: &str| item[key].as_str().unwrap_or("-").to_string();
+    let mut rows = vec![["ID", "SIZE", "STATE", "CLAIM", "DIRECTORY"].map(String::from)];
+    for item in items {
+        if let Some(problem) = item["problem"].as_str() {
+            rows.push([text(item, "id"), "-".into(), "unreadable".into(), "-".into(), problem.into()]);
+            continue;
+        }
+        let size = match item["capacityBytes"].as_u64() {
+            Some(0) | None => "-".to_string(),
+            // Sizes are whole GiB.
+            Some(bytes) => format!("{}Gi", bytes >> 30),
+        };
+        rows.push([text(item, "id"), size, text(item, "state"), text(item, "claim"), text(item, "directory")]);
+    }
+    let mut widths = [0; 5];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut table = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
+}
