@@ -3,5 +3,8 @@
 //! Everything here is real: the binary, TLS, the modules. Servers listen on free ports of loopback.
 
 pub mod client;
+pub mod juicefs;
+pub mod provisioner;
+pub mod redis;
 pub mod server;
 pub mod wasm_builds;

@@ -4,6 +4,7 @@ mod guests;
 mod inject;
 mod policies;
 mod secrets;
+mod volumes;
 mod webhook;
 
 /// The objects of the tests' cluster.
