@@ -202,7 +202,7 @@ pub enum CsiCommand {
 /// What `csi create` takes.
 #[derive(Debug, ClapArgs)]
 pub struct CsiCreate {
-    /// The volume's name; external-provisioner uses pvc-<UID of the claim>.
+    /// The volume's name; external-provisioner uses `pvc-` and the UID of the claim.
     pub name: String,
     /// At least this much, as in 10Gi; without a bound where neither this nor --limit is given.
     #[arg(long, value_name = "SIZE", value_parser = size)]

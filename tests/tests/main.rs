@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one binary.
 
+mod csi_contract;
 mod guests;
 mod inject;
 mod policies;

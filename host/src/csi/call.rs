@@ -7,14 +7,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Response, Status};
 
 use crate::metrics::Metrics;
 
-/// The most calls in hand at once. The sidecars have 100 workers each, and a call is a few kilobytes.
-const MOST: usize = 256;
 /// How much of a volume's id the log shows. No id of ours is longer.
 const LONGEST_ID: usize = 128;
 
@@ -26,14 +24,12 @@ pub(super) type Answer<T> = Result<Response<T>, Status>;
 pub(super) struct Calls {
     driver: Arc<str>,
     metrics: Arc<Metrics>,
-    permits: Arc<Semaphore>,
     running: TaskTracker,
 }
 
 impl Calls {
     pub(super) fn new(driver: &str, metrics: Arc<Metrics>) -> Calls {
-        let permits = Arc::new(Semaphore::new(MOST));
-        Calls { driver: driver.into(), metrics, permits, running: TaskTracker::new() }
+        Calls { driver: driver.into(), metrics, running: TaskTracker::new() }
     }
 
     /// Carries a call to its end, also when the caller has gone or its deadline (`grpc-timeout`, which the server keeps) has
@@ -51,10 +47,7 @@ impl Calls {
         let calls = self.clone();
         self.running.spawn(async move {
             let started = Instant::now();
-            let result = match calls.permits.try_acquire() {
-                Ok(_permit) => calls.guarded(work).await,
-                Err(_) => Err(Status::unavailable(format!("Pith has {MOST} calls in hand already: ask again"))),
-            };
+            let result = calls.guarded(work).await;
             calls.report(method, &volume, result.as_ref().err(), started, answer.is_closed());
             let _ = answer.send(result.map(Response::new));
         });

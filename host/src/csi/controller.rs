@@ -7,7 +7,7 @@ use pith_core::volume;
 use tonic::Request;
 
 use super::call::{Answer, Calls};
-use super::in_flight::{Guard, InFlight};
+use super::in_flight::{Busy, Guard, InFlight};
 use super::proto::controller_server;
 use super::proto::controller_service_capability::{Rpc, Type, rpc};
 use super::proto::{
@@ -45,8 +45,10 @@ fn check_id(id: &str) -> Result<(), VolumeError> {
 impl<V: Volumes> Controller<V> {
     /// Keeps a second call away from a volume.
     fn begin(&self, id: &str) -> Result<Guard, VolumeError> {
-        let sentence = || format!("an earlier call for volume `{id}` is not finished, and goes on: ask again");
-        self.in_flight.begin(id).ok_or_else(|| VolumeError::Aborted(sentence()))
+        self.in_flight.begin(id).map_err(|busy| match busy {
+            Busy::Volume(_) => VolumeError::Aborted(busy.to_string()),
+            Busy::Everything => VolumeError::Unavailable(busy.to_string()),
+        })
     }
 }
 

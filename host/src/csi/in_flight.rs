@@ -3,6 +3,20 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The most volumes at once. The sidecars have 100 workers each; a call that nobody waits for any more counts too.
+const MOST: usize = 256;
+
+/// Why a call has to be made again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Busy {
+    /// Another one is at the volume.
+    #[error("an earlier call for volume `{0}` is not finished, and goes on: ask again")]
+    Volume(String),
+    /// There are too many.
+    #[error("calls for {MOST} volumes are not finished: ask again")]
+    Everything,
+}
+
 /// The volumes that a call is at.
 #[derive(Debug, Clone, Default)]
 pub(super) struct InFlight(Arc<Mutex<HashSet<String>>>);
@@ -15,10 +29,19 @@ pub(super) struct Guard {
 }
 
 impl InFlight {
-    /// Begins a call. None where another one is at the volume: nobody waits, because the caller asks again anyway.
-    pub(super) fn begin(&self, volume: &str) -> Option<Guard> {
-        let began = self.volumes(|volumes| volumes.insert(volume.to_string()));
-        began.then(|| Guard { volume: volume.to_string(), all: self.clone() })
+    /// Begins a call. Nobody waits for another one, because the caller asks again anyway.
+    pub(super) fn begin(&self, volume: &str) -> Result<Guard, Busy> {
+        self.volumes(|volumes| {
+            if volumes.contains(volume) {
+                return Err(Busy::Volume(volume.to_string()));
+            }
+            if volumes.len() == MOST {
+                return Err(Busy::Everything);
+            }
+            volumes.insert(volume.to_string());
+            Ok(())
+        })?;
+        Ok(Guard { volume: volume.to_string(), all: self.clone() })
     }
 
     /// A panic elsewhere leaves the set as good as it was: each change is one operation.
@@ -41,11 +64,21 @@ mod tests {
     fn a_volume_has_one_call_at_a_time_and_others_are_free() {
         let calls = InFlight::default();
         let first = calls.begin("a").expect("nobody is at it");
-        assert!(calls.begin("a").is_none());
-        assert!(calls.clone().begin("a").is_none(), "a clone is the same set");
-        assert!(calls.begin("b").is_some());
+        assert_eq!(calls.begin("a").err(), Some(Busy::Volume("a".into())));
+        assert!(calls.clone().begin("a").is_err(), "a clone is the same set");
+        assert!(calls.begin("b").is_ok());
         drop(first);
-        assert!(calls.begin("a").is_some());
+        assert!(calls.begin("a").is_ok());
+    }
+
+    #[test]
+    fn there_is_a_bound() {
+        let calls = InFlight::default();
+        let all: Vec<Guard> =
+            (0..MOST).map(|number| calls.begin(&number.to_string()).expect("there is room")).collect();
+        assert_eq!(calls.begin("one more").err(), Some(Busy::Everything));
+        drop(all);
+        assert!(calls.begin("one more").is_ok());
     }
 
     #[test]
@@ -59,6 +92,6 @@ mod tests {
             }
         });
         assert!(panicked.is_err());
-        assert!(calls.begin("a").is_some());
+        assert!(calls.begin("a").is_ok());
     }
 }
