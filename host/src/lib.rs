@@ -18,6 +18,7 @@ pub mod tls;
 pub mod webhook;
 pub mod policy;
 pub mod wasm;
+pub mod juicefs;
 pub mod cluster;
 pub mod cli;
 

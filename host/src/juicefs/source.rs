@@ -1,0 +1,354 @@
+//! From the Secret of a file system to what the JuiceFS client is called with.
+//!
+//! The keys are those of the JuiceFS CSI driver. What a command line would show to every user of the machine goes by the
+//! environment instead: a password of the metadata engine is taken out of its URL, and the keys of the object storage are only
+//! ever given by name. No error repeats a value.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::redact::Redactor;
+
+/// Why a Secret describes no file system that can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// A key that must be there.
+    #[error("the Secret of the file system has no `{0}`")]
+    Missing(&'static str),
+    /// A value that can't be used.
+    #[error("`{key}` in the Secret of the file system {reason}")]
+    Unusable {
+        /// Of which key.
+        key: &'static str,
+        /// What is wrong with it, and what to do.
+        reason: &'static str,
+    },
+    /// The Secret of a file system of the Enterprise Edition.
+    #[error(
+        "the Secret of the file system has `token` and no `metaurl`: it is of the JuiceFS Enterprise Edition, whose volumes Pith \
+         can't make yet"
+    )]
+    Enterprise,
+}
+
+/// A JuiceFS file system and how to reach it. Cheap to clone. Its `Debug` shows the name and nothing else.
+#[derive(Clone)]
+pub struct FileSystem(Arc<Source>, FileSystemKey);
+
+/// Tells two file systems apart, and one from itself with other credentials.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileSystemKey([u8; 32]);
+
+#[derive(Serialize)]
+struct Source {
+    name: String,
+    /// Without the password.
+    meta_url: String,
+    environment: BTreeMap<String, String>,
+    format: Option<Format>,
+    /// The address as the client writes it into its log.
+    masked_url: String,
+}
+
+/// What it takes to make the file system where there is none.
+#[derive(Serialize)]
+pub(super) struct Format {
+    /// Options of `juicefs format`.
+    pub(super) options: Vec<String>,
+    /// The keys of the object storage, for this command only: from then on the client reads them from the metadata engine.
+    pub(super) environment: BTreeMap<String, String>,
+    /// A private key in PEM, which the command wants in a file.
+    pub(super) rsa_key: Option<String>,
+}
+
+/// Keys that are an option of `juicefs format` of the same name.
+const OPTIONS: [&str; 8] =
+    ["storage", "bucket", "block-size", "compress", "trash-days", "capacity", "inodes", "shards"];
+
+/// Keys of the object storage: the key, its name before the driver had dashes in it, and the variable that the client reads.
+const CREDENTIALS: [(&str, &str, &str); 3] = [
+    ("access-key", "accesskey", "ACCESS_KEY"),
+    ("secret-key", "secretkey", "SECRET_KEY"),
+    ("session-token", "session-token", "SESSION_TOKEN"),
+];
+
+/// Engines for which the client reads the password from `META_PASSWORD`.
+const WITH_META_PASSWORD: [&str; 5] = ["redis", "rediss", "unix", "mysql", "postgres"];
+
+impl FileSystem {
+    /// Reads a Secret. Keys that have no meaning here are left alone, as the driver does.
+    pub fn from_secrets(secrets: &BTreeMap<String, String>) -> Result<FileSystem, SourceError> {
+        let secrets = Secrets(secrets);
+        if secrets.text("metaurl").is_none() && secrets.text("token").is_some() {
+            return Err(SourceError::Enterprise);
+        }
+        let name = secrets.require("name")?;
+        check_name(name)?;
+        let url = MetaUrl::parse(secrets.require("metaurl")?)?;
+        let mut environment = secrets.environment()?;
+        let beside = secrets.line("meta-password")?.map(String::from);
+        // The client, too, prefers the one in the URL.
+        if let Some(password) = url.password.or(beside) {
+            environment.insert("META_PASSWORD".into(), password);
+        }
+        let source = Source {
+            name: name.into(),
+            meta_url: url.plain,
+            environment,
+            format: secrets.format()?,
+            masked_url: url.masked,
+        };
+        let everything = serde_json::to_vec(&source).expect("strings are plain JSON");
+        Ok(FileSystem(Arc::new(source), FileSystemKey(Sha256::digest(everything).into())))
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The same for two Secrets only if a client can't tell them apart.
+    pub fn key(&self) -> FileSystemKey {
+        self.1
+    }
+
+    /// The metadata engine, without its password.
+    pub(super) fn meta_url(&self) -> &str {
+        &self.0.meta_url
+    }
+
+    /// The variables of every client of this file system, the engine's password among them.
+    pub(super) fn environment(&self) -> &BTreeMap<String, String> {
+        &self.0.environment
+    }
+
+    /// How to make it; none where the Secret names no storage.
+    pub(super) fn format(&self) -> Option<&Format> {
+        self.0.format.as_ref()
+    }
+
+    /// Knows everything about it that must not be in a log or in an error.
+    pub(super) fn redactor(&self) -> Redactor {
+        let Source { meta_url, masked_url, environment, format, .. } = &*self.0;
+        let mut secrets: Vec<&str> = vec![meta_url, masked_url];
+        // A short value, such as `1` or `UTC`, is a setting: to mask it would make every line unreadable.
+        let long = |(name, value): &(&String, &String)| value.len() > 3 || *name == "META_PASSWORD";
+        secrets.extend(environment.iter().filter(long).map(|(_, value)| value.as_str()));
+        if let Some(format) = format {
+            secrets.extend(format.environment.values().map(String::as_str));
+            secrets.extend(format.rsa_key.as_deref());
+        }
+        Redactor::new(secrets)
+    }
+}
+
+impl Debug for FileSystem {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileSystem").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl Debug for FileSystemKey {
+    /// Not even the digest is shown: a short password could be found from it by trying.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileSystemKey").finish_non_exhaustive()
+    }
+}
+
+/// The values of a Secret; an empty one is as good as none.
+struct Secrets<'a>(&'a BTreeMap<String, String>);
+
+impl<'a> Secrets<'a> {
+    /// A value that may have several lines.
+    fn text(&self, key: &str) -> Option<&'a str> {
+        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A value of one line, which can be an argument or a variable of a process.
+    fn line(&self, key: &'static str) -> Result<Option<&'a str>, SourceError> {
+        let value = self.text(key);
+        if value.is_some_and(|value| value.contains(char::is_control)) {
+            let reason = "has a line break or another control character, perhaps at its end: take it out";
+            return Err(SourceError::Unusable { key, reason });
+        }
+        Ok(value)
+    }
+
+    fn require(&self, key: &'static str) -> Result<&'a str, SourceError> {
+        self.line(key)?.ok_or(SourceError::Missing(key))
+    }
+
+    /// The variables of `envs`.
+    fn environment(&self) -> Result<BTreeMap<String, String>, SourceError> {
+        let unusable = |reason| SourceError::Unusable { key: "envs", reason };
+        let Some(text) = self.text("envs") else { return Ok(BTreeMap::new()) };
+        // YAML, as with the driver; JSON is a part of it.
+        let variables: BTreeMap<String, String> =
+            yaml_serde::from_str(text).map_err(|_| unusable("is no JSON object of names and strings"))?;
+        for (name, value) in &variables {
+            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+                return Err(unusable("has a name that no variable can have: letters, digits and `_` are allowed"));
+            }
+            if value.contains('\0') {
+                return Err(unusable("has a value with a NUL character"));
+            }
+            if is_reserved(name) {
+                return Err(unusable(
+                    "sets PATH, HOME, or a variable that begins with LD_, META_PASSWORD or WEBDAV_, which Pith keeps to \
+                     itself (the engine's password goes into `meta-password`)",
+                ));
+            }
+        }
+        Ok(variables)
+    }
+
+    /// What `juicefs format` is called with.
+    fn format(&self) -> Result<Option<Format>, SourceError> {
+        let mut options = Vec::new();
+        let mut environment = BTreeMap::new();
+        for key in OPTIONS {
+            options.extend(self.line(key)?.map(|value| format!("--{key}={value}")));
+        }
+        for item in self.line("format-options")?.unwrap_or_default().split(',').map(str::trim) {
+            let (key, value) = item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value)));
+            let credential = CREDENTIALS.iter().find(|(name, ..)| *name == key);
+            match (credential, value) {
+                _ if item.is_empty() => {}
+                _ if !is_option(key) || value == Some("") => {
+                    let reason = "has an item that is neither `key` nor `key=value`";
+                    return Err(SourceError::Unusable { key: "format-options", reason });
+                }
+                (Some((.., variable)), Some(value)) => {
+                    environment.insert(variable.to_string(), value.to_string());
+                }
+                _ => options.push(format!("--{item}")),
+            }
+        }
+        for (key, old, variable) in CREDENTIALS {
+            let value = self.line(key)?.or(self.line(old)?);
+            environment.extend(value.map(|value| (variable.to_string(), value.to_string())));
+        }
+        if self.text("bucket").is_some_and(has_password) {
+            let reason = "has a password in its URL: put it into `access-key` and `secret-key`";
+            return Err(SourceError::Unusable { key: "bucket", reason });
+        }
+        let named = self.text("storage").or(self.text("bucket")).is_some();
+        let rsa_key = self.text("encrypt_rsa_key").map(String::from);
+        Ok(named.then_some(Format { options, environment, rsa_key }))
+    }
+}
+
+/// Whether it can be the name of an option, without its dashes.
+fn is_option(key: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !key.is_empty() && !key.starts_with('-') && key.bytes().all(allowed)
+}
+
+/// The rule of `juicefs format`.
+fn check_name(name: &str) -> Result<(), SourceError> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let well_formed = (3..=63).contains(&name.len()) && name.bytes().all(allowed);
+    if !well_formed || name.starts_with('-') || name.ends_with('-') {
+        let reason =
+            "is no name of a file system: 3 to 63 lowercase letters, digits and dashes, none of these at an end";
+        return Err(SourceError::Unusable { key: "name", reason });
+    }
+    Ok(())
+}
+
+/// What decides how a worker runs and how it is reached is not for a Secret to choose.
+fn is_reserved(variable: &str) -> bool {
+    matches!(variable, "PATH" | "HOME") || ["LD_", "META_PASSWORD", "WEBDAV_"].iter().any(|it| variable.starts_with(it))
+}
+
+/// The address of a metadata engine, and the password that was in it.
+struct MetaUrl {
+    /// The address without the password, as the client takes it beside `META_PASSWORD`.
+    plain: String,
+    /// The address as the client writes it into its log.
+    masked: String,
+    password: Option<String>,
+}
+
+impl MetaUrl {
+    fn parse(text: &str) -> Result<MetaUrl, SourceError> {
+        let unusable = |reason| SourceError::Unusable { key: "metaurl", reason };
+        // As the client does it.
+        let (engine, rest) = text.split_once("://").unwrap_or(("redis", text));
+        let in_engine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if engine.is_empty() || !engine.bytes().all(in_engine) || rest.is_empty() {
+            return Err(unusable("is no URL of a metadata engine, such as redis://host:6379/1"));
+        }
+        if query_has_password(rest) {
+            return Err(unusable("has a password among its parameters: put it into `meta-password`"));
+        }
+        let (user, password, rest) = match split_password(engine, rest) {
+            Some((user, password, rest)) if !password.is_empty() => (user, password, rest),
+            _ => {
+                let plain = format!("{engine}://{rest}");
+                return Ok(MetaUrl { masked: plain.replacen(":@", ":****@", 1), plain, password: None });
+            }
+        };
+        if !WITH_META_PASSWORD.contains(&engine) {
+            return Err(unusable(
+                "has a password, which the JuiceFS client takes for this engine on its command line only, where every user of \
+                 the machine can read it: use an engine account without one, such as one with a client certificate",
+            ));
+        }
+        let decoded = match decode(password) {
+            Some(decoded) => decoded,
+            // The client, too, takes what isn't percent-encoded as it stands, for MySQL only.
+            None if engine == "mysql" => password.to_string(),
+            None => return Err(unusable("has a password with characters that must be percent-encoded")),
+        };
+        Ok(MetaUrl {
+            plain: format!("{engine}://{user}:@{rest}"),
+            masked: format!("{engine}://{user}:****@{rest}"),
+            password: Some(decoded),
+        })
+    }
+}
+
+/// The user, the password and what follows the `@`.
+fn split_password<'a>(engine: &str, rest: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
+    let authority = match engine {
+        // Its addresses are no URLs: the password may have any character, and the last slash begins the database.
+        "mysql" => rest.rfind('/').unwrap_or(rest.len()),
+        _ => rest.find(['/', '?', '#']).unwrap_or(rest.len()),
+    };
+    let at = rest[..authority].rfind('@')?;
+    let (user, password) = rest[..at].split_once(':')?;
+    Some((user, password, &rest[at + 1..]))
+}
+
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    split_password("", rest).is_some_and(|(_, password, _)| !password.is_empty())
+}
+
+fn query_has_password(rest: &str) -> bool {
+    let parameters = rest.split_once('?').map_or("", |(_, query)| query).split('&');
+    parameters
+        .filter_map(|parameter| parameter.split_once('='))
+        .any(|(name, _)| name == "password" || name == "sslpassword")
+}
+
+/// A password of a URL, by the rules of the client's URL parser: none where they are broken.
+fn decode(password: &str) -> Option<String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&byte);
+    let escapes = password.split('%').skip(1);
+    let complete = |escape: &str| escape.len() > 1 && escape.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    if !password.bytes().all(allowed) || !escapes.into_iter().all(complete) {
+        return None;
+    }
+    let decoded = percent_decode_str(password).decode_utf8().ok()?;
+    (!decoded.contains('\0')).then(|| decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests;
