@@ -9,6 +9,7 @@
 //! holds a secret or the address of a metadata engine.
 
 pub mod source;
+mod process;
 mod redact;
 
 pub use source::{FileSystem, FileSystemKey, SourceError};

@@ -1,0 +1,319 @@
+//! One process of the JuiceFS client: how it is started, what it says, how it ends.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::Level;
+
+use super::redact::Redactor;
+use super::source::FileSystem;
+use super::{JuiceFsError, locked};
+
+/// How long a process has to end after SIGTERM. It closes its session with the metadata engine then.
+pub(super) const TERMINATION: Duration = Duration::from_secs(5);
+/// How long the end of the output is waited for once a process is gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The most of a line that is read, in bytes.
+const LONGEST_LINE: usize = 8 << 10;
+/// The most of a line that is logged, in bytes.
+const LONGEST_SHOWN: usize = 1 << 10;
+
+/// Starts processes of the client.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    client: PathBuf,
+    orders: mpsc::Sender<Order>,
+}
+
+#[derive(Debug)]
+struct Order {
+    command: Command,
+    runtime: Handle,
+    reply: oneshot::Sender<io::Result<Child>>,
+}
+
+impl Launcher {
+    /// Starts the thread that starts the processes. It ends with the launcher, and every process ends with it.
+    ///
+    /// A process is to be killed when Pith dies, however it dies. The kernel's word for that is the parent's death, but what it
+    /// means is the *thread* that forked: on a thread of the runtime's blocking pool, which ends after seconds of idleness, the
+    /// process would die in the middle of its work. Hence a thread that does nothing else.
+    pub(super) fn new(client: PathBuf) -> io::Result<Launcher> {
+        let (orders, received) = mpsc::channel();
+        std::thread::Builder::new().name("juicefs-parent".into()).spawn(move || start_in_order(&received))?;
+        Ok(Launcher { client, orders })
+    }
+
+    /// Starts a process for a file system. Its environment is the file system's and `more`, and nothing of Pith's own.
+    pub(super) async fn start<'a>(
+        &self,
+        file_system: &FileSystem,
+        arguments: &[&str],
+        more: impl IntoIterator<Item = (&'a str, &'a str)>,
+        redactor: Redactor,
+    ) -> Result<Process, JuiceFsError> {
+        let mut command = Command::new(&self.client);
+        command.args(arguments).env_clear().envs(file_system.environment()).envs(more);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        // A ctrl-c is for Pith, which still needs its workers for what it has begun.
+        command.process_group(0);
+        before_exec(&mut command);
+        let (reply, started) = oneshot::channel();
+        let order = Order { command, runtime: Handle::current(), reply };
+        let lost = || io::Error::other("the thread that starts processes is gone");
+        let started = match self.orders.send(order) {
+            Ok(()) => started.await.unwrap_or_else(|_| Err(lost())),
+            Err(_) => Err(lost()),
+        };
+        let mut child = started.map_err(|error| {
+            JuiceFsError::Unavailable(format!("the JuiceFS client {} can't be started: {error}", self.client.display()))
+        })?;
+        let last = Arc::new(Mutex::new(None));
+        let name = file_system.name().to_string();
+        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let listener = tokio::spawn(listen(stderr, name.clone(), redactor, last.clone()));
+        Ok(Process { child, name, last, listener: Some(listener) })
+    }
+}
+
+fn start_in_order(orders: &mpsc::Receiver<Order>) {
+    for Order { mut command, runtime, reply } in orders {
+        let _runtime = runtime.enter();
+        // Who ordered it may be gone; then the process is killed with its handle.
+        let _ = reply.send(command.spawn());
+    }
+}
+
+/// What the child does to itself between fork and exec.
+#[expect(unsafe_code, reason = "there is no other way to set the umask and the death signal of a child only")]
+fn before_exec(command: &mut Command) {
+    let pith = rustix::process::getpid();
+    let prepare = move || {
+        // Directories of volumes are for any uid, as with the JuiceFS driver.
+        rustix::process::umask(Mode::empty());
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // Pith may have died before it was asked for its death.
+        if rustix::process::getppid() != Some(pith) {
+            return Err(rustix::io::Errno::SRCH.into());
+        }
+        Ok(())
+    };
+    // SAFETY: The child of a process with several threads may only do what is safe in a signal handler until it calls exec. The
+    // closure makes three system calls; it takes no lock and allocates nothing, not even for its errors.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+}
+
+/// A running process. It is killed when dropped.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    name: String,
+    last: Arc<Mutex<Option<Said>>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+/// What a process complained about last.
+#[derive(Debug)]
+struct Said {
+    level: Level,
+    message: String,
+}
+
+impl Process {
+    /// Waits for its end. Without an error, the process did what it was to do. Nothing is lost where the wait is cut short.
+    pub(super) async fn ended(&mut self) -> Result<(), String> {
+        let status = self.child.wait().await;
+        if let Some(listener) = &mut self.listener {
+            // The pipe may be held open by something that the process left behind.
+            let _ = timeout(LAST_WORDS, listener).await;
+            self.listener = None;
+        }
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(self.sentence(&format!("ended ({status})"))),
+            Err(error) => Err(self.sentence(&format!("could not be waited for ({error})"))),
+        }
+    }
+
+    /// Ends it: politely, then not.
+    pub(super) async fn stop(&mut self) {
+        // None once it has been waited for, so that no other process with its number is meant.
+        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+        }
+        let ended: Result<io::Result<ExitStatus>, _> = timeout(TERMINATION, self.child.wait()).await;
+        if ended.is_err() {
+            tracing::warn!(file_system = %self.name, "a JuiceFS client that did not end when asked to is killed");
+            let _ = self.child.kill().await;
+        }
+    }
+
+    /// What happened to it, with the process's own last complaint.
+    pub(super) fn sentence(&self, what: &str) -> String {
+        let mut sentence = format!("the JuiceFS client for `{}` {what}", self.name);
+        if let Some(said) = &*locked(&self.last) {
+            let _ = write!(sentence, ": {}", said.message);
+        }
+        sentence
+    }
+}
+
+/// Reads standard error to its end: every line goes to the log, and the last complaint is kept.
+async fn listen(
+    mut stderr: impl AsyncBufRead + Unpin,
+    file_system: String,
+    redactor: Redactor,
+    last: Arc<Mutex<Option<Said>>>,
+) {
+    let mut before = Level::WARN;
+    while let Ok(Some(line)) = next_line(&mut stderr, &redactor).await {
+        // A message of several lines, such as the settings of a file system that was formatted.
+        let continued = line.starts_with([' ', '\t', '}']);
+        let (level, message) = if continued { (before, line.as_str()) } else { parse(&line) };
+        before = level;
+        log(level, &file_system, message);
+        let mut last = locked(&last);
+        if !continued && level <= Level::WARN && last.as_ref().is_none_or(|kept| level <= kept.level) {
+            *last = Some(Said { level, message: message.to_string() });
+        }
+    }
+}
+
+/// The next line, without secrets and within its bound; none at the end.
+async fn next_line(stderr: &mut (impl AsyncBufRead + Unpin), redactor: &Redactor) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let read = (&mut *stderr).take(LONGEST_LINE as u64).read_until(b'\n', &mut line).await?;
+    if read == 0 {
+        return Ok(None);
+    }
+    let cut = read == LONGEST_LINE && line.last() != Some(&b'\n');
+    if cut {
+        skip_line(stderr).await?;
+    }
+    let mut text = redactor.redact(String::from_utf8_lossy(&line).trim_end());
+    // A secret that the cut went through is no longer recognised: what may be its beginning goes.
+    let whole = if cut { text.len().saturating_sub(redactor.longest_spelling()) } else { text.len() };
+    text.truncate(text.floor_char_boundary(whole.min(LONGEST_SHOWN)));
+    Ok(Some(text))
+}
+
+async fn skip_line(stderr: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
+    loop {
+        let (skipped, ended) = match stderr.fill_buf().await? {
+            [] => return Ok(()),
+            buffer => match buffer.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (end + 1, true),
+                None => (buffer.len(), false),
+            },
+        };
+        stderr.consume(skipped);
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// The level at which a line is logged here, and what it says:
+/// `2026/11/22 08:57:18.055083 juicefs[20547] <FATAL>: Load setting: no answer [quota@quota.go:188]`.
+fn parse(line: &str) -> (Level, &str) {
+    let tagged = line.split_once("] <").and_then(|(_, rest)| rest.split_once(">: "));
+    // Lines of libraries, and the trace of a crash.
+    let Some((tag, message)) = tagged else { return (Level::WARN, line) };
+    let place = message.rfind(" [").filter(|_| message.ends_with(']'));
+    let message = &message[..place.unwrap_or(message.len())];
+    let level = match tag {
+        "FATAL" | "PANIC" => Level::ERROR,
+        "ERROR" if is_ordinary(message) => Level::DEBUG,
+        "ERROR" => Level::WARN,
+        // At every start it warns of options that a worker is started with.
+        "WARNING" => Level::INFO,
+        "INFO" => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    (level, message)
+}
+
+/// Whether an error of the WebDAV server is only an answer that its caller expects among others.
+fn is_ordinary(message: &str) -> bool {
+    const ANSWERS: [&str; 5] = [
+        "file already exists",
+        "file does not exist",
+        "directory not empty",
+        "webdav: locked",
+        "no such file or directory",
+    ];
+    let error = message.strip_prefix("WEBDAV [").and_then(|rest| rest.rsplit_once("ERROR: "));
+    error.is_some_and(|(_, error)| ANSWERS.contains(&error))
+}
+
+fn log(level: Level, file_system: &str, message: &str) {
+    match level {
+        Level::ERROR => tracing::error!(target: "juicefs", file_system, "{message}"),
+        Level::WARN => tracing::warn!(target: "juicefs", file_system, "{message}"),
+        Level::INFO => tracing::info!(target: "juicefs", file_system, "{message}"),
+        Level::DEBUG => tracing::debug!(target: "juicefs", file_system, "{message}"),
+        Level::TRACE => tracing::trace!(target: "juicefs", file_system, "{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, level: Level, message: &str) {
+        assert_eq!(parse(line), (level, message));
+    }
+
+    #[test]
+    fn a_line_is_logged_at_the_level_that_it_has_for_pith() {
+        let line =
+            |tag: &str, message: &str| format!("2026/11/22 08:57:18.055083 juicefs[1] <{tag}>: {message} [a@b.go:1]");
+        check(&line("FATAL", "Load setting: refused"), Level::ERROR, "Load setting: refused");
+        check(&line("ERROR", "delete [x] <y>: failed"), Level::WARN, "delete [x] <y>: failed");
+        check(&line("WARNING", "AOF is not enabled"), Level::INFO, "AOF is not enabled");
+        check(&line("INFO", "WebDAV listening"), Level::DEBUG, "WebDAV listening");
+        check(&line("DEBUG", "x"), Level::TRACE, "x");
+        let exists = "WEBDAV [MKCOL]: /a, ERROR: file already exists";
+        check(&line("ERROR", exists), Level::DEBUG, exists);
+        let down = "WEBDAV [MKCOL]: /a, ERROR: input/output error";
+        check(&line("ERROR", down), Level::WARN, down);
+        let lies = "WEBDAV [MKCOL]: /ERROR: file already exists, ERROR: input/output error";
+        check(&line("ERROR", lies), Level::WARN, lies);
+        check("panic: runtime error", Level::WARN, "panic: runtime error");
+        check("", Level::WARN, "");
+    }
+
+    #[tokio::test]
+    async fn lines_are_bounded_and_their_cut_shows_no_part_of_a_secret() {
+        let secret = "canary".repeat(100);
+        let redactor = Redactor::new([&secret]);
+        // The cut goes through the last of the secrets.
+        let secrets = secret.repeat(LONGEST_LINE / secret.len() + 1);
+        let text = format!("{secrets}\nplain {secret}\n{}\n\nlast", "x".repeat(3 * LONGEST_LINE));
+        let mut reader = BufReader::new(text.as_bytes());
+        let mut lines = Vec::new();
+        while let Some(line) = next_line(&mut reader, &redactor).await.expect("bytes can be read") {
+            lines.push(line);
+        }
+        let [masked, plain, long, empty, last] = &lines[..] else { panic!("{} lines", lines.len()) };
+        assert!(!masked.contains("can"), "{masked}");
+        assert_eq!(plain, "plain ***");
+        assert_eq!(long.len(), LONGEST_SHOWN);
+        assert_eq!((empty.as_str(), last.as_str()), ("", "last"));
+    }
+}
