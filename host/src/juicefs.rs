@@ -9,9 +9,11 @@
 //! holds a secret or the address of a metadata engine.
 
 pub mod source;
+pub mod dav;
 mod process;
 mod redact;
 
+pub use dav::{Depth, Entry, Kind, Made, Moved, Path, PathError, Worker};
 pub use source::{FileSystem, FileSystemKey, SourceError};
 
 /// Why something was not done, for people. Callers treat the kinds differently.

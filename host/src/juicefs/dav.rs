@@ -1,0 +1,500 @@
+//! What a worker is asked, in the dialect of WebDAV that the JuiceFS client speaks. The only file that knows it.
+//!
+//! The client answers with the same codes whether something is so or could not be found out: 404 to a GET and 405 to a MKCOL may
+//! also mean that the metadata engine did not answer, and 403 to a MOVE means nearly anything. Only `PROPFIND` tells the two
+//! apart, so every answer that a decision could rest on and that may be one of these is checked with it. What is still not clear
+//! is an error, never a guess.
+//!
+//! Requests for one path at the same time are refused by the client with 423, which is gone in a moment, and a listing fails when
+//! something goes away in its midst: both are asked again.
+
+use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::{Request, StatusCode, http};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use roxmltree::{Document, Node};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{JuiceFsError, locked};
+
+/// The largest file that is read or written here, in bytes: files are records.
+pub const LARGEST_FILE: usize = 1 << 20;
+/// The largest listing, in bytes of XML: about 60 000 entries.
+const LARGEST_LISTING: usize = 16 << 20;
+/// The largest of the other answers, which are a sentence.
+const LARGEST_SENTENCE: usize = 64 << 10;
+/// The longest name of a file or directory in JuiceFS, in bytes. The worker makes longer ones, which no mount can open.
+const LONGEST_NAME: usize = 255;
+/// The first wait before a request is sent again that met another one for its path; each further one is twice as long.
+const LOCKED_WAIT: Duration = Duration::from_millis(2);
+/// The longest of these waits.
+const LONGEST_LOCKED_WAIT: Duration = Duration::from_millis(50);
+/// How often a directory is listed until the listing is whole, and the first wait between two; each further one is twice as long.
+const LISTING_TRIES: u32 = 5;
+const LISTING_WAIT: Duration = Duration::from_millis(5);
+/// Connections that are kept for the next requests, and for how long.
+const KEPT_CONNECTIONS: usize = 16;
+const KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// Everything but the characters that RFC 3986 calls unreserved.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const DAV: &str = "DAV:";
+/// Asks for the kind alone: for some of what a worker says by default it opens the files.
+const KIND: &str = r#"<propfind xmlns="DAV:"><prop><resourcetype/></prop></propfind>"#;
+
+/// Why something is no path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{component}` can't be a name in a file system: {reason}")]
+pub struct PathError {
+    component: String,
+    reason: &'static str,
+}
+
+impl From<PathError> for JuiceFsError {
+    fn from(error: PathError) -> JuiceFsError {
+        JuiceFsError::Refused(error.to_string())
+    }
+}
+
+/// A path from the root of a file system, as checked names. An encoded `..` would be resolved by the worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path(Vec<String>);
+
+impl Path {
+    /// The path of these names; of none, the root.
+    pub fn of<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Result<Path, PathError> {
+        names.into_iter().try_fold(Path::default(), |path, name| path.join(name))
+    }
+
+    /// The path of something in this directory.
+    pub fn join(mut self, name: impl Into<String>) -> Result<Path, PathError> {
+        let component = name.into();
+        let reason = match component.as_str() {
+            "" => "it is empty",
+            "." | ".." => "it means a directory",
+            // What has a line break in its name can be made, and not be found again.
+            name if name.contains(|character: char| character == '/' || character.is_control()) => {
+                "it has a slash or a control character"
+            }
+            name if name.len() > LONGEST_NAME => "it has more than 255 bytes",
+            _ => {
+                self.0.push(component);
+                return Ok(self);
+            }
+        };
+        Err(PathError { component, reason })
+    }
+
+    /// Its names.
+    pub fn components(&self) -> &[String] {
+        &self.0
+    }
+
+    /// The directory that it is in; none for the root.
+    fn parent(&self) -> Option<Path> {
+        let (_, parent) = self.0.split_last()?;
+        Some(Path(parent.to_vec()))
+    }
+
+    fn encoded(&self) -> String {
+        let mut path = String::new();
+        for name in &self.0 {
+            path.push('/');
+            path.extend(utf8_percent_encode(name, ENCODED));
+        }
+        if path.is_empty() { "/".into() } else { path }
+    }
+}
+
+impl Display for Path {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("/");
+        }
+        self.0.iter().try_for_each(|name| write!(f, "/{name}"))
+    }
+}
+
+/// What making a directory came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It was made by this call: of several calls at once, one is told so.
+    Made,
+    /// There is such a directory.
+    Existed,
+}
+
+/// What moving came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It is at its new place.
+    Moved,
+    /// Something is at the new place, whether or not the source is there.
+    Taken,
+    /// Neither the source nor anything at the new place is there.
+    Missing,
+}
+
+/// What something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory, or a link to one.
+    Directory,
+    /// Anything else.
+    File,
+}
+
+/// How far down a directory is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What is in it.
+    One,
+    /// Everything below it.
+    Infinity,
+}
+
+/// One line of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// From the directory that was listed.
+    pub path: Path,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// The client of one worker.
+///
+/// A call that fails with [`JuiceFsError::Unavailable`] may have happened, or may still happen.
+#[derive(Debug)]
+pub struct Worker {
+    file_system: String,
+    http: Client<HttpConnector, Full<Bytes>>,
+    address: SocketAddr,
+    authorization: HeaderValue,
+    call_timeout: Duration,
+    last_used: Mutex<Instant>,
+}
+
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// Nothing listens there.
+    Gone,
+    /// The connection was closed before the answer was whole.
+    Cut,
+    /// The answer has more bytes than this.
+    TooLarge(usize),
+    /// There was none in time.
+    Late,
+}
+
+/// What came of looking: all there is, or why it can't be all.
+enum Found {
+    Whole(Option<Listing>),
+    Broken(&'static str),
+}
+
+impl Worker {
+    pub(super) fn new(file_system: &str, address: SocketAddr, user: &str, password: &str, timeout: Duration) -> Worker {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEPT_FOR)
+            .pool_max_idle_per_host(KEPT_CONNECTIONS)
+            .build(connector);
+        let credentials = STANDARD.encode(format!("{user}:{password}"));
+        let mut authorization =
+            HeaderValue::from_maybe_shared(format!("Basic {credentials}")).expect("base64 can be in a header");
+        // The `Debug` form of a request leaves it out then.
+        authorization.set_sensitive(true);
+        let last_used = Mutex::new(Instant::now());
+        Worker { file_system: file_system.into(), http, address, authorization, call_timeout: timeout, last_used }
+    }
+
+    /// Makes a directory. The one that it is in must be there.
+    pub async fn make_directory(&self, path: &Path) -> Result<Made, JuiceFsError> {
+        let answer = self.ask(path, self.request("MKCOL", path), Bytes::new(), LARGEST_SENTENCE).await?;
+        match answer.status.as_u16() {
+            201 => Ok(Made::Made),
+            409 => Err(no_parent("made", path)),
+            405 => match self.kind(path).await? {
+                Some(Kind::Directory) => Ok(Made::Existed),
+                Some(Kind::File) => {
+                    Err(JuiceFsError::Refused(format!("the directory {path} can't be made: a file is there")))
+                }
+                None => Err(self.unclear("make the directory", path, answer.status)),
+            },
+            _ => Err(self.unclear("make the directory", path, answer.status)),
+        }
+    }
+
+    /// Writes a file whole. One that was there is replaced, but not at once: a reader may meet it empty.
+    pub async fn write(&self, path: &Path, content: Vec<u8>) -> Result<(), JuiceFsError> {
+        if content.len() > LARGEST_FILE {
+            return Err(too_large(path, LARGEST_FILE));
+        }
+        let answer = self.ask(path, self.request("PUT", path), content.into(), LARGEST_SENTENCE).await?;
+        match answer.status.as_u16() {
+            201 | 204 => Ok(()),
+            409 => Err(no_parent("written", path)),
+            _ => Err(self.unclear("write", path, answer.status)),
+        }
+    }
+
+    /// Reads a file whole; none where there is none.
+    pub async fn read(&self, path: &Path) -> Result<Option<Bytes>, JuiceFsError> {
+        let answer = self.ask(path, self.request("GET", path), Bytes::new(), LARGEST_FILE).await?;
+        match answer.status.as_u16() {
+            200 => Ok(Some(answer.body)),
+            207 => Err(JuiceFsError::Refused(format!("{path} can't be read: it is a directory"))),
+            404 if self.kind(path).await?.is_none() => Ok(None),
+            _ => Err(self.unclear("read", path, answer.status)),
+        }
+    }
+
+    /// What there is at a path; none where there is nothing.
+    pub async fn kind(&self, path: &Path) -> Result<Option<Kind>, JuiceFsError> {
+        let listing = self.find(path, "0").await?;
+        Ok(listing.map(|listing| listing.kind))
+    }
+
+    /// What is in a directory, in no order; none where there is no directory. Names that no [`Path`] can have are left out.
+    pub async fn list(&self, path: &Path, depth: Depth) -> Result<Option<Vec<Entry>>, JuiceFsError> {
+        let depth = match depth {
+            Depth::One => "1",
+            Depth::Infinity => "infinity",
+        };
+        match self.find(path, depth).await? {
+            Some(Listing { kind: Kind::File, .. }) => {
+                Err(JuiceFsError::Refused(format!("{path} can't be listed: it is no directory")))
+            }
+            listing => Ok(listing.map(|listing| listing.entries)),
+        }
+    }
+
+    /// Moves a file or directory with everything in it, in one step, if nothing is at the new place. Of several calls at once that
+    /// move directories with something in them to one place, one succeeds: an empty one gives way to any other.
+    pub async fn move_exclusive(&self, from: &Path, to: &Path) -> Result<Moved, JuiceFsError> {
+        let destination = format!("http://{}{}", self.address, to.encoded());
+        let request = self.request("MOVE", from).header("Destination", destination).header("Overwrite", "F");
+        let answer = self.ask(from, request, Bytes::new(), LARGEST_SENTENCE).await?;
+        match answer.status.as_u16() {
+            201 => Ok(Moved::Moved),
+            412 => Ok(Moved::Taken),
+            403 if self.kind(to).await?.is_some() => Ok(Moved::Taken),
+            403 if self.kind(from).await?.is_none() => Ok(Moved::Missing),
+            403 => match to.parent() {
+                Some(parent) if self.kind(&parent).await?.is_none() => Err(no_parent("moved to", to)),
+                _ => Err(self.unclear("move", from, answer.status)),
+            },
+            _ => Err(self.unclear("move", from, answer.status)),
+        }
+    }
+
+    /// Removes a file or a directory with everything in it; false where there is nothing.
+    pub async fn remove(&self, path: &Path) -> Result<bool, JuiceFsError> {
+        if path.components().is_empty() {
+            return Err(JuiceFsError::Refused("the root of a file system is never removed".into()));
+        }
+        let answer = self.ask(path, self.request("DELETE", path), Bytes::new(), LARGEST_SENTENCE).await?;
+        match answer.status.as_u16() {
+            204 => Ok(true),
+            404 => Ok(false),
+            _ => Err(self.unclear("remove", path, answer.status)),
+        }
+    }
+
+    /// Whether it answers and knows its password.
+    pub(super) async fn answers(&self) -> bool {
+        self.find(&Path::default(), "0").await.is_ok_and(|root| root.is_some())
+    }
+
+    /// Notes that it is in use.
+    pub(super) fn touch(&self) {
+        *locked(&self.last_used) = Instant::now();
+    }
+
+    /// When it was in use last.
+    pub(super) fn last_used(&self) -> Instant {
+        *locked(&self.last_used)
+    }
+
+    async fn find(&self, path: &Path, depth: &'static str) -> Result<Option<Listing>, JuiceFsError> {
+        let mut wait = LISTING_WAIT;
+        for _ in 1..LISTING_TRIES {
+            if let Found::Whole(listing) = self.find_once(path, depth).await? {
+                return Ok(listing);
+            }
+            sleep(wait).await;
+            wait *= 2;
+        }
+        match self.find_once(path, depth).await? {
+            Found::Whole(listing) => Ok(listing),
+            Found::Broken(reason) => {
+                let name = &self.file_system;
+                let sentence = format!("the file system `{name}` gave no whole listing of {path}: {reason}");
+                Err(JuiceFsError::Unavailable(sentence))
+            }
+        }
+    }
+
+    async fn find_once(&self, path: &Path, depth: &'static str) -> Result<Found, JuiceFsError> {
+        let request = self.request("PROPFIND", path).header("Depth", depth);
+        let request = whole(request, Bytes::from_static(KIND.as_bytes()))?;
+        let answer = match self.send(request, LARGEST_LISTING).await {
+            Ok(answer) => answer,
+            // The request may have panicked in the client, which it does over some of what goes away in its midst.
+            Err(Unanswered::Cut) => return Ok(Found::Broken("the connection was closed")),
+            Err(other) => return Err(self.unanswered(path, &other)),
+        };
+        match answer.status.as_u16() {
+            207 => {
+                Ok(Listing::parse(&answer.body, path).map_or_else(Found::Broken, |listing| Found::Whole(Some(listing))))
+            }
+            404 => Ok(Found::Whole(None)),
+            _ => Err(self.unclear("look at", path, answer.status)),
+        }
+    }
+
+    fn request(&self, method: &str, path: &Path) -> http::request::Builder {
+        let uri = format!("http://{}{}", self.address, path.encoded());
+        Request::builder().method(method).uri(uri).header(AUTHORIZATION, &self.authorization)
+    }
+
+    /// Sends a request about a path and reads the whole answer.
+    async fn ask(
+        &self,
+        path: &Path,
+        request: http::request::Builder,
+        body: Bytes,
+        largest: usize,
+    ) -> Result<Answer, JuiceFsError> {
+        self.send(whole(request, body)?, largest).await.map_err(|unanswered| self.unanswered(path, &unanswered))
+    }
+
+    /// Sends a request, again where it met another one for its path.
+    async fn send(&self, request: Request<Full<Bytes>>, largest: usize) -> Result<Answer, Unanswered> {
+        let unmet = async {
+            let mut wait = LOCKED_WAIT;
+            loop {
+                let answer = self.exchange(request.clone(), largest).await?;
+                if answer.status != StatusCode::LOCKED {
+                    return Ok(answer);
+                }
+                sleep(wait).await;
+                wait = (2 * wait).min(LONGEST_LOCKED_WAIT);
+            }
+        };
+        self.touch();
+        let answer = timeout(self.call_timeout, unmet).await;
+        self.touch();
+        answer.unwrap_or(Err(Unanswered::Late))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>, largest: usize) -> Result<Answer, Unanswered> {
+        let answer = self.http.request(request).await;
+        let answer = answer.map_err(|error| if error.is_connect() { Unanswered::Gone } else { Unanswered::Cut })?;
+        let status = answer.status();
+        match Limited::new(answer.into_body(), largest).collect().await {
+            Ok(body) => Ok(Answer { status, body: body.to_bytes() }),
+            Err(error) if error.is::<LengthLimitError>() => Err(Unanswered::TooLarge(largest)),
+            Err(_) => Err(Unanswered::Cut),
+        }
+    }
+
+    fn unanswered(&self, path: &Path, unanswered: &Unanswered) -> JuiceFsError {
+        let (name, timeout) = (&self.file_system, self.call_timeout);
+        JuiceFsError::Unavailable(match unanswered {
+            Unanswered::TooLarge(largest) => return too_large(path, *largest),
+            Unanswered::Gone => format!("the worker of `{name}` is not there any more"),
+            Unanswered::Cut => format!("the worker of `{name}` went away before it answered"),
+            Unanswered::Late => format!("the worker of `{name}` did not answer within {timeout:?}"),
+        })
+    }
+
+    fn unclear(&self, what: &str, path: &Path, status: StatusCode) -> JuiceFsError {
+        JuiceFsError::Unavailable(format!(
+            "the file system `{}` could not {what} {path} (the JuiceFS client answered {}): its metadata engine or its storage \
+             may be out of order, and the log has the client's reason",
+            self.file_system,
+            status.as_u16()
+        ))
+    }
+}
+
+fn no_parent(what: &str, path: &Path) -> JuiceFsError {
+    JuiceFsError::Refused(format!("{path} can't be {what}: the directory that it is to be in does not exist"))
+}
+
+fn whole(request: http::request::Builder, body: Bytes) -> Result<Request<Full<Bytes>>, JuiceFsError> {
+    // A path of names that are each short enough may still be too long for a request.
+    request.body(Full::new(body)).map_err(|error| JuiceFsError::Refused(format!("no request can be made: {error}")))
+}
+
+fn too_large(path: &Path, largest: usize) -> JuiceFsError {
+    JuiceFsError::Refused(format!("{path} or its listing has more than {} KiB", largest >> 10))
+}
+
+/// An answer to `PROPFIND`.
+#[derive(Debug, PartialEq, Eq)]
+struct Listing {
+    /// Of what was asked for.
+    kind: Kind,
+    /// What is below it.
+    entries: Vec<Entry>,
+}
+
+impl Listing {
+    /// Strict: where the client fails in the middle of a listing it still closes the XML, and adds a word after its end.
+    fn parse(body: &[u8], of: &Path) -> Result<Listing, &'static str> {
+        let text = std::str::from_utf8(body).map_err(|_| "it is no UTF-8")?;
+        let document = Document::parse(text).map_err(|_| "it is cut short, or no XML")?;
+        let root = document.root_element();
+        if !root.has_tag_name((DAV, "multistatus")) {
+            return Err("it is no multistatus");
+        }
+        let mut own = None;
+        let mut entries = Vec::new();
+        for response in root.children().filter(|node| node.has_tag_name((DAV, "response"))) {
+            let child = |node: Node<'_, '_>| node.has_tag_name((DAV, "href"));
+            let href = response.children().find(|node| child(*node)).and_then(|node| node.text());
+            let href = href.ok_or("it has a line without a path")?;
+            let is_directory = response.descendants().any(|node| node.has_tag_name((DAV, "collection")));
+            let kind = if is_directory { Kind::Directory } else { Kind::File };
+            let Some(path) = decode(href) else { continue };
+            let below = path.0.strip_prefix(of.components()).ok_or("it has a line of another directory")?;
+            match below {
+                [] => own = Some(kind),
+                names => entries.push(Entry { path: Path(names.to_vec()), kind }),
+            }
+        }
+        Ok(Listing { kind: own.ok_or("it does not have the directory itself")?, entries })
+    }
+}
+
+/// The path of a line; none where it has a name that no path can have, which is therefore not one of ours.
+fn decode(href: &str) -> Option<Path> {
+    let names = href.split('/').filter(|name| !name.is_empty());
+    names
+        .map(|name| percent_decode_str(name).decode_utf8().ok())
+        .try_fold(Path::default(), |path, name| path.join(name?).ok())
+}
+
+#[cfg(test)]
+mod tests;
