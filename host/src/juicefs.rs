@@ -9,12 +9,15 @@
 //! holds a secret or the address of a metadata engine.
 
 pub mod source;
+pub mod worker;
 pub mod dav;
+pub mod quota;
 mod process;
 mod redact;
 
 pub use dav::{Depth, Entry, Kind, Made, Moved, Path, PathError, Worker};
 pub use source::{FileSystem, FileSystemKey, SourceError};
+pub use worker::{WorkerOptions, Workers};
 
 /// Why something was not done, for people. Callers treat the kinds differently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

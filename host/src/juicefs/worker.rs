@@ -1,0 +1,446 @@
+//! The workers: one supervised `juicefs webdav` process per file system, started when it is asked for.
+//!
+//! A worker listens on loopback with a password of its own, has no cache (another replica writes to the same file system), runs
+//! no background job, and stops when it is idle. One that ends is started again by the next call that needs it, at growing
+//! intervals where it keeps ending.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use super::dav::Worker;
+use super::process::{Launcher, Process, TERMINATION};
+use super::source::{FileSystem, FileSystemKey};
+use super::{JuiceFsError, locked};
+
+/// How often a worker that starts is asked whether it is there.
+const POLL: Duration = Duration::from_millis(5);
+/// The second wait after a worker that ended; the first is none, and each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest of these waits.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A worker that ran for so long was well: what ended it is no reason to wait.
+const WELL: Duration = Duration::from_secs(60);
+/// How often a worker that is in use for longer than it may be idle is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How many ports are tried: each was free when it was chosen.
+const PORTS: usize = 3;
+/// The most short commands at once: each is a process of 50 to 200 ms.
+const COMMANDS: usize = 4;
+
+/// Options of a worker. The engine is not asked again and again before an operation fails (ten times, 40 s, by default): whoever
+/// waits is told, and asks again.
+const OPTIONS: &str = "--no-usage-report --metrics 127.0.0.1:0 --no-bgjob --backup-meta 0 --cache-dir memory --cache-size 0 \
+                       --buffer-size 32 --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 --io-retries 3";
+
+/// How workers are run.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The JuiceFS client.
+    pub client: PathBuf,
+    /// How long a worker stays that nobody uses.
+    pub idle: Duration,
+    /// The most time for the start of a worker, the formatting of the file system included.
+    pub start_timeout: Duration,
+    /// The most time for one call of a worker, and for one command.
+    pub call_timeout: Duration,
+    /// The most workers at once.
+    pub max_workers: usize,
+}
+
+/// The workers of all file systems. When it is dropped, their processes are killed; [`Workers::stop`] lets them end in peace.
+#[derive(Debug)]
+pub struct Workers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: WorkerOptions,
+    launcher: Launcher,
+    slots: Mutex<HashMap<FileSystemKey, Arc<Slot>>>,
+    /// A permit for each worker that may run. Its supervisor holds it until the process is gone.
+    room: Arc<Semaphore>,
+    commands: Semaphore,
+    stopping: watch::Sender<bool>,
+}
+
+/// What is known of one file system's worker.
+#[derive(Debug)]
+struct Slot {
+    file_system: FileSystem,
+    /// Held while a worker is started: several callers start one.
+    start: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    running: Option<Running>,
+    formatted: bool,
+    /// How many workers ended that were not to, or never came up.
+    ends: u64,
+    /// How many of them in a row.
+    failures: u32,
+    /// Before then none is started.
+    next_start: Instant,
+    error: Option<JuiceFsError>,
+}
+
+#[derive(Debug)]
+struct Running {
+    worker: Arc<Worker>,
+    stop: Arc<Notify>,
+}
+
+impl Running {
+    /// Whether nobody holds the worker. Under the lock of its state nobody can get hold of it either.
+    fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.worker) == 1
+    }
+}
+
+impl Workers {
+    /// No worker yet. An error means that no thread can be started.
+    pub fn new(options: WorkerOptions) -> std::io::Result<Workers> {
+        Ok(Workers {
+            shared: Arc::new(Shared {
+                launcher: Launcher::new(options.client.clone())?,
+                slots: Mutex::default(),
+                room: Arc::new(Semaphore::new(options.max_workers)),
+                commands: Semaphore::new(COMMANDS),
+                stopping: watch::Sender::new(false),
+                options,
+            }),
+        })
+    }
+
+    /// The worker of a file system, started if it isn't there. To be held for one operation only: a worker that is held is in use.
+    pub async fn get(&self, file_system: &FileSystem) -> Result<Arc<Worker>, JuiceFsError> {
+        let slot = self.shared.slot(file_system);
+        if let Some(worker) = slot.worker() {
+            return Ok(worker);
+        }
+        // A task of its own: where this caller gives up, the start goes on for those who wait for it too.
+        let starting = tokio::spawn(started(self.shared.clone(), slot));
+        starting.await.unwrap_or_else(|error| {
+            let name = file_system.name();
+            Err(JuiceFsError::Unavailable(format!("the start of a worker for `{name}` was cut short: {error}")))
+        })
+    }
+
+    /// Stops every worker and waits for it. Nothing is started any more.
+    pub async fn stop(&self) {
+        self.shared.stopping.send_replace(true);
+        let all = u32::try_from(self.shared.options.max_workers).unwrap_or(u32::MAX);
+        // An error means that another call of this function got them, and all is done.
+        let _ = self.shared.room.acquire_many(all).await;
+        self.shared.room.close();
+    }
+
+    /// Runs a short command of the client for a file system.
+    pub(super) async fn run(&self, file_system: &FileSystem, arguments: &[&str]) -> Result<(), JuiceFsError> {
+        let deadline = Instant::now() + self.shared.options.call_timeout;
+        self.shared.run(file_system, arguments, [], deadline).await
+    }
+}
+
+/// Starts a worker, unless another caller does.
+async fn started(shared: Arc<Shared>, slot: Arc<Slot>) -> Result<Arc<Worker>, JuiceFsError> {
+    let ends = locked(&slot.state).ends;
+    let _start = slot.start.lock().await;
+    if let Some(worker) = slot.worker() {
+        return Ok(worker);
+    }
+    slot.may_start(ends)?;
+    let mut stopping = shared.stopping.subscribe();
+    let stopped = || JuiceFsError::Unavailable("Pith is stopping".into());
+    let permit = tokio::select! {
+        biased;
+        _ = stopping.wait_for(|stopping| *stopping) => return Err(stopped()),
+        permit = shared.room() => permit?,
+    };
+    let launched = tokio::select! {
+        biased;
+        _ = stopping.wait_for(|stopping| *stopping) => return Err(stopped()),
+        launched = shared.launch(&slot) => launched,
+    };
+    let (process, worker) = launched.inspect_err(|error| slot.ended(error.clone(), Duration::ZERO))?;
+    let (worker, stop) = (Arc::new(worker), Arc::new(Notify::new()));
+    {
+        let mut state = locked(&slot.state);
+        state.running = Some(Running { worker: worker.clone(), stop: stop.clone() });
+        state.error = None;
+    }
+    // Awaited by `Workers::stop`, through the permit.
+    tokio::spawn(supervise(slot.clone(), process, shared.options.idle, stop, stopping, permit));
+    Ok(worker)
+}
+
+/// Waits for the end of a worker's process, or for a reason to end it.
+async fn supervise(
+    slot: Arc<Slot>,
+    mut process: Process,
+    idle: Duration,
+    stop: Arc<Notify>,
+    mut stopping: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) {
+    let started = Instant::now();
+    let mut look = started + idle;
+    let name = slot.file_system.name();
+    loop {
+        tokio::select! {
+            ended = process.ended() => {
+                let sentence = ended.err().unwrap_or_else(|| process.sentence("ended"));
+                tracing::warn!(file_system = name, error = %sentence, "a worker ended");
+                return slot.ended(JuiceFsError::Unavailable(sentence), started.elapsed());
+            }
+            () = stop.notified() => break,
+            // An error means that the workers were dropped, which is a stop too.
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                locked(&slot.state).running = None;
+                break;
+            }
+            () = sleep_until(look) => match slot.idle_until(idle) {
+                Some(later) => look = later,
+                None => break,
+            },
+        }
+    }
+    process.stop().await;
+    tracing::info!(file_system = name, "worker stopped");
+}
+
+impl Shared {
+    fn slot(&self, file_system: &FileSystem) -> Arc<Slot> {
+        let mut slots = locked(&self.slots);
+        if let Some(slot) = slots.get(&file_system.key()) {
+            return slot.clone();
+        }
+        // Secrets change and file systems go. A supervisor holds its slot, and so does who waits for a start.
+        slots.retain(|_, slot| Arc::strong_count(slot) > 1 || locked(&slot.state).is_to_be_remembered());
+        let state =
+            State { running: None, formatted: false, ends: 0, failures: 0, next_start: Instant::now(), error: None };
+        let start = tokio::sync::Mutex::default();
+        let slot = Arc::new(Slot { file_system: file_system.clone(), start, state: Mutex::new(state) });
+        slots.insert(file_system.key(), slot.clone());
+        slot
+    }
+
+    /// Formats the file system if need be, starts a worker, and waits until it answers.
+    async fn launch(&self, slot: &Slot) -> Result<(Process, Worker), JuiceFsError> {
+        let begun = Instant::now();
+        let deadline = begun + self.options.start_timeout;
+        if !locked(&slot.state).formatted {
+            self.format(&slot.file_system, deadline).await?;
+            locked(&slot.state).formatted = true;
+        }
+        let mut launched = self.launch_once(&slot.file_system, deadline).await;
+        for _ in 1..PORTS {
+            match &launched {
+                Err(error) if error.to_string().contains("address already in use") => {
+                    launched = self.launch_once(&slot.file_system, deadline).await;
+                }
+                _ => break,
+            }
+        }
+        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        launched.inspect(|_| tracing::info!(file_system = slot.file_system.name(), millis, "worker started"))
+    }
+
+    async fn launch_once(
+        &self,
+        file_system: &FileSystem,
+        deadline: Instant,
+    ) -> Result<(Process, Worker), JuiceFsError> {
+        let unprepared = |error| JuiceFsError::Unavailable(format!("no worker can be prepared: {error}"));
+        let address = free_address().map_err(unprepared)?;
+        let user = random_word().map_err(|error| unprepared(error.into()))?;
+        let password = random_word().map_err(|error| unprepared(error.into()))?;
+        let listen = address.to_string();
+        // The client cuts its command line off in the process list: what tells one worker from another comes first.
+        let mut arguments = vec!["--no-agent", "webdav", file_system.meta_url(), &listen];
+        arguments.extend(OPTIONS.split_whitespace());
+        let more = [("WEBDAV_USER", user.as_str()), ("WEBDAV_PASSWORD", password.as_str())];
+        let redactor = file_system.redactor().with(&password);
+        let mut process = self.launcher.start(file_system, &arguments, more, redactor).await?;
+        let worker = Worker::new(file_system.name(), address, &user, &password, self.options.call_timeout);
+        let answers = async {
+            while !worker.answers().await {
+                sleep(POLL).await;
+            }
+        };
+        let failed = tokio::select! {
+            ended = process.ended() => ended.err().unwrap_or_else(|| process.sentence("ended at once")),
+            () = answers => return Ok((process, worker)),
+            () = sleep_until(deadline) => process.sentence("did not come up in time"),
+        };
+        Err(failure(failed))
+    }
+
+    /// Makes the file system where the Secret says how and there is none. One that is there is left as it is.
+    async fn format(&self, file_system: &FileSystem, deadline: Instant) -> Result<(), JuiceFsError> {
+        let Some(format) = file_system.format() else { return Ok(()) };
+        let kept =
+            |error| JuiceFsError::Unavailable(format!("`encrypt_rsa_key` can't be handed to the client: {error}"));
+        // In a file that is readable for this user alone and goes with the command.
+        let rsa_key = format.rsa_key.as_ref().map(|key| {
+            let mut file = tempfile::NamedTempFile::new()?;
+            file.write_all(key.as_bytes())?;
+            std::io::Result::Ok(file)
+        });
+        let rsa_key = rsa_key.transpose().map_err(kept)?;
+        let rsa_key_option = rsa_key.as_ref().map(|file| format!("--encrypt-rsa-key={}", file.path().display()));
+        let mut arguments = vec!["--no-agent", "format", "--no-update"];
+        arguments.extend(format.options.iter().chain(&rsa_key_option).map(String::as_str));
+        arguments.extend([file_system.meta_url(), file_system.name()]);
+        let keys = format.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.run(file_system, &arguments, keys, deadline).await
+    }
+
+    /// Runs a command to its end.
+    async fn run<'a>(
+        &self,
+        file_system: &FileSystem,
+        arguments: &[&str],
+        more: impl IntoIterator<Item = (&'a str, &'a str)>,
+        deadline: Instant,
+    ) -> Result<(), JuiceFsError> {
+        let Ok(permit) = timeout_at(deadline, self.commands.acquire()).await else {
+            let name = file_system.name();
+            let sentence = format!("the JuiceFS client for `{name}` had to wait for others for too long");
+            return Err(JuiceFsError::Unavailable(sentence));
+        };
+        let _permit = permit.expect("nobody closes it");
+        let mut process = self.launcher.start(file_system, arguments, more, file_system.redactor()).await?;
+        let ended = timeout_at(deadline, process.ended()).await;
+        ended.unwrap_or_else(|_| Err(process.sentence("did not end in time"))).map_err(failure)
+    }
+
+    /// A permit for one more worker. The one that was used longest ago makes room where it must and can.
+    async fn room(&self) -> Result<OwnedSemaphorePermit, JuiceFsError> {
+        if let Ok(permit) = self.room.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let most = self.options.max_workers;
+        if !self.stop_one() {
+            let sentence = format!("as many JuiceFS workers as may run ({most}) are in use: ask again, or allow more");
+            return Err(JuiceFsError::Unavailable(sentence));
+        }
+        match timeout(2 * TERMINATION, self.room.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(JuiceFsError::Unavailable(format!("none of the {most} JuiceFS workers made room in time"))),
+        }
+    }
+
+    /// Stops the worker that was used longest ago and that nobody uses; false where there is none.
+    fn stop_one(&self) -> bool {
+        let unused_since = |slot: &Arc<Slot>| {
+            let state = locked(&slot.state);
+            state.running.as_ref().filter(|running| running.is_unused()).map(|running| running.worker.last_used())
+        };
+        let slots = locked(&self.slots);
+        let mut unused: Vec<_> = slots.values().filter_map(|slot| Some((unused_since(slot)?, slot))).collect();
+        unused.sort_by_key(|(since, _)| *since);
+        // One of them may have been taken up meanwhile.
+        let stopped = unused.iter().find_map(|(_, slot)| locked(&slot.state).running.take_if(|it| it.is_unused()));
+        stopped.inspect(|running| running.stop.notify_one()).is_some()
+    }
+}
+
+impl Slot {
+    /// The worker, if one is running.
+    fn worker(&self) -> Option<Arc<Worker>> {
+        let state = locked(&self.state);
+        let running = state.running.as_ref()?;
+        running.worker.touch();
+        Some(running.worker.clone())
+    }
+
+    /// Refuses where the start that was waited for has failed, or where the last failure is too recent.
+    fn may_start(&self, ends: u64) -> Result<(), JuiceFsError> {
+        let state = locked(&self.state);
+        match &state.error {
+            Some(error) if state.ends != ends || state.next_start > Instant::now() => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a worker ended after this time without being asked to, or never came up.
+    fn ended(&self, error: JuiceFsError, ran: Duration) {
+        let mut state = locked(&self.state);
+        state.running = None;
+        state.ends += 1;
+        state.failures = if ran < WELL { state.failures + 1 } else { 1 };
+        state.next_start = Instant::now() + wait_after(state.failures);
+        state.error = Some(error);
+    }
+
+    /// Takes the worker out if nobody used it for so long; else, when to look again.
+    fn idle_until(&self, idle: Duration) -> Option<Instant> {
+        let mut state = locked(&self.state);
+        let running = state.running.as_ref()?;
+        let (now, until) = (Instant::now(), running.worker.last_used() + idle);
+        if running.is_unused() && until <= now {
+            state.running = None;
+            state.failures = 0;
+            return None;
+        }
+        Some(until.max(now + LOOK))
+    }
+}
+
+impl State {
+    fn is_to_be_remembered(&self) -> bool {
+        self.next_start + LONGEST_WAIT > Instant::now()
+    }
+}
+
+/// How long the next start waits after so many failures in a row.
+fn wait_after(failures: u32) -> Duration {
+    match failures.checked_sub(2) {
+        None => Duration::ZERO,
+        Some(further) => FIRST_WAIT.saturating_mul(2_u32.saturating_pow(further)).min(LONGEST_WAIT),
+    }
+}
+
+/// An error from what the client said.
+fn failure(sentence: String) -> JuiceFsError {
+    if sentence.contains("database is not formatted") {
+        JuiceFsError::NotFormatted(sentence)
+    } else {
+        JuiceFsError::Unavailable(sentence)
+    }
+}
+
+/// An address of loopback that is free now.
+fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// A word that nobody can guess.
+fn random_word() -> rustix::io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom(&mut bytes, GetRandomFlags::empty())?;
+    Ok(hex::encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_further_start_waits_twice_as_long_up_to_a_bound() {
+        let waits: Vec<f32> = (0..10).map(|failures| wait_after(failures).as_secs_f32()).collect();
+        assert_eq!(waits, [0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
+        assert_eq!(wait_after(u32::MAX), LONGEST_WAIT);
+    }
+}
