@@ -3,5 +3,6 @@
 //! Everything here is real: the binary, TLS, the modules. Servers listen on free ports of loopback.
 
 pub mod client;
+pub mod juicefs;
 pub mod server;
 pub mod wasm_builds;

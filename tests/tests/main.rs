@@ -2,6 +2,7 @@
 
 mod guests;
 mod inject;
+mod juicefs;
 mod policies;
 mod secrets;
 mod webhook;

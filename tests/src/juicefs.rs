@@ -1,0 +1,95 @@
+//! The real JuiceFS client, and file systems for it: SQLite and a local folder, nothing to start.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use pith::juicefs::{FileSystem, WorkerOptions};
+use tempfile::TempDir;
+
+/// The client, where xtask keeps it.
+pub static CLIENT: LazyLock<PathBuf> = LazyLock::new(|| {
+    // The version stands in one place, which is not this one.
+    let tools = include_str!("../../xtask/src/tools.rs");
+    let version = tools.split_once("const JUICEFS: &str = \"").and_then(|(_, rest)| rest.split_once('"'));
+    let (version, _) = version.expect("xtask/src/tools.rs says which version of the client it fetches");
+    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    let cache = cache.expect("neither XDG_CACHE_HOME nor HOME is set: set one of them");
+    let client = cache.join(format!("pith/tools/juicefs-{version}/bin/juicefs"));
+    assert!(client.exists(), "{} is missing: `cargo xtask test` fetches it", client.display());
+    client
+});
+
+#[expect(clippy::disallowed_methods, reason = "the ban is for the host; the tests have no configuration")]
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Options that no slow machine exceeds.
+pub fn options() -> WorkerOptions {
+    WorkerOptions {
+        client: CLIENT.clone(),
+        idle: Duration::from_secs(60),
+        start_timeout: Duration::from_secs(60),
+        call_timeout: Duration::from_secs(30),
+        max_workers: 4,
+    }
+}
+
+/// A file system in a folder of its own, which goes with it.
+#[derive(Debug)]
+pub struct Scratch {
+    folder: TempDir,
+}
+
+impl Scratch {
+    /// An empty folder: the file system is made by whoever uses it first.
+    #[expect(clippy::new_without_default, reason = "it makes a folder")]
+    pub fn new() -> Scratch {
+        Scratch { folder: tempfile::tempdir().expect("a folder can be made") }
+    }
+
+    /// The address of its metadata engine. It is in the command line of every client.
+    pub fn meta_url(&self) -> String {
+        format!("sqlite3://{}", self.folder.path().join("meta.db").display())
+    }
+
+    /// Its Secret.
+    pub fn secrets(&self) -> BTreeMap<String, String> {
+        let bucket = self.folder.path().join("data").display().to_string();
+        let values =
+            [("name", "scratch".into()), ("metaurl", self.meta_url()), ("storage", "file".into()), ("bucket", bucket)];
+        values.map(|(key, value): (&str, String)| (key.to_string(), value)).into()
+    }
+
+    /// The file system.
+    pub fn file_system(&self) -> FileSystem {
+        FileSystem::from_secrets(&self.secrets()).expect("the Secret is well formed")
+    }
+
+    /// What a command of the client prints. The arguments have `META` for the address of the metadata engine.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let arguments = arguments.iter().map(|argument| argument.replace("META", &self.meta_url()));
+        let mut command = Command::new(&*CLIENT);
+        let output = command.args(arguments).stdin(Stdio::null()).output().expect("the client runs");
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("it prints UTF-8")
+    }
+
+    /// The processes that run for it now, with their command lines.
+    pub fn processes(&self) -> BTreeMap<i32, String> {
+        let address = self.meta_url();
+        let mut found = BTreeMap::new();
+        for entry in std::fs::read_dir("/proc").expect("a /proc").flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.filter(|_| line.contains(&address)) {
+                found.insert(pid, line);
+            }
+        }
+        found
+    }
+}
