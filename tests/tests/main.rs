@@ -3,6 +3,7 @@
 mod csi_contract;
 mod guests;
 mod inject;
+mod juicefs;
 mod policies;
 mod secrets;
 mod volumes;

@@ -5,7 +5,8 @@
 //! apart, so every answer that a decision could rest on and that may be one of these is checked with it. What is still not clear
 //! is an error, never a guess.
 //!
-//! Requests for one path at the same time are refused by the client with 423, which is gone in a moment: they are sent again.
+//! Requests for one path at the same time are refused by the client with 423, which is gone in a moment, and a listing fails when
+//! something goes away in its midst: both are asked again.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
@@ -39,6 +40,9 @@ const LONGEST_NAME: usize = 255;
 const LOCKED_WAIT: Duration = Duration::from_millis(2);
 /// The longest of these waits.
 const LONGEST_LOCKED_WAIT: Duration = Duration::from_millis(50);
+/// How often a directory is listed until the listing is whole, and the first wait between two; each further one is twice as long.
+const LISTING_TRIES: u32 = 5;
+const LISTING_WAIT: Duration = Duration::from_millis(5);
 /// Connections that are kept for the next requests, and for how long.
 const KEPT_CONNECTIONS: usize = 16;
 const KEPT_FOR: Duration = Duration::from_secs(60);
@@ -79,7 +83,10 @@ impl Path {
         let reason = match component.as_str() {
             "" => "it is empty",
             "." | ".." => "it means a directory",
-            name if name.contains(['/', '\0']) => "it has a slash or a NUL character",
+            // What has a line break in its name can be made, and not be found again.
+            name if name.contains(|character: char| character == '/' || character.is_control()) => {
+                "it has a slash or a control character"
+            }
             name if name.len() > LONGEST_NAME => "it has more than 255 bytes",
             _ => {
                 self.0.push(component);
@@ -184,6 +191,24 @@ struct Answer {
     body: Bytes,
 }
 
+/// Why there is no answer.
+enum Unanswered {
+    /// Nothing listens there.
+    Gone,
+    /// The connection was closed before the answer was whole.
+    Cut,
+    /// The answer has more bytes than this.
+    TooLarge(usize),
+    /// There was none in time.
+    Late,
+}
+
+/// What came of looking: all there is, or why it can't be all.
+enum Found {
+    Whole(Option<Listing>),
+    Broken(&'static str),
+}
+
 impl Worker {
     pub(super) fn new(file_system: &str, address: SocketAddr, user: &str, password: &str, timeout: Duration) -> Worker {
         let mut connector = HttpConnector::new();
@@ -204,7 +229,7 @@ impl Worker {
 
     /// Makes a directory. The one that it is in must be there.
     pub async fn make_directory(&self, path: &Path) -> Result<Made, JuiceFsError> {
-        let answer = self.send(self.request("MKCOL", path), Bytes::new(), LARGEST_SENTENCE).await?;
+        let answer = self.ask(path, self.request("MKCOL", path), Bytes::new(), LARGEST_SENTENCE).await?;
         match answer.status.as_u16() {
             201 => Ok(Made::Made),
             409 => Err(no_parent("made", path)),
@@ -224,7 +249,7 @@ impl Worker {
         if content.len() > LARGEST_FILE {
             return Err(too_large(path, LARGEST_FILE));
         }
-        let answer = self.send(self.request("PUT", path), content.into(), LARGEST_SENTENCE).await?;
+        let answer = self.ask(path, self.request("PUT", path), content.into(), LARGEST_SENTENCE).await?;
         match answer.status.as_u16() {
             201 | 204 => Ok(()),
             409 => Err(no_parent("written", path)),
@@ -234,7 +259,7 @@ impl Worker {
 
     /// Reads a file whole; none where there is none.
     pub async fn read(&self, path: &Path) -> Result<Option<Bytes>, JuiceFsError> {
-        let answer = self.send(self.request("GET", path), Bytes::new(), LARGEST_FILE).await?;
+        let answer = self.ask(path, self.request("GET", path), Bytes::new(), LARGEST_FILE).await?;
         match answer.status.as_u16() {
             200 => Ok(Some(answer.body)),
             207 => Err(JuiceFsError::Refused(format!("{path} can't be read: it is a directory"))),
@@ -268,7 +293,7 @@ impl Worker {
     pub async fn move_exclusive(&self, from: &Path, to: &Path) -> Result<Moved, JuiceFsError> {
         let destination = format!("http://{}{}", self.address, to.encoded());
         let request = self.request("MOVE", from).header("Destination", destination).header("Overwrite", "F");
-        let answer = self.send(request, Bytes::new(), LARGEST_SENTENCE).await?;
+        let answer = self.ask(from, request, Bytes::new(), LARGEST_SENTENCE).await?;
         match answer.status.as_u16() {
             201 => Ok(Moved::Moved),
             412 => Ok(Moved::Taken),
@@ -287,7 +312,7 @@ impl Worker {
         if path.components().is_empty() {
             return Err(JuiceFsError::Refused("the root of a file system is never removed".into()));
         }
-        let answer = self.send(self.request("DELETE", path), Bytes::new(), LARGEST_SENTENCE).await?;
+        let answer = self.ask(path, self.request("DELETE", path), Bytes::new(), LARGEST_SENTENCE).await?;
         match answer.status.as_u16() {
             204 => Ok(true),
             404 => Ok(false),
@@ -311,14 +336,38 @@ impl Worker {
     }
 
     async fn find(&self, path: &Path, depth: &'static str) -> Result<Option<Listing>, JuiceFsError> {
-        let request = self.request("PROPFIND", path).header("Depth", depth);
-        let answer = self.send(request, Bytes::from_static(KIND.as_bytes()), LARGEST_LISTING).await?;
-        match answer.status.as_u16() {
-            207 => Listing::parse(&answer.body, path).map(Some).map_err(|reason| {
+        let mut wait = LISTING_WAIT;
+        for _ in 1..LISTING_TRIES {
+            if let Found::Whole(listing) = self.find_once(path, depth).await? {
+                return Ok(listing);
+            }
+            sleep(wait).await;
+            wait *= 2;
+        }
+        match self.find_once(path, depth).await? {
+            Found::Whole(listing) => Ok(listing),
+            Found::Broken(reason) => {
                 let name = &self.file_system;
-                JuiceFsError::Unavailable(format!("the file system `{name}` gave no whole listing of {path}: {reason}"))
-            }),
-            404 => Ok(None),
+                let sentence = format!("the file system `{name}` gave no whole listing of {path}: {reason}");
+                Err(JuiceFsError::Unavailable(sentence))
+            }
+        }
+    }
+
+    async fn find_once(&self, path: &Path, depth: &'static str) -> Result<Found, JuiceFsError> {
+        let request = self.request("PROPFIND", path).header("Depth", depth);
+        let request = whole(request, Bytes::from_static(KIND.as_bytes()))?;
+        let answer = match self.send(request, LARGEST_LISTING).await {
+            Ok(answer) => answer,
+            // The request may have panicked in the client, which it does over some of what goes away in its midst.
+            Err(Unanswered::Cut) => return Ok(Found::Broken("the connection was closed")),
+            Err(other) => return Err(self.unanswered(path, &other)),
+        };
+        match answer.status.as_u16() {
+            207 => {
+                Ok(Listing::parse(&answer.body, path).map_or_else(Found::Broken, |listing| Found::Whole(Some(listing))))
+            }
+            404 => Ok(Found::Whole(None)),
             _ => Err(self.unclear("look at", path, answer.status)),
         }
     }
@@ -328,11 +377,19 @@ impl Worker {
         Request::builder().method(method).uri(uri).header(AUTHORIZATION, &self.authorization)
     }
 
-    /// Sends a request, again where it met another one for its path, and reads the whole answer.
-    async fn send(&self, request: http::request::Builder, body: Bytes, largest: usize) -> Result<Answer, JuiceFsError> {
-        let request = request.body(Full::new(body));
-        // A path of names that are each short enough may still be too long for a request.
-        let request = request.map_err(|error| JuiceFsError::Refused(format!("no request can be made: {error}")))?;
+    /// Sends a request about a path and reads the whole answer.
+    async fn ask(
+        &self,
+        path: &Path,
+        request: http::request::Builder,
+        body: Bytes,
+        largest: usize,
+    ) -> Result<Answer, JuiceFsError> {
+        self.send(whole(request, body)?, largest).await.map_err(|unanswered| self.unanswered(path, &unanswered))
+    }
+
+    /// Sends a request, again where it met another one for its path.
+    async fn send(&self, request: Request<Full<Bytes>>, largest: usize) -> Result<Answer, Unanswered> {
         let unmet = async {
             let mut wait = LOCKED_WAIT;
             loop {
@@ -347,27 +404,28 @@ impl Worker {
         self.touch();
         let answer = timeout(self.call_timeout, unmet).await;
         self.touch();
-        answer.unwrap_or_else(|_| {
-            let (name, timeout) = (&self.file_system, self.call_timeout);
-            Err(JuiceFsError::Unavailable(format!("the worker of `{name}` did not answer within {timeout:?}")))
-        })
+        answer.unwrap_or(Err(Unanswered::Late))
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>, largest: usize) -> Result<Answer, JuiceFsError> {
-        let unavailable = |what: &str| {
-            let name = &self.file_system;
-            JuiceFsError::Unavailable(format!("the worker of `{name}` {what}"))
-        };
-        let path = request.uri().path().to_string();
-        let answer = self.http.request(request).await.map_err(|error| {
-            unavailable(if error.is_connect() { "is not there any more" } else { "went away before it answered" })
-        })?;
+    async fn exchange(&self, request: Request<Full<Bytes>>, largest: usize) -> Result<Answer, Unanswered> {
+        let answer = self.http.request(request).await;
+        let answer = answer.map_err(|error| if error.is_connect() { Unanswered::Gone } else { Unanswered::Cut })?;
         let status = answer.status();
         match Limited::new(answer.into_body(), largest).collect().await {
             Ok(body) => Ok(Answer { status, body: body.to_bytes() }),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large(path, largest)),
-            Err(_) => Err(unavailable("went away while it answered")),
+            Err(error) if error.is::<LengthLimitError>() => Err(Unanswered::TooLarge(largest)),
+            Err(_) => Err(Unanswered::Cut),
         }
+    }
+
+    fn unanswered(&self, path: &Path, unanswered: &Unanswered) -> JuiceFsError {
+        let (name, timeout) = (&self.file_system, self.call_timeout);
+        JuiceFsError::Unavailable(match unanswered {
+            Unanswered::TooLarge(largest) => return too_large(path, *largest),
+            Unanswered::Gone => format!("the worker of `{name}` is not there any more"),
+            Unanswered::Cut => format!("the worker of `{name}` went away before it answered"),
+            Unanswered::Late => format!("the worker of `{name}` did not answer within {timeout:?}"),
+        })
     }
 
     fn unclear(&self, what: &str, path: &Path, status: StatusCode) -> JuiceFsError {
@@ -384,8 +442,13 @@ fn no_parent(what: &str, path: &Path) -> JuiceFsError {
     JuiceFsError::Refused(format!("{path} can't be {what}: the directory that it is to be in does not exist"))
 }
 
-fn too_large(path: impl Display, largest: usize) -> JuiceFsError {
-    JuiceFsError::Refused(format!("{path} has, or its listing takes, more than {} KiB", largest >> 10))
+fn whole(request: http::request::Builder, body: Bytes) -> Result<Request<Full<Bytes>>, JuiceFsError> {
+    // A path of names that are each short enough may still be too long for a request.
+    request.body(Full::new(body)).map_err(|error| JuiceFsError::Refused(format!("no request can be made: {error}")))
+}
+
+fn too_large(path: &Path, largest: usize) -> JuiceFsError {
+    JuiceFsError::Refused(format!("{path} or its listing has more than {} KiB", largest >> 10))
 }
 
 /// An answer to `PROPFIND`.

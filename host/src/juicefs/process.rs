@@ -179,11 +179,15 @@ async fn listen(
     redactor: Redactor,
     last: Arc<Mutex<Option<Said>>>,
 ) {
+    let mut before = Level::WARN;
     while let Ok(Some(line)) = next_line(&mut stderr, &redactor).await {
-        let (level, message) = parse(&line);
+        // A message of several lines, such as the settings of a file system that was formatted.
+        let continued = line.starts_with([' ', '\t', '}']);
+        let (level, message) = if continued { (before, line.as_str()) } else { parse(&line) };
+        before = level;
         log(level, &file_system, message);
         let mut last = locked(&last);
-        if level <= Level::WARN && last.as_ref().is_none_or(|kept| level <= kept.level) {
+        if !continued && level <= Level::WARN && last.as_ref().is_none_or(|kept| level <= kept.level) {
             *last = Some(Said { level, message: message.to_string() });
         }
     }

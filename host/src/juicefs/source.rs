@@ -37,26 +37,26 @@ pub enum SourceError {
 }
 
 /// A JuiceFS file system and how to reach it. Cheap to clone. Its `Debug` shows the name and nothing else.
-#[derive(Clone, PartialEq, Eq)]
-pub struct FileSystem(Arc<Source>);
+#[derive(Clone)]
+pub struct FileSystem(Arc<Source>, FileSystemKey);
 
 /// Tells two file systems apart, and one from itself with other credentials.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileSystemKey([u8; 32]);
 
-#[derive(PartialEq, Eq, Serialize)]
+#[derive(Serialize)]
 struct Source {
     name: String,
     /// Without the password.
     meta_url: String,
     environment: BTreeMap<String, String>,
     format: Option<Format>,
-    #[serde(skip)]
+    /// The address as the client writes it into its log.
     masked_url: String,
 }
 
 /// What it takes to make the file system where there is none.
-#[derive(PartialEq, Eq, Serialize)]
+#[derive(Serialize)]
 pub(super) struct Format {
     /// Options of `juicefs format`.
     pub(super) options: Vec<String>,
@@ -96,13 +96,15 @@ impl FileSystem {
         if let Some(password) = url.password.or(beside) {
             environment.insert("META_PASSWORD".into(), password);
         }
-        Ok(FileSystem(Arc::new(Source {
+        let source = Source {
             name: name.into(),
             meta_url: url.plain,
             environment,
             format: secrets.format()?,
             masked_url: url.masked,
-        })))
+        };
+        let everything = serde_json::to_vec(&source).expect("strings are plain JSON");
+        Ok(FileSystem(Arc::new(source), FileSystemKey(Sha256::digest(everything).into())))
     }
 
     /// What it is called.
@@ -112,8 +114,7 @@ impl FileSystem {
 
     /// The same for two Secrets only if a client can't tell them apart.
     pub fn key(&self) -> FileSystemKey {
-        let source = serde_json::to_vec(&*self.0).expect("strings are plain JSON");
-        FileSystemKey(Sha256::digest(source).into())
+        self.1
     }
 
     /// The metadata engine, without its password.

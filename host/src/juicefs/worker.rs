@@ -35,11 +35,10 @@ const PORTS: usize = 3;
 /// The most short commands at once: each is a process of 50 to 200 ms.
 const COMMANDS: usize = 4;
 
-/// Options of a worker beside its address. The engine is not asked again and again before an operation fails (ten times, 40 s, by
-/// default): whoever waits is told, and asks again.
-const OPTIONS: &str = "--no-agent webdav --no-usage-report --metrics 127.0.0.1:0 --no-bgjob --backup-meta 0 \
-                       --cache-dir memory --cache-size 0 --buffer-size 32 --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 \
-                       --io-retries 3";
+/// Options of a worker. The engine is not asked again and again before an operation fails (ten times, 40 s, by default): whoever
+/// waits is told, and asks again.
+const OPTIONS: &str = "--no-usage-report --metrics 127.0.0.1:0 --no-bgjob --backup-meta 0 --cache-dir memory --cache-size 0 \
+                       --buffer-size 32 --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 --io-retries 3";
 
 /// How workers are run.
 #[derive(Debug, Clone)]
@@ -48,9 +47,9 @@ pub struct WorkerOptions {
     pub client: PathBuf,
     /// How long a worker stays that nobody uses.
     pub idle: Duration,
-    /// The most time for a start, the formatting of the file system included, and for a short command.
+    /// The most time for the start of a worker, the formatting of the file system included.
     pub start_timeout: Duration,
-    /// The most time for one call of a worker.
+    /// The most time for one call of a worker, and for one command.
     pub call_timeout: Duration,
     /// The most workers at once.
     pub max_workers: usize,
@@ -86,9 +85,9 @@ struct Slot {
 struct State {
     running: Option<Running>,
     formatted: bool,
-    /// How many starts were tried.
-    starts: u64,
-    /// How many workers in a row ended, or never came up.
+    /// How many workers ended that were not to, or never came up.
+    ends: u64,
+    /// How many of them in a row.
     failures: u32,
     /// Before then none is started.
     next_start: Instant,
@@ -148,27 +147,33 @@ impl Workers {
 
     /// Runs a short command of the client for a file system.
     pub(super) async fn run(&self, file_system: &FileSystem, arguments: &[&str]) -> Result<(), JuiceFsError> {
-        let deadline = Instant::now() + self.shared.options.start_timeout;
+        let deadline = Instant::now() + self.shared.options.call_timeout;
         self.shared.run(file_system, arguments, [], deadline).await
     }
 }
 
 /// Starts a worker, unless another caller does.
 async fn started(shared: Arc<Shared>, slot: Arc<Slot>) -> Result<Arc<Worker>, JuiceFsError> {
-    let starts = locked(&slot.state).starts;
+    let ends = locked(&slot.state).ends;
     let _start = slot.start.lock().await;
     if let Some(worker) = slot.worker() {
         return Ok(worker);
     }
-    slot.may_start(starts)?;
+    slot.may_start(ends)?;
     let mut stopping = shared.stopping.subscribe();
+    let stopped = || JuiceFsError::Unavailable("Pith is stopping".into());
+    let permit = tokio::select! {
+        biased;
+        _ = stopping.wait_for(|stopping| *stopping) => return Err(stopped()),
+        permit = shared.room() => permit?,
+    };
     let launched = tokio::select! {
         biased;
-        _ = stopping.wait_for(|stopping| *stopping) => Err(JuiceFsError::Unavailable("Pith is stopping".into())),
+        _ = stopping.wait_for(|stopping| *stopping) => return Err(stopped()),
         launched = shared.launch(&slot) => launched,
     };
-    let (process, worker, permit) = launched.inspect_err(|error| slot.failed(error.clone(), Duration::ZERO))?;
-    let stop = Arc::new(Notify::new());
+    let (process, worker) = launched.inspect_err(|error| slot.ended(error.clone(), Duration::ZERO))?;
+    let (worker, stop) = (Arc::new(worker), Arc::new(Notify::new()));
     {
         let mut state = locked(&slot.state);
         state.running = Some(Running { worker: worker.clone(), stop: stop.clone() });
@@ -196,7 +201,7 @@ async fn supervise(
             ended = process.ended() => {
                 let sentence = ended.err().unwrap_or_else(|| process.sentence("ended"));
                 tracing::warn!(file_system = name, error = %sentence, "a worker ended");
-                return slot.failed(JuiceFsError::Unavailable(sentence), started.elapsed());
+                return slot.ended(JuiceFsError::Unavailable(sentence), started.elapsed());
             }
             () = stop.notified() => break,
             // An error means that the workers were dropped, which is a stop too.
@@ -223,7 +228,7 @@ impl Shared {
         // Secrets change and file systems go. A supervisor holds its slot, and so does who waits for a start.
         slots.retain(|_, slot| Arc::strong_count(slot) > 1 || locked(&slot.state).is_to_be_remembered());
         let state =
-            State { running: None, formatted: false, starts: 0, failures: 0, next_start: Instant::now(), error: None };
+            State { running: None, formatted: false, ends: 0, failures: 0, next_start: Instant::now(), error: None };
         let start = tokio::sync::Mutex::default();
         let slot = Arc::new(Slot { file_system: file_system.clone(), start, state: Mutex::new(state) });
         slots.insert(file_system.key(), slot.clone());
@@ -231,29 +236,24 @@ impl Shared {
     }
 
     /// Formats the file system if need be, starts a worker, and waits until it answers.
-    async fn launch(&self, slot: &Slot) -> Result<(Process, Arc<Worker>, OwnedSemaphorePermit), JuiceFsError> {
-        let permit = self.room().await?;
+    async fn launch(&self, slot: &Slot) -> Result<(Process, Worker), JuiceFsError> {
         let begun = Instant::now();
         let deadline = begun + self.options.start_timeout;
         if !locked(&slot.state).formatted {
             self.format(&slot.file_system, deadline).await?;
             locked(&slot.state).formatted = true;
         }
-        let mut tries = 1..=PORTS;
-        loop {
-            tries.next();
-            match self.launch_once(&slot.file_system, deadline).await {
-                Ok((process, worker)) => {
-                    let (name, millis) = (slot.file_system.name(), begun.elapsed().as_millis());
-                    tracing::info!(file_system = name, millis, "worker started");
-                    return Ok((process, Arc::new(worker), permit));
+        let mut launched = self.launch_once(&slot.file_system, deadline).await;
+        for _ in 1..PORTS {
+            match &launched {
+                Err(error) if error.to_string().contains("address already in use") => {
+                    launched = self.launch_once(&slot.file_system, deadline).await;
                 }
-                Err(error) if tries.is_empty() || !error.to_string().contains("address already in use") => {
-                    return Err(error);
-                }
-                Err(_) => {}
+                _ => break,
             }
         }
+        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        launched.inspect(|_| tracing::info!(file_system = slot.file_system.name(), millis, "worker started"))
     }
 
     async fn launch_once(
@@ -266,7 +266,9 @@ impl Shared {
         let user = random_word().map_err(|error| unprepared(error.into()))?;
         let password = random_word().map_err(|error| unprepared(error.into()))?;
         let listen = address.to_string();
-        let arguments: Vec<&str> = OPTIONS.split_whitespace().chain([file_system.meta_url(), &listen]).collect();
+        // The client cuts its command line off in the process list: what tells one worker from another comes first.
+        let mut arguments = vec!["--no-agent", "webdav", file_system.meta_url(), &listen];
+        arguments.extend(OPTIONS.split_whitespace());
         let more = [("WEBDAV_USER", user.as_str()), ("WEBDAV_PASSWORD", password.as_str())];
         let redactor = file_system.redactor().with(&password);
         let mut process = self.launcher.start(file_system, &arguments, more, redactor).await?;
@@ -279,9 +281,7 @@ impl Shared {
         let failed = tokio::select! {
             ended = process.ended() => ended.err().unwrap_or_else(|| process.sentence("ended at once")),
             () = answers => return Ok((process, worker)),
-            () = sleep_until(deadline) => {
-                process.sentence(&format!("did not come up within {:?}", self.options.start_timeout))
-            }
+            () = sleep_until(deadline) => process.sentence("did not come up in time"),
         };
         Err(failure(failed))
     }
@@ -322,9 +322,7 @@ impl Shared {
         let _permit = permit.expect("nobody closes it");
         let mut process = self.launcher.start(file_system, arguments, more, file_system.redactor()).await?;
         let ended = timeout_at(deadline, process.ended()).await;
-        ended
-            .unwrap_or_else(|_| Err(process.sentence(&format!("did not end within {:?}", self.options.start_timeout))))
-            .map_err(failure)
+        ended.unwrap_or_else(|_| Err(process.sentence("did not end in time"))).map_err(failure)
     }
 
     /// A permit for one more worker. The one that was used longest ago makes room where it must and can.
@@ -367,22 +365,20 @@ impl Slot {
         Some(running.worker.clone())
     }
 
-    /// Refuses where a start that was waited for has failed, or where the last failure is too recent.
-    fn may_start(&self, starts: u64) -> Result<(), JuiceFsError> {
-        let mut state = locked(&self.state);
-        if let Some(error) = &state.error
-            && (state.starts != starts || state.next_start > Instant::now())
-        {
-            return Err(error.clone());
+    /// Refuses where the start that was waited for has failed, or where the last failure is too recent.
+    fn may_start(&self, ends: u64) -> Result<(), JuiceFsError> {
+        let state = locked(&self.state);
+        match &state.error {
+            Some(error) if state.ends != ends || state.next_start > Instant::now() => Err(error.clone()),
+            _ => Ok(()),
         }
-        state.starts += 1;
-        Ok(())
     }
 
-    /// Notes that a worker ended after this time, or never came up.
-    fn failed(&self, error: JuiceFsError, ran: Duration) {
+    /// Notes that a worker ended after this time without being asked to, or never came up.
+    fn ended(&self, error: JuiceFsError, ran: Duration) {
         let mut state = locked(&self.state);
         state.running = None;
+        state.ends += 1;
         state.failures = if ran < WELL { state.failures + 1 } else { 1 };
         state.next_start = Instant::now() + wait_after(state.failures);
         state.error = Some(error);

@@ -1,5 +1,11 @@
-//! Paths and listings, without a worker.
+//! Paths, listings, and what answers mean. The real client is met in the end-to-end tests; here are the answers that it gives when
+//! its metadata engine does not answer.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request as Received, State};
 use proptest::prelude::*;
 
 use super::*;
@@ -21,7 +27,7 @@ fn a_path_is_percent_encoded_name_by_name() {
 
 #[test]
 fn what_leaves_its_directory_or_has_no_name_is_no_path() {
-    for name in ["", ".", "..", "a/b", "/", "a\0", &"x".repeat(256)] {
+    for name in ["", ".", "..", "a/b", "/", "a\0", "a\n", "\u{7f}", &"x".repeat(256)] {
         let error = Path::of(["a", name]).expect_err("it is no path").to_string();
         assert!(error.contains("can't be a name in a file system"), "{error}");
     }
@@ -83,6 +89,97 @@ fn a_listing_that_is_not_whole_is_an_error() {
     check_listing(&listing(&[("/a/b", false)]), &["a"], Err("it does not have the directory itself"));
     check_listing(&listing(&[]), &["a"], Err("it does not have the directory itself"));
     check_listing(&listing(&[("", false)]), &["a"], Err("it has a line without a path"));
+}
+
+/// A method that is expected, and the status and body to answer it with.
+type Scripted = (&'static str, u16, String);
+
+/// The client of a worker that gives these answers, one after the other.
+async fn worker(answers: &[Scripted]) -> Worker {
+    let answers: Arc<Mutex<VecDeque<Scripted>>> = Arc::new(Mutex::new(answers.to_vec().into()));
+    let answer = |State(answers): State<Arc<Mutex<VecDeque<Scripted>>>>, request: Received| async move {
+        let (method, status, body) = locked(&answers).pop_front().expect("no further request is expected");
+        assert_eq!(request.method().as_str(), method);
+        (StatusCode::from_u16(status).expect("a status"), body)
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("it listens");
+    let router = Router::new().fallback(answer).with_state(answers);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Worker::new("shop", address, "user", "password", Duration::from_secs(10))
+}
+
+/// What a call came to, in a word.
+fn word<T: fmt::Debug>(result: Result<T, JuiceFsError>) -> String {
+    match result {
+        Ok(value) => format!("{value:?}"),
+        Err(JuiceFsError::Unavailable(_)) => "Unavailable".into(),
+        Err(JuiceFsError::NotFormatted(_)) => "NotFormatted".into(),
+        Err(JuiceFsError::Refused(_)) => "Refused".into(),
+    }
+}
+
+/// Makes the call that the first answer is for.
+async fn check_answers(answers: &[(&'static str, u16)], expected: &str) {
+    let body = |status: u16| if status == 207 { listing(&[("/a/b/", true)]) } else { String::new() };
+    let bodies: Vec<_> = answers.iter().map(|(method, status)| (*method, *status, body(*status))).collect();
+    let (worker, path) = (worker(&bodies).await, path(&["a", "b"]));
+    let result = match answers[0].0 {
+        "MKCOL" => word(worker.make_directory(&path).await),
+        "PUT" => word(worker.write(&path, Vec::new()).await),
+        "GET" => word(worker.read(&path).await),
+        "PROPFIND" => word(worker.kind(&path).await),
+        "MOVE" => word(worker.move_exclusive(&Path::default(), &path).await),
+        _ => word(worker.remove(&path).await),
+    };
+    assert_eq!(result, expected, "{answers:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_may_mean_that_nothing_could_be_found_out_is_checked() {
+    check_answers(&[("MKCOL", 201)], "Made").await;
+    check_answers(&[("MKCOL", 409)], "Refused").await;
+    check_answers(&[("MKCOL", 405), ("PROPFIND", 207)], "Existed").await;
+    check_answers(&[("MKCOL", 405), ("PROPFIND", 404)], "Unavailable").await;
+    check_answers(&[("MKCOL", 405), ("PROPFIND", 405)], "Unavailable").await;
+    check_answers(&[("GET", 200)], r#"Some(b"")"#).await;
+    check_answers(&[("GET", 404), ("PROPFIND", 404)], "None").await;
+    check_answers(&[("GET", 404), ("PROPFIND", 405)], "Unavailable").await;
+    check_answers(&[("GET", 404), ("PROPFIND", 207)], "Unavailable").await;
+    check_answers(&[("PROPFIND", 207)], "Some(Directory)").await;
+    check_answers(&[("PROPFIND", 405)], "Unavailable").await;
+    check_answers(&[("PUT", 409)], "Refused").await;
+    check_answers(&[("PUT", 404)], "Unavailable").await;
+    check_answers(&[("PUT", 405)], "Unavailable").await;
+    check_answers(&[("DELETE", 404)], "false").await;
+    check_answers(&[("DELETE", 405)], "Unavailable").await;
+    check_answers(&[("MOVE", 412)], "Taken").await;
+    check_answers(&[("MOVE", 403), ("PROPFIND", 207)], "Taken").await;
+    check_answers(&[("MOVE", 403), ("PROPFIND", 405)], "Unavailable").await;
+    check_answers(&[("MOVE", 403), ("PROPFIND", 404), ("PROPFIND", 404)], "Missing").await;
+    check_answers(&[("MOVE", 403), ("PROPFIND", 404), ("PROPFIND", 405)], "Unavailable").await;
+    check_answers(&[("MOVE", 401)], "Unavailable").await;
+    check_answers(&[("MKCOL", 423), ("MKCOL", 423), ("MKCOL", 201)], "Made").await;
+}
+
+#[tokio::test]
+async fn a_listing_is_asked_for_again_until_it_is_whole_and_not_for_ever() {
+    let (whole, cut) = (listing(&[("/a/", true)]), "<D:multistatus".to_string());
+    let answers = [cut.clone(), cut.clone(), whole].map(|body| ("PROPFIND", 207, body));
+    assert_eq!(word(worker(&answers).await.list(&path(&["a"]), Depth::One).await), "Some([])");
+    let answers = vec![("PROPFIND", 207, cut); LISTING_TRIES as usize];
+    assert_eq!(word(worker(&answers).await.list(&path(&["a"]), Depth::One).await), "Unavailable");
+}
+
+#[tokio::test]
+async fn an_answer_has_a_bound_and_a_worker_that_is_gone_is_unavailable() {
+    let large = worker(&[("GET", 200, "x".repeat(LARGEST_FILE + 1))]).await;
+    assert_eq!(word(large.read(&path(&["a"])).await), "Refused");
+    let nobody = Worker::new("shop", ([127, 0, 0, 1], 1).into(), "user", "password", Duration::from_secs(10));
+    assert_eq!(
+        nobody.read(&path(&["a"])).await,
+        Err(JuiceFsError::Unavailable("the worker of `shop` is not there any more".into()))
+    );
 }
 
 proptest! {
