@@ -12,6 +12,9 @@ pub mod source;
 pub mod worker;
 pub mod dav;
 pub mod quota;
+pub mod record_key;
+pub mod steps;
+pub mod store;
 mod process;
 mod redact;
 

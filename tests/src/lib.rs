@@ -4,5 +4,8 @@
 
 pub mod client;
 pub mod juicefs;
+pub mod go_tools;
+pub mod provisioner;
+pub mod redis;
 pub mod server;
 pub mod wasm_builds;

@@ -150,7 +150,10 @@ impl Site {
 impl Refusal {
     /// Whether the same request may have another answer soon.
     pub fn may_pass(&self) -> bool {
-        matches!(self.code.as_str(), "unreachable" | "Unavailable" | "Aborted" | "DeadlineExceeded" | "Cancelled")
+        matches!(
+            self.code.as_str(),
+            "unreachable" | "Unknown" | "Unavailable" | "Aborted" | "DeadlineExceeded" | "Cancelled"
+        )
     }
 }
 

@@ -115,10 +115,12 @@ fn doc_tests() -> Result<()> {
     run_command(cargo().args(["test", "--quiet", "--doc", "--package", "pith-policy-sdk", "--package", "pith-core"]))
 }
 
-/// With the hostile guests, some of which are WASI components, and with the real JuiceFS client.
+/// With the hostile guests, some of which are WASI components, the real JuiceFS client, Redis, and CSI's own programs, in Go.
 fn end_to_end() -> Result<()> {
     tools::rust_target("wasm32-wasip2")?;
+    tools::require(&[("go", "golang-go")])?;
     tools::juicefs()?;
+    tools::redis()?;
     crate::workspace::pith()?;
     run_command(cargo().args(["test", "--package", "pith-tests"]))
 }

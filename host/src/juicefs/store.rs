@@ -176,11 +176,8 @@ impl Store {
             let entries = self.worker.list(&above, Depth::One).await?.unwrap_or_default();
             found.extend(entries.iter().filter_map(name).map(|id| (id.to_string(), Relation::Ancestor)));
         }
-        let own = index(components)?;
-        let depth = own.components().len();
-        for entry in self.worker.list(&own, Depth::Infinity).await?.unwrap_or_default() {
-            let below = &entry.path.components()[depth.min(entry.path.components().len())..];
-            match below {
+        for entry in self.worker.list(&index(components)?, Depth::Infinity).await?.unwrap_or_default() {
+            match entry.path.components() {
                 [holders, id] if holders == HOLDERS => found.push((id.clone(), Relation::Same)),
                 [.., holders, id] if holders == HOLDERS => found.push((id.clone(), Relation::Descendant)),
                 _ => {}

@@ -7,7 +7,7 @@ use pith_core::volume::{Difference, Directory, NamedBy, Place, SizeProblem};
 use crate::csi::proto::volume_capability::{AccessMode, BlockVolume, MountVolume};
 use crate::csi::proto::{VolumeContentSource, volume_content_source};
 
-fn entries<const N: usize>(entries: [(&str, &str); N]) -> Entries {
+fn entries<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, String> {
     entries.map(|(key, value)| (key.to_string(), value.to_string())).into()
 }
 
@@ -58,7 +58,10 @@ fn a_request_is_taken_apart() {
     ]));
     let made = create(request).expect("it is well formed");
     assert_eq!(made.claim.map(|claim| claim.to_string()), Some("shop/data".to_string()));
-    assert_eq!(made.asked.parameters, entries([("juicefs/mount-cpu-limit", "2"), ("pathPattern", "a")]));
+    assert_eq!(
+        made.asked.parameters,
+        entries([("juicefs/mount-cpu-limit", "2"), ("pathPattern", "a")]).into_iter().collect()
+    );
     assert_eq!((made.asked.name.as_str(), made.asked.required_bytes, made.asked.limit_bytes), ("pvc-1", Some(5), None));
     let (access_mode, mount_flags) = (VolumeAccessMode::MultiNodeMultiWriter, vec!["cache-size=1".to_string()]);
     assert_eq!(made.asked.capabilities, [Capability { access_mode, mount_flags }]);
@@ -216,7 +219,7 @@ fn what_fits_the_volume_is_confirmed_and_repeated() {
         }
     };
     check(&|_| {}, "");
-    check(&|it| it.volume_context = record().volume_context(), "");
+    check(&|it| it.volume_context = record().volume_context().into_iter().collect(), "");
     check(&|it| it.parameters = request().parameters, "");
     check(
         &|it| it.volume_context = entries([("subPath", "elsewhere")]),
