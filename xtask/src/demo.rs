@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the main job on this machine, in seven steps from real parts.
+//! `cargo xtask demo`: the main job on this machine, in nine steps from real parts.
 //!
 //! Nothing that is printed is made up: every value is read from what the step did. The state lies in target/demo and is wiped
 //! at the start; what deploy/demo holds is for the reader to edit.
@@ -11,8 +11,10 @@ mod node;
 mod review;
 mod server;
 mod show;
+mod volumes;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -33,7 +35,7 @@ use crate::workspace::{pith, relative, target, variable};
 use crate::{policies, tools};
 
 /// How many steps there are.
-const STEPS: usize = 7;
+const STEPS: usize = 9;
 
 /// What the steps share.
 struct Demo {
@@ -48,17 +50,21 @@ struct Demo {
 /// Runs the steps.
 pub(crate) fn run() -> Result<()> {
     let started = Instant::now();
-    println!("Pith, the main job on one machine: pods get JuiceFS volumes, decided by WebAssembly policies.");
+    println!(
+        "Pith, the main job on one machine: claims and pods get JuiceFS volumes, decided by WebAssembly policies."
+    );
     let demo = prepare()?;
     build_policies(&demo)?;
     let file_system = format(&demo)?;
     let server = serve(&demo)?;
+    let volumes = volumes::make(&demo, &server, &file_system)?;
     let injected = post(&demo, &server)?;
-    server.stop()?;
     match lacking()? {
-        None => containers::run(&demo, &file_system, &injected)?,
-        Some(what) => println!("\nThe demo ends before step 6, which mounts with FUSE: this machine lacks {what}."),
+        None => containers::run(&demo, &file_system, &volumes, &injected)?,
+        Some(what) => println!("\nStep 7 is left out: it mounts with FUSE, and this machine lacks {what}."),
     }
+    volumes::delete(&demo, &server, &file_system, &volumes)?;
+    stop(server)?;
     try_next(&demo);
     println!("\n{}", paint(Style::Good, format!("Done in {}.", seconds(started.elapsed()))));
     Ok(())
@@ -76,6 +82,8 @@ fn prepare() -> Result<Demo> {
     let rust = capture(Command::new("rustc").arg("--version"))?;
     let added = tools::rust_target(policies::TARGET)?;
     let client = tools::juicefs()?;
+    // The configuration names the client by this link, as it lies elsewhere on each machine.
+    symlink(&client, folder.join("juicefs")).context("linking the JuiceFS client")?;
     if !target().join("debug/pith").exists() {
         indented("building Pith (minutes, the first time)");
     }
@@ -132,28 +140,30 @@ fn format(demo: &Demo) -> Result<FileSystem> {
     let secret = FileSystemSecret::read(&demo.folder)?;
     let state = demo.state();
     fs::create_dir_all(&state).with_context(|| format!("making {}", state.display()))?;
-    let file_system = FileSystem::format(&demo.client, &secret)?;
-    indented(&format!("formatted `{}` in {}", file_system.name(), relative(&state)));
+    let file_system = FileSystem::format(&demo.client, secret)?;
+    indented(&format!("formatted `{}` in {}", file_system.name()?, relative(&state)));
 
-    let lists = fixtures::folder().join("files");
-    for folder in fs::read_dir(&lists).with_context(|| format!("reading {}", relative(&lists)))? {
-        let folder = folder?;
-        let volume = fixtures::volume("storefront", &folder.file_name().to_string_lossy())?;
-        file_system.put(&folder.path(), &volume.directory)?;
-        indented(&format!("copied {} to its directory /{}", relative(&folder.path()), volume.directory));
+    for (claim, folder) in fixtures::files()? {
+        if let Some(directory) = claim.bound_directory() {
+            file_system.put(&folder, directory)?;
+            indented(&format!("copied {} to /{directory}, which is a volume made by hand", relative(&folder)));
+        }
     }
     step.end();
     Ok(file_system)
 }
 
 fn serve(demo: &Demo) -> Result<Server> {
-    let step = Step::start(4, STEPS, "The webhook, with objects from a folder");
+    let step = Step::start(4, STEPS, "Webhook and CSI controller, with objects from a folder");
     let started = Instant::now();
     let server = Server::start(&demo.pith, &demo.folder)?;
     let (webhook, admin) = (server.addresses.webhook, server.addresses.admin);
+    let rights = fs::metadata(&server.socket).context("looking at the CSI socket")?.permissions().mode() & 0o777;
+    ensure!(rights == 0o600, "the CSI socket has the mode {rights:o}: others may have volumes deleted");
     indented(&format!("`pith serve` (process {}) was ready after {}", server.id(), seconds(started.elapsed())));
     indented(&table(&rows([
         ["admission", &format!("https://{webhook}/mutate"), "TLS, certificate made by itself"],
+        ["CSI", &relative(&server.socket), "a Unix socket, for its owner only"],
         ["health, metrics", &format!("http://{admin}"), "/livez /readyz /metrics"],
         ["configuration", &relative(&fixtures::configuration()), ""],
         ["objects", &relative(&fixtures::folder().join("objects")), "edit them and run the demo again"],
@@ -161,6 +171,19 @@ fn serve(demo: &Demo) -> Result<Server> {
     ])));
     step.end();
     Ok(server)
+}
+
+/// Stops the server, after the step that needed it last.
+fn stop(server: Server) -> Result<()> {
+    let (process, started) = (server.id(), Instant::now());
+    let workers = server.stop()?;
+    let took = seconds(started.elapsed());
+    let workers = workers.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ");
+    println!();
+    indented(&format!(
+        "`pith serve` (process {process}) stopped in {took}, and its worker (process {workers}) with it"
+    ));
+    Ok(())
 }
 
 /// One item of `pith inject --explain -o json`.
@@ -196,7 +219,7 @@ struct PolicyCall {
 
 /// Posts the three pods. The answer is the first one, as the webhook made it.
 fn post(demo: &Demo, server: &Server) -> Result<Value> {
-    let step = Step::start(5, STEPS, "Three pods, as an API server would send them");
+    let step = Step::start(6, STEPS, "Three pods, as an API server would send them");
     let api_server = ApiServer::new(server)?;
     let injected = post_injected(demo, &api_server)?;
     post_exempt(demo, &api_server)?;
@@ -302,11 +325,12 @@ fn calls(explained: &Explained) -> Vec<Vec<String>> {
 
 fn try_next(demo: &Demo) {
     println!("\n{}", paint(Style::Heading, format!("{STEPS}/{STEPS}  What to try next")));
-    let (pith, demo) = (relative(&demo.pith), relative(&fixtures::folder()));
+    let (pith, folder) = (relative(&demo.pith), relative(&fixtures::folder()));
+    let secret = relative(&demo.folder.join("secret.yaml"));
     indented("Edit a limit in deploy/demo/objects or a rule in deploy/demo/pith.yaml, then:");
-    indented(&format!("  {pith} inject -f {demo}/pods/web.yaml --config {demo}/pith.yaml -o diff"));
-    indented("See what the policies decide about every pod, and why:");
-    indented(&format!("  {pith} inject -f {demo}/pods --config {demo}/pith.yaml --explain"));
+    indented(&format!("  {pith} inject -f {folder}/pods/web.yaml --config {folder}/pith.yaml -o diff"));
+    indented("See what is recorded of each volume:");
+    indented(&format!("  {pith} volumes ls --config {folder}/pith.yaml --secret-file {secret} -o yaml"));
     indented("Run the tests that take seconds:");
     indented("  cargo xtask test unit");
 }

@@ -35,11 +35,13 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows the main job: admission reviews answered by real policies, and the injected sidecar run on a real JuiceFS.
+    /// Shows the main job: volumes made for claims, admission reviews answered by real policies, and the injected sidecar run on
+    /// a real JuiceFS.
     ///
-    /// Seven steps, each from real parts: tools, policies, a file system, the webhook over TLS, three pods (injected, exempt,
-    /// refused), the injected container as a process, what to try next. The sixth needs root and /dev/fuse; without them the
-    /// demo says which one is missing and ends in success before it. Edit what is in deploy/demo and run it again.
+    /// Nine steps, each from real parts: tools, policies, a file system, the server, three volumes over CSI (a retry, two refusals),
+    /// three pods over TLS (injected, exempt, refused), the injected containers as processes until a quota stops them, a volume
+    /// deleted, what to try next. The seventh needs root and /dev/fuse; without them the demo says which one is missing and goes
+    /// on. Edit what is in deploy/demo and run it again.
     Demo,
     /// Runs the checks: all of them, as CI does, or the part that takes seconds.
     ///

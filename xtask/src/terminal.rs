@@ -49,6 +49,16 @@ pub(crate) fn seconds(duration: Duration) -> String {
     }
 }
 
+/// A size for people, without rounding.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units.into_iter().find(|(size, _)| bytes > 0 && bytes.is_multiple_of(*size));
+    match unit {
+        Some((size, unit)) => format!("{} {unit}", bytes / size),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 /// One step of several. Its end prints how long it took.
 pub(crate) struct Step(Instant);
 
@@ -90,6 +100,13 @@ mod tests {
     fn durations_are_for_people() {
         for (duration, expected) in [(30, "30 ms"), (1_500, "1.5 s"), (61_000, "1 min 1 s")] {
             assert_eq!(seconds(Duration::from_millis(duration)), expected);
+        }
+    }
+
+    #[test]
+    fn sizes_are_exact() {
+        for (size, expected) in [(0, "0 bytes"), (72, "72 bytes"), (1 << 30, "1 GiB"), (1023 << 20, "1023 MiB")] {
+            assert_eq!(bytes(size), expected);
         }
     }
 }

@@ -1,13 +1,16 @@
 //! What lies in deploy/demo, read as the demo's player of the cluster needs it.
 //!
-//! `pith` reads the same files itself. Here they are read for the parts that a cluster would play: the API server that sends
-//! the pods, the reconciler that writes a claim's Secret, the administrator who formats the file system.
+//! `pith` reads the same files itself. Here they are read for the parts that a cluster would play: external-provisioner, which
+//! asks for the volumes of claims, the API server that sends the pods, the reconciler that writes a claim's Secret, the
+//! administrator who formats the file system.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -24,6 +27,26 @@ pub(crate) fn folder() -> PathBuf {
 /// The configuration of `pith`.
 pub(crate) fn configuration() -> PathBuf {
     folder().join("pith.yaml")
+}
+
+/// The longest path that a Unix socket can have on Linux.
+const LONGEST_SOCKET: usize = 107;
+
+/// The CSI socket that the configuration of `pith` names.
+pub(crate) fn socket() -> Result<PathBuf> {
+    let file = configuration();
+    let documents = documents(&file)?;
+    let socket = documents.first().and_then(|it| it["csi"]["socket"].as_str());
+    let socket = folder().join(socket.with_context(|| format!("{} has no csi.socket", relative(&file)))?);
+    ensure!(
+        socket.as_os_str().len() <= LONGEST_SOCKET,
+        "the path of the CSI socket has {} bytes, and Linux takes {LONGEST_SOCKET}: give csi.socket in {} a short absolute \
+         path, such as /tmp/pith-demo.sock, or the checkout another place\n  {}",
+        socket.as_os_str().len(),
+        relative(&file),
+        socket.display(),
+    );
+    Ok(socket)
 }
 
 /// A pod of deploy/demo/pods.
@@ -56,64 +79,149 @@ impl Pod {
     }
 }
 
-/// The Secret of the file system, which `pith` never reads.
-pub(crate) struct FileSystemSecret(BTreeMap<String, String>);
+/// The Secret of the file system. `pith serve` never reads it: whoever asks for a volume sends it along.
+pub(crate) struct FileSystemSecret {
+    /// Where it lies with its placeholder filled in, for its owner only.
+    pub(crate) file: PathBuf,
+    namespace: String,
+    name: String,
+    data: BTreeMap<String, String>,
+}
 
 impl FileSystemSecret {
-    /// Reads it; `demo` is the folder that its placeholder stands for.
+    /// Reads it and writes it to `demo`, the folder that its placeholder stands for.
     pub(crate) fn read(demo: &Path) -> Result<FileSystemSecret> {
-        let file = folder().join("secrets/file-system.yaml");
-        let documents = documents(&file)?;
-        let data = documents.first().and_then(|secret| secret["stringData"].as_object());
-        let data = data.with_context(|| format!("{} has no stringData", relative(&file)))?;
-        let demo = demo.display().to_string();
-        let entry = |(key, value): (&String, &Value)| {
-            let value = value.as_str().with_context(|| format!("`{key}` of {} is no text", relative(&file)))?;
-            Ok((key.clone(), value.replace(PLACEHOLDER, &demo)))
+        let source = folder().join("secrets/file-system.yaml");
+        let Ok([mut secret]) = <[Value; 1]>::try_from(documents(&source)?) else {
+            bail!("{} must have exactly one Secret", relative(&source))
         };
-        Ok(FileSystemSecret(data.iter().map(entry).collect::<Result<_>>()?))
+        let data = secret["stringData"].as_object_mut();
+        let data = data.with_context(|| format!("{} has no stringData", relative(&source)))?;
+        let mut read = BTreeMap::new();
+        for (key, value) in data.iter_mut() {
+            let text = value.as_str().with_context(|| format!("`{key}` of {} is no text", relative(&source)))?;
+            let text = text.replace(PLACEHOLDER, &demo.display().to_string());
+            read.insert(key.clone(), text.clone());
+            *value = text.into();
+        }
+        let file = demo.join("secret.yaml");
+        write_private(&file, &yaml_serde::to_string(&secret)?)
+            .with_context(|| format!("writing {}", relative(&file)))?;
+        let metadata = |key: &str| secret["metadata"][key].as_str().unwrap_or_default().to_string();
+        Ok(FileSystemSecret { file, namespace: metadata("namespace"), name: metadata("name"), data: read })
     }
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &str) -> Result<&str> {
-        self.0.get(key).map(String::as_str).with_context(|| format!("the file system's Secret has no `{key}`"))
+        self.data.get(key).map(String::as_str).with_context(|| format!("the file system's Secret has no `{key}`"))
+    }
+
+    /// Whether it is the one of that namespace and name.
+    pub(crate) fn is(&self, namespace: &Value, name: &Value) -> bool {
+        *namespace == self.namespace && *name == self.name
     }
 }
 
-/// Where a claim's volume lies.
-pub(crate) struct Volume {
-    /// The claim's uid, which names its Secret.
-    pub(crate) claim_uid: String,
-    /// The directory, from the root of the file system.
-    pub(crate) directory: String,
+/// A file that its owner only can read, from the first moment.
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(file)?.write_all(text.as_bytes())
 }
 
-/// The volume that a claim is bound to.
-pub(crate) fn volume(namespace: &str, claim: &str) -> Result<Volume> {
-    let objects = objects()?;
-    let find = |kind: &str, namespace: Option<&str>, name: &str| {
-        let fits = |object: &&Value| {
-            let metadata = &object["metadata"];
-            object["kind"] == kind && metadata["name"] == name && metadata["namespace"].as_str() == namespace
+/// A claim, with its StorageClass and its PersistentVolume where it has them.
+pub(crate) struct Claim {
+    /// The file that all of them are in.
+    pub(crate) file: PathBuf,
+    object: Value,
+    storage_class: Value,
+    persistent_volume: Value,
+}
+
+impl Claim {
+    /// Reads it from deploy/demo/objects.
+    pub(crate) fn read(namespace: &str, name: &str) -> Result<Claim> {
+        let objects = objects()?;
+        let find = |kind: &str, namespace: Option<&str>, name: &str| {
+            let fits = |(_, object): &&(PathBuf, Value)| {
+                let metadata = &object["metadata"];
+                object["kind"] == kind && metadata["name"] == name && metadata["namespace"].as_str() == namespace
+            };
+            let found = objects.iter().find(fits);
+            found.with_context(|| format!("{} has no {kind} `{name}`", relative(&folder().join("objects"))))
         };
-        objects.iter().find(fits).with_context(|| format!("deploy/demo/objects has no {kind} `{name}`"))
-    };
-    let claim = find("PersistentVolumeClaim", Some(namespace), claim)?;
-    let volume = claim["spec"]["volumeName"].as_str().context("the claim is not bound: give it a `spec.volumeName`")?;
-    let volume = find("PersistentVolume", None, volume)?;
-    let text =
-        |value: &Value, what: &str| value.as_str().map(String::from).with_context(|| format!("{what} is missing"));
-    Ok(Volume {
-        claim_uid: text(&claim["metadata"]["uid"], "`metadata.uid` of the claim")?,
-        directory: text(&volume["spec"]["csi"]["volumeAttributes"]["subPath"], "`subPath` of the PersistentVolume")?,
-    })
+        let (file, claim) = find("PersistentVolumeClaim", Some(namespace), name)?;
+        let of_kind = |kind: &str, name: &Value| match name.as_str() {
+            Some(name) => find(kind, None, name).map(|(_, object)| object.clone()),
+            None => Ok(Value::Null),
+        };
+        Ok(Claim {
+            storage_class: of_kind("StorageClass", &claim["spec"]["storageClassName"])?,
+            persistent_volume: of_kind("PersistentVolume", &claim["spec"]["volumeName"])?,
+            file: file.clone(),
+            object: claim.clone(),
+        })
+    }
+
+    /// Namespace and name, as people write them.
+    pub(crate) fn name(&self) -> String {
+        let text = |key: &str| self.object["metadata"][key].as_str().unwrap_or_default();
+        format!("{}/{}", text("namespace"), text("name"))
+    }
+
+    /// Its uid, which names its Secret and its volume.
+    pub(crate) fn uid(&self) -> Result<&str> {
+        let uid = self.object["metadata"]["uid"].as_str();
+        uid.with_context(|| format!("the claim {} has no `metadata.uid`", self.name()))
+    }
+
+    /// `spec`.
+    pub(crate) fn spec(&self) -> &Value {
+        &self.object["spec"]
+    }
+
+    /// Its StorageClass; null where it names none.
+    pub(crate) fn storage_class(&self) -> &Value {
+        &self.storage_class
+    }
+
+    /// The directory of the PersistentVolume that it is bound to, from the root of the file system; none for a claim that is
+    /// not bound.
+    pub(crate) fn bound_directory(&self) -> Option<&str> {
+        self.persistent_volume["spec"]["csi"]["volumeAttributes"]["subPath"].as_str()
+    }
 }
 
-fn objects() -> Result<Vec<Value>> {
+/// The folders of deploy/demo/files, each with the claim whose volume they are for.
+pub(crate) fn files() -> Result<Vec<(Claim, PathBuf)>> {
+    let mut files = Vec::new();
+    for namespace in folders(&folder().join("files"))? {
+        for folder in folders(&namespace)? {
+            let claim = Claim::read(&file_name(&namespace), &file_name(&folder))?;
+            files.push((claim, folder));
+        }
+    }
+    Ok(files)
+}
+
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", relative(folder)))?;
+    let mut folders = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    Ok(folders)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Every object, with its file.
+fn objects() -> Result<Vec<(PathBuf, Value)>> {
     let folder = folder().join("objects");
     let mut objects = Vec::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", relative(&folder)))? {
-        objects.extend(documents(&entry?.path())?);
+        let file = entry?.path();
+        objects.extend(documents(&file)?.into_iter().map(|object| (file.clone(), object)));
     }
     Ok(objects)
 }

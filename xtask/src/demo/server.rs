@@ -1,5 +1,6 @@
 //! `pith serve` as a child process.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
@@ -25,8 +26,10 @@ pub(crate) struct Server {
     child: Child,
     log: PathBuf,
     folder: PathBuf,
-    /// Where it listens.
+    /// Where it listens for HTTP.
     pub(crate) addresses: Addresses,
+    /// The socket where it listens for CSI.
+    pub(crate) socket: PathBuf,
 }
 
 /// What `pith serve --addresses-file` writes.
@@ -41,6 +44,7 @@ pub(crate) struct Addresses {
 impl Server {
     /// Starts it on free ports of the loopback interface and waits until it is ready. Its files go to `folder`.
     pub(crate) fn start(pith: &Path, folder: &Path) -> Result<Server> {
+        let socket = fixtures::socket()?;
         let (log, addresses) = (folder.join("pith.log"), folder.join("addresses.json"));
         let output = File::create(&log).with_context(|| format!("making {}", relative(&log)))?;
         let mut serve = Command::new(pith);
@@ -51,12 +55,15 @@ impl Server {
         let mut child = spawn(&mut serve)?;
         leftover::record(folder, child.id())?;
 
-        match ready(&mut child, &addresses) {
-            Ok(addresses) => Ok(Server { child, log, folder: folder.into(), addresses }),
+        let ready = ready(&mut child, &addresses).and_then(|addresses| {
+            Ok((addresses, fs::canonicalize(&socket).with_context(|| format!("looking for {}", socket.display()))?))
+        });
+        match ready {
+            Ok((addresses, socket)) => Ok(Server { child, log, folder: folder.into(), addresses, socket }),
             Err(error) => {
                 let _ = child.kill();
                 let said = fs::read_to_string(&log).unwrap_or_default();
-                bail!("`pith serve`: {error}; its log, {}:\n{}", relative(&log), said.trim());
+                bail!("`pith serve`: {error:#}; its log, {}:\n{}", relative(&log), said.trim());
             }
         }
     }
@@ -72,16 +79,80 @@ impl Server {
         self.child.id()
     }
 
-    /// Stops it as a kubelet would, and checks that it stopped of its own accord.
-    pub(crate) fn stop(mut self) -> Result<()> {
+    /// What it has counted so far.
+    pub(crate) fn metrics(&self) -> Result<Metrics> {
+        let answer = ureq::get(format!("http://{}/metrics", self.addresses.admin)).call();
+        let text = answer.context("asking for the metrics")?.body_mut().read_to_string();
+        Ok(Metrics::parse(&text.context("reading the metrics")?))
+    }
+
+    /// The processes that it has started and that still run.
+    pub(crate) fn children(&self) -> Result<Vec<u32>> {
+        let parent = format!("\nPPid:\t{}\n", self.id());
+        let mut children = Vec::new();
+        for entry in fs::read_dir("/proc").context("reading /proc")? {
+            let entry = entry?;
+            // A process that ends meanwhile is none.
+            let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            if status.contains(&parent) {
+                children.extend(entry.file_name().to_string_lossy().parse::<u32>());
+            }
+        }
+        Ok(children)
+    }
+
+    /// Stops it as a kubelet would, and checks that it stopped of its own accord and left no process behind. The answer are those
+    /// that it had.
+    pub(crate) fn stop(mut self) -> Result<Vec<u32>> {
+        let children = self.children()?;
         let process = Pid::from_child(&self.child);
         kill_process(process, Signal::TERM).context("stopping `pith serve`")?;
         match wait(&mut self.child, STOP)? {
-            Some(status) if status.success() => Ok(()),
+            Some(status) if status.success() => {}
             Some(status) => bail!("`pith serve` ended with {status} after SIGTERM: see {}", relative(&self.log)),
             None => bail!("`pith serve` still runs {} s after SIGTERM: see {}", STOP.as_secs(), relative(&self.log)),
         }
+        for child in &children {
+            let left = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            ensure!(left.is_empty(), "`pith serve` ended and left a process behind: {child}");
+        }
+        Ok(children)
     }
+}
+
+/// What a server has counted, by series.
+pub(crate) struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    fn parse(text: &str) -> Metrics {
+        let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+        Metrics(lines.filter_map(|(series, value)| Some((series.to_string(), value.parse().ok()?))).collect())
+    }
+
+    /// What was added between two moments to the series of that name with that label: the labels of each, and how much.
+    pub(crate) fn passed(
+        before: &Metrics,
+        after: &Metrics,
+        name: &str,
+        (label, value): (&str, &str),
+    ) -> Vec<(BTreeMap<String, String>, f64)> {
+        let mut passed = Vec::new();
+        for (series, now) in &after.0 {
+            let labels = series.strip_prefix(name).and_then(|rest| rest.strip_prefix('{')?.strip_suffix('}'));
+            let Some(labels) = labels.map(labels_of) else { continue };
+            let added = now - before.0.get(series).unwrap_or(&0.0);
+            if added > 0.0 && labels.get(label).is_some_and(|it| it == value) {
+                passed.push((labels, added));
+            }
+        }
+        passed
+    }
+}
+
+/// None of the values that the demo reads has a quote or a comma in it.
+fn labels_of(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(key, value)| (key.to_string(), value.trim_matches('"').to_string())).collect()
 }
 
 impl Drop for Server {
@@ -134,5 +205,23 @@ pub(crate) mod leftover {
             sleep(POLL);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_series_gained_is_told_with_its_labels() {
+        let before = Metrics::parse("# TYPE a counter\na_sum{policy=\"x\",hook=\"naming\"} 1.5\nb 3\n");
+        let after = Metrics::parse(
+            "a_sum{policy=\"x\",hook=\"naming\"} 2.0\na_sum{policy=\"y\",hook=\"naming\"} 0.25\n\
+             a_sum{policy=\"x\",hook=\"sidecar\"} 9\nb 3\n# EOF\n",
+        );
+        let passed = Metrics::passed(&before, &after, "a_sum", ("hook", "naming"));
+        let passed: Vec<_> = passed.iter().map(|(labels, added)| (labels["policy"].as_str(), *added)).collect();
+        assert_eq!(passed, [("x", 0.5), ("y", 0.25)]);
+        assert!(Metrics::passed(&after, &after, "a_sum", ("hook", "naming")).is_empty());
     }
 }
