@@ -21,7 +21,7 @@ use super::server::{Metrics, Server};
 use super::{Demo, STEPS, rows};
 use crate::command::{both, capture, output};
 use crate::terminal::{Step, Style, bytes, indented, paint, seconds, table};
-use crate::workspace::relative;
+use crate::workspace::{relative, root};
 
 /// The claims that get volumes.
 const CLAIMS: [(&str, &str); 3] =
@@ -404,7 +404,8 @@ impl Provisioner<'_> {
 fn typed(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let mut lines = vec![String::new()];
-    for word in words.map(|word| relative(Path::new(word))) {
+    let here = root().display().to_string();
+    for word in words.map(|word| relative(Path::new(word)).replace(&here, "$PWD")) {
         let line = lines.last_mut().expect("there is always one");
         if line.is_empty() {
             *line = word;
