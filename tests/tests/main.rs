@@ -1,6 +1,7 @@
 //! The end-to-end tests, in one binary.
 
 mod csi_contract;
+mod csi_sanity;
 mod guests;
 mod inject;
 mod juicefs;
