@@ -1,5 +1,4 @@
 //! The conformance suite of CSI, `csi-sanity`, against `pith serve` on the real JuiceFS client.
-#![expect(clippy::print_stdout, reason = "its closing lines are worth a look")]
 
 use std::process::{Command, Stdio};
 
