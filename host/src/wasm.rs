@@ -15,9 +15,12 @@
 //! and meant to run where the request is decided: they never wait for anything but the guest itself.
 
 mod abi;
+mod bindings;
 mod cache;
 mod call;
+mod caps;
 mod engine;
+mod exports;
 mod host_calls;
 mod load;
 mod wasi;
@@ -27,6 +30,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pith_core::policy::{Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts};
+use wasmtime::component::InstancePre;
+
+use caps::Plain;
+use wasi::Closed;
 
 pub use engine::{Engine, EngineError, EngineOptions, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES};
 pub use load::LoadError;
@@ -102,6 +109,12 @@ pub struct SettingsProblem {
 #[derive(Clone)]
 pub struct Module(Arc<Loaded>);
 
+/// Compiled code with its imports bound.
+enum Code {
+    Plain(InstancePre<Plain>),
+    Wasi(InstancePre<Closed>),
+}
+
 struct Loaded {
     engine: Engine,
     digest: String,
@@ -111,8 +124,8 @@ struct Loaded {
     imports: Vec<String>,
     from_cache: bool,
     wants_object: bool,
-    exports: abi::Exports,
-    code: load::Code,
+    exports: exports::Exports,
+    code: Code,
 }
 
 impl Module {
@@ -148,7 +161,7 @@ impl Module {
 
     /// True if the policy imports WASI and gets the closed one, which makes a call several times as costly.
     pub fn uses_wasi(&self) -> bool {
-        matches!(self.0.code, load::Code::Wasi(_))
+        matches!(self.0.code, Code::Wasi(_))
     }
 
     /// True if compiled code from an earlier run was used.

@@ -11,25 +11,14 @@ use pith_core::policy::{
     Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, PodFacts, SidecarFacts, Subject,
     VolumeFacts,
 };
-use wasmtime::component::{Component, ComponentExportIndex};
+use wasmtime::component::ComponentExportIndex;
 
+use super::bindings::exports::pith::policy::{exemption, naming, settings, sidecar};
+use super::bindings::pith::policy::types::{self, Entry};
 use super::call::{Question, ask, check_shape};
+use super::exports::Exports;
 use super::host_calls::clean;
-use super::{Level, Limits, LoadError, Log, Module, SettingsProblem};
-use bindings::exports::pith::policy::{exemption, naming, settings, sidecar};
-use bindings::pith::policy::types::{self, Entry};
-
-pub(super) use bindings::pith::policy::log::Level as LogLevel;
-
-#[allow(missing_docs, unreachable_pub, dead_code, reason = "generated, and only the records are used")]
-#[allow(clippy::allow_attributes_without_reason, reason = "generated")]
-mod bindings {
-    wasmtime::component::bindgen!({
-        path: "../proto/policy",
-        world: "policy",
-        ownership: Borrowing { duplicate_if_necessary: true },
-    });
-}
+use super::{Limits, LoadError, Log, Module, SettingsProblem};
 
 /// The most items in a list of an answer. A sidecar with more options or a directory that deep is no use to anyone.
 const LIST_ITEMS: usize = 64;
@@ -39,39 +28,6 @@ const VALUE_BYTES: usize = 4 << 10;
 
 /// Where sentences for people are cut. Cut and not refused: a long reason is still a denial.
 const SENTENCE_BYTES: usize = 1 << 10;
-
-/// Where in a component its functions are. Looked up once, when it is loaded.
-#[derive(Clone, Default)]
-pub(super) struct Exports {
-    exemption: Option<ComponentExportIndex>,
-    sidecar: Option<ComponentExportIndex>,
-    naming: Option<ComponentExportIndex>,
-    pub(super) settings: Option<ComponentExportIndex>,
-}
-
-impl Exports {
-    /// Finds the functions in the interfaces of the host's version, or of one that fits it.
-    pub(super) fn find(component: &Component) -> Exports {
-        let find = |interface: &str, function: &str| {
-            let instance = component.get_export_index(None, interface)?;
-            component.get_export_index(Some(&instance), function)
-        };
-        Exports {
-            exemption: find("pith:policy/exemption@0.1.0", "exempt"),
-            sidecar: find("pith:policy/sidecar@0.1.0", "adjust"),
-            naming: find("pith:policy/naming@0.1.0", "name"),
-            settings: find("pith:policy/settings@0.1.0", "validate"),
-        }
-    }
-
-    pub(super) fn hook(&self, hook: Hook) -> Option<&ComponentExportIndex> {
-        match hook {
-            Hook::Exemption => self.exemption.as_ref(),
-            Hook::Sidecar => self.sidecar.as_ref(),
-            Hook::Naming => self.naming.as_ref(),
-        }
-    }
-}
 
 /// Checks each function that the policy exports.
 pub(super) fn check_shapes(module: &Module) -> Result<(), LoadError> {
@@ -406,15 +362,4 @@ fn short(what: &str, text: &str) -> Result<(), Failure> {
 
 fn sentence(text: &str) -> String {
     clean(text, SENTENCE_BYTES)
-}
-
-impl From<LogLevel> for Level {
-    fn from(level: LogLevel) -> Level {
-        match level {
-            LogLevel::Debug => Level::Debug,
-            LogLevel::Info => Level::Info,
-            LogLevel::Warn => Level::Warn,
-            LogLevel::Error => Level::Error,
-        }
-    }
 }

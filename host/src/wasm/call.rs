@@ -7,14 +7,14 @@ use std::time::Duration;
 use pith_core::policy::Failure;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Lower, TypedFunc};
-use wasmtime::{PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
-use super::abi::Exports;
-use super::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES, ticks};
-use super::host_calls::{HasHost, Host, TooManyCalls, clean};
-use super::load::Code;
+use super::caps::{Caps, Plain, Refused, TABLE_ELEMENTS};
+use super::engine::ticks;
+use super::exports::Exports;
+use super::host_calls::{Host, TooManyCalls, clean};
 use super::wasi::Closed;
-use super::{Limits, Log, Module};
+use super::{Code, Limits, Log, Module};
 
 /// Bytes that one answer, or one call of a host function, may hand to the host. An answer within the bounds of `abi` is
 /// far smaller; without this, a guest could have the host copy 128 MiB at a time.
@@ -36,18 +36,6 @@ pub(super) trait Question {
     fn export(exports: &Exports) -> Option<&ComponentExportIndex>;
 }
 
-/// What the host functions of a guest without WASI work on.
-pub(super) struct Plain {
-    host: Host,
-    caps: Caps,
-}
-
-impl HasHost for Plain {
-    fn host(&mut self) -> &mut Host {
-        &mut self.host
-    }
-}
-
 /// Asks one question of a fresh instance. `object` is called only for a guest that imports it: the store owns its data,
 /// so the text cannot be made when the guest asks.
 pub(super) fn ask<Q: Question>(
@@ -64,10 +52,10 @@ pub(super) fn ask<Q: Question>(
     let host = Host::new(if loaded.wants_object { object() } else { None });
     let lines = host.log.clone();
     let answer = match &loaded.code {
-        Code::Plain(pre) => ask_plain::<Q>(pre, export, Caps::new(module, limits), host, params),
+        Code::Plain(pre) => ask_plain::<Q>(pre, export, caps(module, limits), host, params),
         Code::Wasi(pre) => {
             let seed = seed(Q::NAME, &params);
-            ask_wasi::<Q>(pre, export, Caps::new(module, limits), host, seed, params)
+            ask_wasi::<Q>(pre, export, caps(module, limits), host, seed, params)
         }
     };
     lines.drain(log);
@@ -77,13 +65,13 @@ pub(super) fn ask<Q: Question>(
 /// Makes a store and drops it. One without WASI, whatever the module: only the others are measured step by step.
 pub(super) fn make_store(module: &Module, limits: Limits) {
     if let Code::Plain(pre) = &module.0.code {
-        drop(plain_store(pre, Caps::new(module, limits), Host::new(None)));
+        drop(plain_store(pre, caps(module, limits), Host::new(None)));
     }
 }
 
 /// Makes an instance and drops it.
 pub(super) fn instantiate(module: &Module, limits: Limits) -> Result<(), Failure> {
-    let caps = Caps::new(module, limits);
+    let caps = caps(module, limits);
     match &module.0.code {
         Code::Plain(pre) => {
             let mut store = plain_store(pre, caps, Host::new(None));
@@ -98,7 +86,7 @@ pub(super) fn instantiate(module: &Module, limits: Limits) -> Result<(), Failure
 /// that fails, for time or memory say, the shape stays unknown and the first call will tell.
 pub(super) fn check_shape<Q: Question>(module: &Module) -> Result<(), wasmtime::Error> {
     let Some(export) = Q::export(&module.0.exports) else { return Ok(()) };
-    let caps = Caps::new(module, Limits::default());
+    let caps = caps(module, Limits::default());
     match &module.0.code {
         Code::Plain(pre) => {
             let mut store = plain_store(pre, caps, Host::new(None));
@@ -110,6 +98,10 @@ pub(super) fn check_shape<Q: Question>(module: &Module) -> Result<(), wasmtime::
         })
         .unwrap_or(Ok(())),
     }
+}
+
+fn caps(module: &Module, limits: Limits) -> Caps {
+    Caps::new(limits, module.0.engine.parts.options.largest_memory_bytes)
 }
 
 fn plain_store(pre: &InstancePre<Plain>, caps: Caps, host: Host) -> Store<Plain> {
@@ -216,68 +208,6 @@ fn seed(hook: &str, params: &impl fmt::Debug) -> [u8; 32] {
     let mut hash = Hash(Sha256::new());
     fmt::write(&mut hash, format_args!("{hook} {params:?}")).expect("a hash takes everything");
     hash.0.finalize().into()
-}
-
-/// The bounds of one instance, and what it was refused.
-pub(super) struct Caps {
-    deadline: Duration,
-    memory_bytes: usize,
-    memory_used: usize,
-    table_used: usize,
-    refused: Option<Refused>,
-}
-
-#[derive(Clone, Copy)]
-enum Refused {
-    Memory,
-    Tables,
-}
-
-impl Caps {
-    fn new(module: &Module, limits: Limits) -> Caps {
-        Caps {
-            deadline: limits.deadline,
-            memory_bytes: limits.memory_bytes.min(module.0.engine.parts.options.largest_memory_bytes),
-            memory_used: 0,
-            table_used: 0,
-            refused: None,
-        }
-    }
-}
-
-impl ResourceLimiter for Caps {
-    /// Growth is refused and not a trap: a guest may cope. What it was refused explains a trap that follows.
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let used = self.memory_used.saturating_add(desired.saturating_sub(current));
-        if used > self.memory_bytes {
-            self.refused = Some(Refused::Memory);
-            return Ok(false);
-        }
-        self.memory_used = used;
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let used = self.table_used.saturating_add(desired.saturating_sub(current));
-        if used > TABLE_ELEMENTS {
-            self.refused = Some(Refused::Tables);
-            return Ok(false);
-        }
-        self.table_used = used;
-        Ok(true)
-    }
-
-    fn instances(&self) -> usize {
-        CORE_INSTANCES as usize + 1
-    }
-
-    fn memories(&self) -> usize {
-        MEMORIES as usize
-    }
-
-    fn tables(&self) -> usize {
-        TABLES as usize
-    }
 }
 
 /// Says what went wrong in the words of the contract. The order matters: a guest that runs out of memory traps, too.

@@ -8,7 +8,7 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Inlining, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::cache::{Cache, CacheError};
-use super::call::Plain;
+use super::caps::{CORE_INSTANCES, MEMORIES, Plain, TABLE_ELEMENTS, TABLES};
 use super::host_calls;
 use super::wasi::{self, Closed};
 
@@ -18,15 +18,6 @@ pub(super) const TICK: Duration = Duration::from_millis(5);
 
 /// Native stack for a guest. The stack of a tokio worker is 2 MiB, and the host's frames need some of it.
 const STACK_BYTES: usize = 512 << 10;
-
-/// Core instances, memories and tables of one component. What `wasm32-wasip2` makes has four core instances, one memory
-/// and two tables; a scripting language in a component has a few more.
-pub(super) const CORE_INSTANCES: u32 = 16;
-pub(super) const MEMORIES: u32 = 4;
-pub(super) const TABLES: u32 = 8;
-
-/// Table elements of one instance, all tables together. CPython in a component needs 6000.
-pub(super) const TABLE_ELEMENTS: usize = 20_000;
 
 /// The most memory of one call, unless an engine is made with another bound.
 pub const LARGEST_MEMORY_BYTES: usize = 64 << 20;

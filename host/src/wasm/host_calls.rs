@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
-use super::abi::LogLevel;
+use super::bindings::pith::policy::log::Level as LogLevel;
 use super::{Level, Log};
 
 /// Calls of `log` and `object` in one call of a policy. The deadline would end a loop of them too, but by then it has
@@ -62,6 +62,17 @@ pub(super) fn add_to_linker<T: HasHost>(linker: &mut Linker<T>) -> wasmtime::Res
         host.count()?;
         Ok((host.object.clone().unwrap_or_default(),))
     })
+}
+
+impl From<LogLevel> for Level {
+    fn from(level: LogLevel) -> Level {
+        match level {
+            LogLevel::Debug => Level::Debug,
+            LogLevel::Info => Level::Info,
+            LogLevel::Warn => Level::Warn,
+            LogLevel::Error => Level::Error,
+        }
+    }
 }
 
 /// The lines of one call. Shared, because the standard output of a WASI guest belongs to a stream that the guest owns.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use pith_core::policy::Hook;
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
-use super::abi::{self, Exports};
+use super::abi;
 use super::cache::native;
-use super::call::Plain;
-use super::engine::{Engine, MEMORIES, TABLE_ELEMENTS, TABLES, config};
-use super::wasi::Closed;
-use super::{Form, Grants, Loaded, Module};
+use super::caps::{MEMORIES, TABLE_ELEMENTS, TABLES};
+use super::engine::{Engine, config};
+use super::exports::Exports;
+use super::{Code, Form, Grants, Loaded, Module};
 
 /// The package whose interfaces the host offers and asks for.
 const PACKAGE: &str = "pith:policy";
@@ -93,12 +93,6 @@ pub enum LoadError {
 
 const OFFERED: &str = "`pith:policy/log`, `pith:policy/object` where the binding grants it, and the cli, clocks, filesystem, io, \
                        random and sockets packages of WASI 0.2, all closed";
-
-/// Compiled code with its imports bound.
-pub(super) enum Code {
-    Plain(InstancePre<Plain>),
-    Wasi(InstancePre<Closed>),
-}
 
 impl Engine {
     /// Makes bytes into a policy: compiles them, or takes the compiled code of an earlier run, and checks what it imports

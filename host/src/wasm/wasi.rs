@@ -16,7 +16,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::{Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use super::Level;
-use super::call::Caps;
+use super::caps::Caps;
 use super::host_calls::{self, HasHost, Host, LogBuffer};
 
 /// Resources that one guest can make the host hold. A guest that leaks pollables in a loop is stopped by it.
