@@ -243,13 +243,31 @@ impl Provisioner {
         Ok((claim.clone(), namespace.clone(), object(claim)))
     }
 
-    /// Makes what the record says. Each step may have been done before.
+    /// Makes what the record says, and says so in a record that is written meanwhile and placed afterwards. Each step may have been
+    /// done before.
     async fn carry_out(
         &self,
         file_system: &FileSystem,
         store: &Store,
         record: &Record,
     ) -> Result<Option<Record>, VolumeError> {
+        let ready = record.ready();
+        let (made, staged) = tokio::join!(self.make(file_system, store, record), store.stage(&ready));
+        match (made, staged) {
+            (Ok(()), staged) => Ok(store.place(staged?).await?.then_some(ready)),
+            (Err(error), Ok(staged)) => {
+                // Why nothing was made is the answer, whatever becomes of this.
+                if let Err(left) = store.withdraw(staged).await {
+                    tracing::debug!(volume = %record.id, error = %left, "a staged record is left");
+                }
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// Takes the directory, makes it, and limits it.
+    async fn make(&self, file_system: &FileSystem, store: &Store, record: &Record) -> Result<(), VolumeError> {
         if let Some(taken) = store.reserve(record).await? {
             store.abandon(record).await?;
             let sentence = taken.conflict.to_string();
@@ -259,9 +277,7 @@ impl Provisioner {
             });
         }
         store.make(&record.directory).await?;
-        self.set_quota(file_system, record, record.capacity_bytes).await?;
-        let ready = record.ready();
-        Ok(store.put(&ready).await?.then_some(ready))
+        self.set_quota(file_system, record, record.capacity_bytes).await
     }
 
     async fn set_quota(&self, file_system: &FileSystem, record: &Record, bytes: u64) -> Result<(), VolumeError> {

@@ -77,14 +77,19 @@ impl Site {
 
     /// Starts a server and waits until it listens. Its log goes on where that of the one before ended.
     pub fn serve(&self, arguments: &[&str]) -> Result<Serving> {
+        self.serve_with(&PITH, arguments)
+    }
+
+    /// Starts a server from another binary than that of the tests.
+    pub fn serve_with(&self, binary: &Path, arguments: &[&str]) -> Result<Serving> {
         let listening = self.path().join("addresses.json");
         let _ = fs::remove_file(&listening);
         let log = fs::File::options().create(true).append(true).open(self.path().join("log"))?;
-        let mut command = Command::new(&*PITH);
+        let mut command = Command::new(binary);
         command.args(["serve", "--config"]).arg(self.path().join("pith.yaml"));
         command.arg("--addresses-file").arg(&listening).args(arguments);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        let mut serving = Serving { child: child.with_context(|| format!("starting {}", PITH.display()))? };
+        let mut serving = Serving { child: child.with_context(|| format!("starting {}", binary.display()))? };
         let started = Instant::now();
         while !listening.exists() {
             if let Some(status) = serving.child.try_wait()? {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::command::{capture, run as run_command};
+use crate::tools;
 use crate::workspace::{cargo, root, target};
 
 /// Where the tables are kept, between two lines that mark them; the rest of the page is written by hand.
@@ -20,6 +21,8 @@ pub(crate) fn run() -> Result<()> {
     let page = fs::read_to_string(&path).with_context(|| format!("reading {PAGE}"))?;
     // Before the minutes of measuring, not after them.
     let (before, after) = around_tables(&page).with_context(|| format!("{PAGE} has no lines `{BEGIN}` and `{END}`"))?;
+    tools::juicefs()?;
+    tools::redis()?;
     let tables = format!("{}\n\n{}", policy_calls()?, load()?);
     println!("{tables}");
     fs::write(&path, format!("{before}{BEGIN}\n\n{tables}\n\n{END}{after}")).with_context(|| format!("writing {PAGE}"))
@@ -30,7 +33,7 @@ fn around_tables(page: &str) -> Option<(&str, &str)> {
     Some((before, rest.split_once(END)?.1))
 }
 
-/// The server under load, its memory and its start, as the program that measures them says it.
+/// The server under load, its memory, its start, and volumes, as the program that measures them says it.
 fn load() -> Result<String> {
     run_command(cargo().args(["build", "--release", "--package", "pith", "--package", "pith-tests", "--bins"]))?;
     let load = ["run", "--quiet", "--release", "--package", "pith-tests", "--bin", "load"];

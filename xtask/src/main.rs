@@ -53,7 +53,8 @@ enum Command {
     },
     /// Builds the first-party policies and copies them to target/policies/<name>.wasm.
     Policies,
-    /// Measures a policy call and the webhook (load, memory, start), and keeps the tables in docs/performance.md. Takes minutes.
+    /// Measures a policy call, the webhook (load, memory, start) and volumes, and keeps the tables in docs/performance.md. Takes
+    /// minutes.
     Bench,
     /// Writes the files that are generated from the code: docs/configuration.md and docs/pith.schema.json.
     Generate {

@@ -2,7 +2,8 @@
 //!
 //! In a release build there is nothing to choose, and a step costs nothing.
 
-/// Every step, in the order of CreateVolume and then DeleteVolume.
+/// Every step, in the order of CreateVolume and then DeleteVolume; "resized" is the expansion's. Some requests of CreateVolume are
+/// under way together: the record is staged while its place is made, and the one after it while the directory is taken and made.
 pub const STEPS: [&str; 13] = [
     "record-staged",
     "record-written",

@@ -58,6 +58,15 @@ pub enum StoreError {
     },
 }
 
+/// A generation that is written and does not count yet.
+#[derive(Debug)]
+#[must_use = "it is to be placed or withdrawn, or it stays in the file system"]
+pub struct Staged {
+    id: String,
+    generation: u64,
+    path: Path,
+}
+
 /// What keeps a volume from its directory.
 #[derive(Debug)]
 pub struct Taken {
@@ -106,31 +115,56 @@ impl Store {
 
     /// Adds a generation. False where another caller was faster: then what is there counts.
     pub async fn put(&self, record: &Record) -> Result<bool, StoreError> {
+        if record.generation > 1 {
+            let staged = self.stage(record).await?;
+            return self.place(staged).await;
+        }
+        // Neither needs the other, and a place without a record is no volume.
+        let (staged, place) = tokio::join!(self.stage(record), self.make_place(record));
+        place?;
+        self.place(staged?).await
+    }
+
+    /// Writes a generation that nobody sees before it is [placed](Store::place).
+    pub async fn stage(&self, record: &Record) -> Result<Staged, StoreError> {
         let staged = ours(&[STAGING, &unique()])?;
         self.worker.make_directory(&staged).await?;
         self.steps.reached("record-staged");
         self.worker.write(&staged.clone().join(RECORD).map_err(JuiceFsError::from)?, record.seal(&self.key)).await?;
         self.steps.reached("record-written");
-        if record.generation == 1 {
-            self.worker.make_directory(&ours(&[VOLUMES, &record.id])?).await?;
-            self.steps.reached("record-place-made");
-        }
-        let place = ours(&[VOLUMES, &record.id, &record.generation.to_string()])?;
-        match self.worker.move_exclusive(&staged, &place).await? {
+        Ok(Staged { id: record.id.clone(), generation: record.generation, path: staged })
+    }
+
+    /// Moves a generation to where it counts. False where another caller was faster: then what is there counts.
+    pub async fn place(&self, staged: Staged) -> Result<bool, StoreError> {
+        let place = ours(&[VOLUMES, &staged.id, &staged.generation.to_string()])?;
+        match self.worker.move_exclusive(&staged.path, &place).await? {
             Moved::Moved => {
                 self.steps.reached("record-moved");
                 Ok(true)
             }
             Moved::Taken => {
-                self.worker.remove(&staged).await?;
+                self.withdraw(staged).await?;
                 Ok(false)
             }
             Moved::Missing => Err(JuiceFsError::Unavailable(format!(
                 "volume `{}` was deleted while it was changed: ask again",
-                record.id
+                staged.id
             ))
             .into()),
         }
+    }
+
+    /// Removes a generation that is not to be placed.
+    pub async fn withdraw(&self, staged: Staged) -> Result<(), StoreError> {
+        self.worker.remove(&staged.path).await?;
+        Ok(())
+    }
+
+    async fn make_place(&self, record: &Record) -> Result<(), StoreError> {
+        self.worker.make_directory(&ours(&[VOLUMES, &record.id])?).await?;
+        self.steps.reached("record-place-made");
+        Ok(())
     }
 
     /// Whether there is something at a directory.

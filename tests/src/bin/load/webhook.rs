@@ -1,9 +1,8 @@
-//! The measurements of the webhook: `cargo xtask bench` runs it and keeps what it prints in `docs/performance.md`.
+//! The webhook: full injection against two servers of the same stack, memory, and the start.
 //!
 //! A closed loop over keep-alive connections, every server in turn and again, so that a machine whose speed drifts does so for
 //! all of them: ratios of one run are what counts. The load shares the processors with the server, so the processor time that a
 //! server spends on one request stands beside the rate.
-#![expect(clippy::print_stdout, reason = "the table is its output")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,33 +14,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use clap::Parser;
 use pith_tests::client::{Client, Protocol};
-use pith_tests::server::{self, Server, root};
+use pith_tests::server::{self, Server};
 use pith_tests::wasm_builds;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
-/// Measures `pith serve` against two servers of the same stack, its memory, and its start.
-#[derive(Parser)]
-struct Args {
-    /// How long each server is loaded in each round.
-    #[arg(long, default_value_t = 3)]
-    seconds: u64,
-    /// How often each server has its turn.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-}
+use crate::process::{cpu_seconds, kibibytes};
+use crate::{Args, median, release, time};
 
-const SHOP: &str = include_str!("../../fixtures/objects/shop.yaml");
-const WEB: &str = include_str!("../../fixtures/reviews/web.json");
+const SHOP: &str = include_str!("../../../fixtures/objects/shop.yaml");
+const WEB: &str = include_str!("../../../fixtures/reviews/web.json");
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
 
-fn main() -> Result<()> {
-    let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(throughput(&args))?;
-    runtime.block_on(memory())?;
-    start()
+/// Measures and prints its sections.
+pub(crate) fn run(args: &Args, runtime: &Runtime) -> Result<()> {
+    runtime.block_on(throughput(args))?;
+    runtime.block_on(memory(&args.pith))?;
+    start(&args.pith)
 }
 
 /// A server under load: a name, where it is, and the process that holds it.
@@ -76,7 +66,8 @@ struct Turn {
 }
 
 async fn throughput(args: &Args) -> Result<()> {
-    let targets = [baseline("static", "a: static answer")?, baseline("parse", "b: parse and allow")?, pith()?];
+    let targets =
+        [baseline("static", "a: static answer")?, baseline("parse", "b: parse and allow")?, pith(&args.pith)?];
     println!("## Full injection over TLS\n");
     println!(
         "Review of {} bytes, three policies ({} calls a review), HTTP/1.1 keep-alive, {} rounds of {} s each, medians.\n",
@@ -106,8 +97,8 @@ async fn throughput(args: &Args) -> Result<()> {
                 target.name,
                 median(turns.iter().map(|turn| turn.per_second).collect()),
                 median(ratios),
-                micros(median(turns.iter().map(|turn| turn.p50.as_secs_f64()).collect())),
-                micros(median(turns.iter().map(|turn| turn.p99.as_secs_f64()).collect())),
+                time(median(turns.iter().map(|turn| turn.p50.as_secs_f64()).collect())),
+                time(median(turns.iter().map(|turn| turn.p99.as_secs_f64()).collect())),
                 median(turns.iter().map(|turn| turn.cpu_micros).collect()),
             );
         }
@@ -159,8 +150,8 @@ async fn load(target: &Target, connections: usize, time: Duration) -> Result<Tur
     })
 }
 
-fn pith() -> Result<Target> {
-    let server = Server::start_in(server::folder(&three_policies(), SHOP)?, &release("pith"))?;
+fn pith(binary: &Path) -> Result<Target> {
+    let server = Server::start_in(server::folder(&three_policies(), SHOP)?, binary)?;
     Ok(Target {
         name: "c: pith, three policies",
         address: server.webhook,
@@ -198,17 +189,17 @@ fn three_policies() -> String {
     )
 }
 
-async fn memory() -> Result<()> {
+async fn memory(binary: &Path) -> Result<()> {
     println!(
         "## Memory\n\nResident memory of `pith serve` with three policies, after a hundred reviews.\n\n\
          | objects | policies compiled at this start | from the compile cache |\n|---|---|---|"
     );
     let claims = 10_000;
     for (name, objects) in [("one claim", SHOP.to_string()), ("10 000 claims and volumes", many_claims(claims))] {
-        let first = Server::start_in(server::folder(&three_policies(), &objects)?, &release("pith"))?;
+        let first = Server::start_in(server::folder(&three_policies(), &objects)?, binary)?;
         let compiled = resident_after_reviews(&first).await?;
         // The copy has the first one's compiled policies.
-        let second = Server::start_in(folder_again(&first.folder)?, &release("pith"))?;
+        let second = Server::start_in(folder_again(&first.folder)?, binary)?;
         println!("| {name} | {compiled} | {} |", resident_after_reviews(&second).await?);
     }
     println!();
@@ -244,7 +235,7 @@ fn many_claims(count: usize) -> String {
 }
 
 /// From the start of the process to readiness with twenty policies, each a module of its own.
-fn start() -> Result<()> {
+fn start(binary: &Path) -> Result<()> {
     println!("## Start to ready, 20 policies\n\n| compile cache | time (median of 5) |\n|---|---|");
     let modules = tempfile::tempdir()?;
     let config = twenty_policies(modules.path())?;
@@ -253,7 +244,7 @@ fn start() -> Result<()> {
         let folder = server::folder(&config, SHOP)?;
         for times in [&mut cold, &mut warm] {
             let started = Instant::now();
-            let server = Server::start_in(folder_again(&folder)?, &release("pith"))?;
+            let server = Server::start_in(folder_again(&folder)?, binary)?;
             times.push(started.elapsed().as_secs_f64());
             // What was compiled is kept for the second start.
             let compiled = server.folder.path().join("state/compiled");
@@ -299,32 +290,4 @@ fn twenty_policies(folder: &Path) -> Result<String> {
         let _ = writeln!(config, "- {{name: p{index}, module: {{file: {}}}, settings: {settings}}}", path.display());
     }
     Ok(config)
-}
-
-fn release(name: &str) -> PathBuf {
-    root().join("target/release").join(name)
-}
-
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in parentheses may hold spaces; user and system time are the 12th and 13th field behind it.
-    let fields: Vec<&str> = stat.rsplit(')').next().context("a stat line")?.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    #[expect(clippy::cast_precision_loss, reason = "ticks of a short run are few")]
-    Ok(ticks as f64 / 100.0)
-}
-
-fn kibibytes(pid: u32, key: &str) -> Result<f64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = rollup.lines().find(|line| line.starts_with(key)).context("a line of smaps_rollup")?;
-    Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_unstable_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
-}
-
-fn micros(seconds: f64) -> String {
-    if seconds < 1e-3 { format!("{:.0} µs", seconds * 1e6) } else { format!("{:.2} ms", seconds * 1e3) }
 }

@@ -1,0 +1,68 @@
+//! The measurements of what runs as a server: `cargo xtask bench` runs it and keeps what it prints in `docs/performance.md`.
+#![expect(clippy::print_stdout, reason = "the tables are its output")]
+
+mod process;
+mod volumes;
+mod webhook;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+use pith_tests::server::root;
+
+/// Measures `pith serve`: the webhook against two servers of the same stack, its memory, its start, and volumes.
+#[derive(Parser)]
+struct Args {
+    /// Measure one half only.
+    #[arg(long)]
+    only: Option<Half>,
+    /// The binary to measure.
+    #[arg(long, value_name = "PATH", default_value_os_t = release("pith"))]
+    pith: PathBuf,
+    /// How long each server of the webhook is loaded in each round.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// How often each server of the webhook has its turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The most time for one row of the table of volumes.
+    #[arg(long, default_value_t = 4)]
+    volume_seconds: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Half {
+    Webhook,
+    Volumes,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    ensure!(args.pith.exists(), "{} is not there: build it", args.pith.display());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if args.only != Some(Half::Volumes) {
+        webhook::run(&args, &runtime)?;
+    }
+    if args.only.is_none() {
+        println!();
+    }
+    if args.only != Some(Half::Webhook) {
+        runtime.block_on(volumes::run(&args))?;
+    }
+    Ok(())
+}
+
+fn release(name: &str) -> PathBuf {
+    root().join("target/release").join(name)
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_unstable_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+/// Seconds, for people.
+fn time(seconds: f64) -> String {
+    if seconds < 1e-3 { format!("{:.0} µs", seconds * 1e6) } else { format!("{:.2} ms", seconds * 1e3) }
+}
