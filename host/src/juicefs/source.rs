@@ -80,6 +80,9 @@ const CREDENTIALS: [(&str, &str, &str); 3] = [
 /// Engines for which the client reads the password from `META_PASSWORD`.
 const WITH_META_PASSWORD: [&str; 5] = ["redis", "rediss", "unix", "mysql", "postgres"];
 
+/// Engines whose addresses are no URLs: a password may have any character, or there is none and an `@` is one of a path.
+const WITH_ANY_PASSWORD: [&str; 3] = ["mysql", "sqlite3", "badger"];
+
 impl FileSystem {
     /// Reads a Secret. Keys that have no meaning here are left alone, as the driver does.
     pub fn from_secrets(secrets: &BTreeMap<String, String>) -> Result<FileSystem, SourceError> {
@@ -284,6 +287,12 @@ impl MetaUrl {
         if engine.is_empty() || !engine.bytes().all(in_engine) || rest.is_empty() {
             return Err(unusable("is no URL of a metadata engine, such as redis://host:6379/1"));
         }
+        if !WITH_ANY_PASSWORD.contains(&engine) && password_is_cut(rest) {
+            return Err(unusable(
+                "has an `@` behind its host: a `/`, `?` or `#` in a password must be percent-encoded, as must an `@` of anything \
+                 else, or the client takes the password for an address",
+            ));
+        }
         if query_has_password(rest) {
             return Err(unusable("has a password among its parameters: put it into `meta-password`"));
         }
@@ -327,8 +336,15 @@ fn split_password<'a>(engine: &str, rest: &'a str) -> Option<(&'a str, &'a str, 
 }
 
 fn has_password(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    split_password("", rest).is_some_and(|(_, password, _)| !password.is_empty())
+    let (is_url, rest) = url.split_once("://").map_or((false, url), |(_, rest)| (true, rest));
+    split_password("", rest).is_some_and(|(_, password, _)| !password.is_empty()) || is_url && password_is_cut(rest)
+}
+
+/// Whether a character that ends the host stands in what may be a password: `:one/two@host`. By the rules of URLs `one` is a port
+/// then; what the client says of it would show a part of the password, and its command line would show all.
+fn password_is_cut(rest: &str) -> bool {
+    let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    authority.contains(':') && !authority.contains('@') && behind.contains('@')
 }
 
 fn query_has_password(rest: &str) -> bool {

@@ -75,6 +75,10 @@ fn what_cannot_be_used_is_refused_with_its_key_and_without_its_value() {
     check_refused(&[("metaurl", "redis://:canary%1@host/1")], "must be percent-encoded");
     check_refused(&[("metaurl", "redis://:canary%00@host/1")], "must be percent-encoded");
     check_refused(&[("metaurl", "postgres://u:%ff@host/canary")], "must be percent-encoded");
+    check_refused(&[("metaurl", "redis://:canary/1@host/1")], "has an `@` behind its host");
+    check_refused(&[("metaurl", "postgres://u:canary?1@host/db")], "has an `@` behind its host");
+    check_refused(&[("metaurl", ":canary#1@host")], "has an `@` behind its host");
+    check_refused(&[("bucket", "https://user:canary/1@bucket.example.com")], "put it into `access-key`");
     check_refused(&[("metaurl", "postgres://host/db?user=u&password=canary")], "put it into `meta-password`");
     check_refused(&[("metaurl", "etcd://u:canary@host/1")], "on its command line only");
     check_refused(&[("bucket", "https://user:canary@bucket.example.com")], "put it into `access-key`");
