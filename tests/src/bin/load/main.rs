@@ -21,13 +21,13 @@ struct Args {
     #[arg(long, value_name = "PATH", default_value_os_t = release("pith"))]
     pith: PathBuf,
     /// How long each server of the webhook is loaded in each round.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     seconds: u64,
     /// How often each server of the webhook has its turn.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// The most time for one row of the table of volumes.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 2)]
     volume_seconds: u64,
 }
 
