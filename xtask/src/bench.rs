@@ -48,7 +48,9 @@ fn policy_calls() -> Result<String> {
         fs::remove_dir_all(&folder).context("removing the results of an earlier run")?;
     }
     run_command(cargo().args(["bench", "--package", "pith"]))?;
-    let mut table = String::from("## One policy call and one review, in a loop\n\nCriterion's medians. `call` is one call of a policy with a fresh instance, `steps` what it is made of; `review` is a whole\nreview without policies, beside parsing it into a `serde_json::Value`.\n\n| what | median |\n|---|---|");
+    let mut table = String::from(
+        "## One policy call and one review, in a loop\n\nCriterion's medians. `call` is one call of a policy with a fresh instance, `steps` what it is made of; `review` is a whole\nreview without policies, beside parsing it into a `serde_json::Value`.\n\n| what | median |\n|---|---|",
+    );
     for result in results(&folder)? {
         let name = read(&result.join("benchmark.json"))?["full_id"].as_str().unwrap_or_default().to_string();
         let nanoseconds = read(&result.join("estimates.json"))?["median"]["point_estimate"].as_f64();
