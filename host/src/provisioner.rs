@@ -203,12 +203,14 @@ impl Provisioner {
         let source = |error: SourceError| VolumeError::FailedPrecondition(error.to_string());
         let file_system = FileSystem::from_secrets(secrets.reveal()).map_err(source)?;
         let worker = self.workers.get(&file_system).await?;
-        let Options { key, cluster, steps, .. } = &self.options;
-        let store = Store::new(worker, key.clone(), cluster.clone(), steps.clone());
+        let Options { key: seal, cluster, steps, .. } = &self.options;
+        let store = Store::new(worker, seal.clone(), cluster.clone(), steps.clone());
+        // A digest of the whole Secret.
+        let key = file_system.key();
         let known = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known().contains(&file_system.key()) {
+        if !known().contains(&key) {
             store.prepare().await?;
-            known().insert(file_system.key());
+            known().insert(key);
         }
         Ok((file_system, store))
     }
@@ -340,7 +342,7 @@ impl Volumes for Provisioner {
                 store.discard(&record, trash).await?;
                 return Ok(());
             }
-            let trash = store.trash_name(id);
+            let trash = store::trash_name(id);
             let deleting = record.deleting(&trash);
             if store.put(&deleting).await? {
                 store.discard(&deleting, &trash).await?;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::juicefs::CLIENT;
-use crate::server::PITH;
+use crate::server::{PITH, ended};
 
 /// How long a server may take to listen, and an operation to come to an end.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -177,16 +177,7 @@ impl Serving {
 
     /// Waits for its own end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            if started.elapsed() > PATIENCE {
-                bail!("pith serve did not end within {PATIENCE:?}");
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        ended(&mut self.child, PATIENCE)
     }
 }
 

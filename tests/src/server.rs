@@ -89,16 +89,21 @@ impl Server {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            if started.elapsed() > PATIENCE {
-                bail!("pith serve did not stop within {PATIENCE:?}: {}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        ended(&mut self.child, PATIENCE).with_context(|| self.log())
+    }
+}
+
+/// Waits for a server's own end.
+pub(crate) fn ended(child: &mut Child, patience: Duration) -> Result<ExitStatus> {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
         }
+        if started.elapsed() > patience {
+            bail!("pith serve did not stop within {patience:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pith_core::volume::{Conflict, Directory, Holder, Record, RecordKey, RecordProblem, Relation, State, conflict};
 
-use super::{Depth, Entry, JuiceFsError, Kind, Made, Moved, Path, Worker};
+use super::{Depth, Entry, JuiceFsError, Kind, Made, Moved, Path, PathError, Worker};
 use crate::juicefs::steps::Steps;
 
 /// Our own part of the file system. Directories of volumes never begin with a dot.
@@ -56,6 +56,12 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: RecordProblem,
     },
+}
+
+impl From<PathError> for StoreError {
+    fn from(error: PathError) -> StoreError {
+        JuiceFsError::from(error).into()
+    }
 }
 
 /// A generation that is written and does not count yet.
@@ -130,7 +136,7 @@ impl Store {
         let staged = ours(&[STAGING, &unique()])?;
         self.worker.make_directory(&staged).await?;
         self.steps.reached("record-staged");
-        self.worker.write(&staged.clone().join(RECORD).map_err(JuiceFsError::from)?, record.seal(&self.key)).await?;
+        self.worker.write(&staged.clone().join(RECORD)?, record.seal(&self.key)).await?;
         self.steps.reached("record-written");
         Ok(Staged { id: record.id.clone(), generation: record.generation, path: staged })
     }
@@ -179,10 +185,9 @@ impl Store {
         for depth in 1..=components.len() {
             self.worker.make_directory(&index(&components[..depth])?).await?;
         }
-        let holders = index(components)?.join(HOLDERS).map_err(JuiceFsError::from)?;
-        self.worker.make_directory(&holders).await?;
+        self.worker.make_directory(&index(components)?.join(HOLDERS)?).await?;
         self.steps.reached("index-begun");
-        self.worker.make_directory(&holders.join(&record.id).map_err(JuiceFsError::from)?).await?;
+        self.worker.make_directory(&entry_of(record)?).await?;
         self.steps.reached("index-made");
 
         let mut others = Vec::new();
@@ -206,7 +211,7 @@ impl Store {
         let components = directory.components();
         let mut found = Vec::new();
         for depth in 1..components.len() {
-            let above = index(&components[..depth])?.join(HOLDERS).map_err(JuiceFsError::from)?;
+            let above = index(&components[..depth])?.join(HOLDERS)?;
             let entries = self.worker.list(&above, Depth::One).await?.unwrap_or_default();
             found.extend(entries.iter().filter_map(name).map(|id| (id.to_string(), Relation::Ancestor)));
         }
@@ -222,12 +227,11 @@ impl Store {
 
     /// Gives up a volume of which nothing but its record and its reservation was made.
     pub async fn abandon(&self, record: &Record) -> Result<(), StoreError> {
-        let held = index(record.directory.components())?.join(HOLDERS).and_then(|path| path.join(&record.id));
-        self.worker.remove(&held.map_err(JuiceFsError::from)?).await?;
+        self.worker.remove(&entry_of(record)?).await?;
         // In one move: half of a record would be a record that cannot be read.
-        let trash = ours(&[TRASH, &format!("{}.{}", record.id, unique())])?;
+        let trash = ours(&[TRASH, &trash_name(&record.id)])?;
         self.worker.make_directory(&trash).await?;
-        let place = trash.clone().join(RECORD).map_err(JuiceFsError::from)?;
+        let place = trash.clone().join(RECORD)?;
         self.worker.move_exclusive(&ours(&[VOLUMES, &record.id])?, &place).await?;
         self.worker.remove(&trash).await?;
         Ok(())
@@ -237,18 +241,12 @@ impl Store {
     pub async fn make(&self, directory: &Directory) -> Result<(), StoreError> {
         let components = directory.components();
         for depth in 1..=components.len() {
-            let path = Path::of(&components[..depth]).map_err(JuiceFsError::from)?;
+            let path = Path::of(&components[..depth])?;
             if self.worker.make_directory(&path).await? == Made::Made {
                 self.steps.reached("directory-made");
             }
         }
         Ok(())
-    }
-
-    /// A name for what a volume leaves in the trash.
-    pub fn trash_name(&self, id: &str) -> String {
-        // The id keeps to 128 characters, and a name may have 255.
-        format!("{id}.{}", unique())
     }
 
     /// Moves everything of a volume whose newest record says that it is being deleted into that record's place in the trash.
@@ -257,9 +255,8 @@ impl Store {
         let trash = ours(&[TRASH, trash])?;
         self.worker.make_directory(&trash).await?;
         self.steps.reached("trash-made");
-        let in_trash = |name: &str| trash.clone().join(name).map_err(JuiceFsError::from);
+        let in_trash = |name: &str| trash.clone().join(name);
 
-        let index = index(record.directory.components())?;
         let holders: Vec<String> = self
             .holders(&record.directory)
             .await?
@@ -270,11 +267,10 @@ impl Store {
             if holders.len() == 1 {
                 self.worker.move_exclusive(&path(&record.directory)?, &in_trash(DATA)?).await?;
                 self.steps.reached("data-moved");
-                self.worker.move_exclusive(&index, &in_trash(PATHS)?).await?;
+                self.worker.move_exclusive(&index(record.directory.components())?, &in_trash(PATHS)?).await?;
             } else {
                 // The others go on using the directory.
-                let held = index.join(HOLDERS).and_then(|path| path.join(&record.id)).map_err(JuiceFsError::from)?;
-                self.worker.remove(&held).await?;
+                self.worker.remove(&entry_of(record)?).await?;
             }
             self.steps.reached("index-moved");
         }
@@ -293,14 +289,13 @@ impl Store {
 }
 
 /// A path below `/.pith`.
-fn ours(names: &[&str]) -> Result<Path, JuiceFsError> {
-    Ok(Path::of([PITH].iter().chain(names).copied())?)
+fn ours(names: &[&str]) -> Result<Path, PathError> {
+    Path::of([PITH].iter().chain(names).copied())
 }
 
 /// A directory in the tree of paths.
-fn index(components: &[String]) -> Result<Path, JuiceFsError> {
-    let names = [PITH, PATHS].into_iter().chain(components.iter().map(String::as_str));
-    Ok(Path::of(names)?)
+fn index(components: &[String]) -> Result<Path, PathError> {
+    Path::of([PITH, PATHS].into_iter().chain(components.iter().map(String::as_str)))
 }
 
 /// Where a directory lies.
@@ -308,9 +303,15 @@ pub fn path(directory: &Directory) -> Result<Path, JuiceFsError> {
     Ok(Path::of(directory.components())?)
 }
 
-/// Where a volume's directory goes when it is deleted.
-pub fn trash_path(trash: &str) -> Result<Path, JuiceFsError> {
-    ours(&[TRASH, trash, DATA])
+/// What says in the tree of paths that the record's volume holds its directory.
+fn entry_of(record: &Record) -> Result<Path, PathError> {
+    index(record.directory.components())?.join(HOLDERS)?.join(&record.id)
+}
+
+/// A name for what a volume leaves in the trash.
+pub fn trash_name(id: &str) -> String {
+    // The id keeps to 128 characters, and a name may have 255.
+    format!("{id}.{}", unique())
 }
 
 /// The last name of a directory's path.

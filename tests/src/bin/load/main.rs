@@ -6,10 +6,12 @@ mod volumes;
 mod webhook;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use pith_tests::server::root;
+use tokio::task::JoinHandle;
 
 /// Measures `pith serve`: the webhook against two servers of the same stack, its memory, its start, and volumes.
 #[derive(Parser)]
@@ -55,6 +57,15 @@ fn main() -> Result<()> {
 
 fn release(name: &str) -> PathBuf {
     root().join("target/release").join(name)
+}
+
+/// What every caller of a closed loop measured.
+async fn gather(loops: Vec<JoinHandle<Result<Vec<Duration>>>>) -> Result<Vec<Duration>> {
+    let mut latencies = Vec::new();
+    for one in loops {
+        latencies.extend(one.await??);
+    }
+    Ok(latencies)
 }
 
 fn median(mut numbers: Vec<f64>) -> f64 {

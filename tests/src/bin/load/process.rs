@@ -6,19 +6,20 @@ use anyhow::{Context, Result};
 
 /// The processor time of a process so far, without that of its children.
 pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // User and system time are the 12th and 13th field behind the name.
-    let fields = fields(&stat)?;
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    #[expect(clippy::cast_precision_loss, reason = "ticks of a short run are few")]
-    Ok(ticks as f64 / 100.0)
+    seconds(pid, 11)
 }
 
 /// The processor time of the children that have ended.
 pub(crate) fn cpu_seconds_of_ended_children(pid: u32) -> Result<f64> {
+    seconds(pid, 13)
+}
+
+/// User time and the system time behind it, which the kernel counts in hundredths.
+fn seconds(pid: u32, user: usize) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = fields(&stat)?;
-    let ticks: u64 = fields[13].parse::<u64>()? + fields[14].parse::<u64>()?;
+    let ticks: u64 = fields[user].parse::<u64>()? + fields[user + 1].parse::<u64>()?;
     #[expect(clippy::cast_precision_loss, reason = "ticks of a short run are few")]
     Ok(ticks as f64 / 100.0)
 }

@@ -25,7 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::process::{children, cpu_seconds, cpu_seconds_of_ended_children, kibibytes};
-use crate::{Args, median, time};
+use crate::{Args, gather, median, time};
 
 type Secrets = BTreeMap<String, String>;
 
@@ -222,10 +222,7 @@ async fn measure(
             })
         })
         .collect();
-    let mut latencies = Vec::new();
-    for one in loops {
-        latencies.extend(one.await??);
-    }
+    let mut latencies = gather(loops).await?;
     let took = started.elapsed();
     let (pith, clients) = cpu(serving)?;
     latencies.sort_unstable();

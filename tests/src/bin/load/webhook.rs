@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::process::{cpu_seconds, kibibytes};
-use crate::{Args, median, release, time};
+use crate::{Args, gather, median, release, time};
 
 const SHOP: &str = include_str!("../../../fixtures/objects/shop.yaml");
 const WEB: &str = include_str!("../../../fixtures/reviews/web.json");
@@ -131,10 +131,7 @@ async fn load(target: &Target, connections: usize, time: Duration) -> Result<Tur
             })
         })
         .collect();
-    let mut latencies = Vec::new();
-    for one in loops {
-        latencies.extend(one.await??);
-    }
+    let mut latencies = gather(loops).await?;
     let took = started.elapsed();
     let cpu = cpu_seconds(target.pid)? - cpu_before;
     latencies.sort_unstable();
