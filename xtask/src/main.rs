@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to whoever runs it")]
 
 mod bench;
+mod cluster;
 mod command;
 mod demo;
 mod generate;
@@ -56,6 +57,13 @@ enum Command {
     /// Measures a policy call, the webhook (load, memory, start) and volumes, and keeps the tables in docs/performance.md. Takes
     /// minutes.
     Bench,
+    /// Runs a real Kubernetes on this machine, in namespaces of its own: for the tests, and to try things out.
+    ///
+    /// The programs are built from Go modules (tests/cluster) the first time, which takes a quarter of an hour.
+    Cluster {
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
     /// Writes the files that are generated from the code: docs/configuration.md and docs/pith.schema.json.
     Generate {
         /// Write nothing; fail if a file is not what it would be.
@@ -83,6 +91,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { selection } => test::run(selection),
         Command::Policies => policies::run(),
         Command::Bench => bench::run(),
+        Command::Cluster { action } => cluster::run_action(action),
         Command::Generate { check: true } => generate::check(),
         Command::Generate { check: false } => generate::write(),
     }

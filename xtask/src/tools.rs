@@ -33,20 +33,23 @@ pub(crate) fn juicefs() -> Result<PathBuf> {
 
 /// A Redis server, for tests of a metadata engine with a password; started by whoever needs it, on a port of its own.
 pub(crate) fn redis() -> Result<()> {
-    if find("redis-server").is_some() {
+    package("redis-server", "redis-server")
+}
+
+/// Installs a package of Debian, unless the program (or the file, by its whole path) that is wanted of it is there.
+pub(crate) fn package(program: &str, package: &str) -> Result<()> {
+    if Path::new(program).is_absolute() && Path::new(program).exists() || find(program).is_some() {
         return Ok(());
     }
-    println!("installing redis-server with apt-get");
+    println!("installing {package} with apt-get");
     let mut install = Command::new("apt-get");
-    install
-        .args(["install", "--yes", "--no-install-recommends", "redis-server"])
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    install.args(["install", "--yes", "--no-install-recommends", package]).env("DEBIAN_FRONTEND", "noninteractive");
     // Lists that were never fetched, or are too old, are the usual reason to fail.
     let installed = capture(&mut install).or_else(|_| {
         capture(Command::new("apt-get").arg("update"))?;
         capture(&mut install)
     });
-    installed.map(drop).context("`redis-server` is missing: install it with `apt-get install redis-server`")
+    installed.map(drop).with_context(|| format!("`{program}` is missing: install it with `apt-get install {package}`"))
 }
 
 /// What the client says its version is.
@@ -99,7 +102,7 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// The folder of that name in the cache, made by `make` if it is not there.
-fn cached(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub(crate) fn cached(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let tools = cache()?.join("tools");
     let place = tools.join(name);
     if place.is_dir() {

@@ -1,0 +1,205 @@
+//! The programs of a cluster: built from the Go modules that pin them, once for each content of those, and kept in the cache.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use super::parts::Tier;
+use crate::command::{capture, run};
+use crate::tools;
+use crate::workspace::{cache, root};
+
+/// What one call of `go build` makes.
+struct Set {
+    tier: Tier,
+    /// The folder of its module in tests/cluster.
+    module: &'static str,
+    packages: &'static [&'static str],
+    /// The C parts of runc: without its filters, an unprivileged container does not start.
+    seccomp: bool,
+}
+
+/// In the order in which they are built.
+const SETS: [Set; 5] = [
+    Set {
+        tier: Tier::Control,
+        module: "kubernetes",
+        packages: &[
+            "go.etcd.io/etcd/server/v3",
+            "k8s.io/kubernetes/cmd/kube-apiserver",
+            "k8s.io/kubernetes/cmd/kube-controller-manager",
+            "k8s.io/kubernetes/cmd/kube-scheduler",
+            "k8s.io/kubernetes/cmd/kubeadm",
+            "k8s.io/kubernetes/cmd/kubectl",
+        ],
+        seccomp: false,
+    },
+    Set {
+        tier: Tier::Csi,
+        module: "csi",
+        packages: &[
+            "github.com/kubernetes-csi/external-provisioner/v6/cmd/csi-provisioner",
+            "github.com/kubernetes-csi/external-resizer/v2/cmd/csi-resizer",
+            "github.com/kubernetes-csi/external-snapshotter/v8/cmd/csi-snapshotter",
+            "github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
+        ],
+        seccomp: false,
+    },
+    Set {
+        tier: Tier::Node,
+        module: "kubernetes",
+        packages: &["k8s.io/kubernetes/cmd/kubelet", "k8s.io/kubernetes/cmd/kube-proxy"],
+        seccomp: false,
+    },
+    Set {
+        tier: Tier::Node,
+        module: "containerd",
+        packages: &[
+            "github.com/containerd/containerd/v2/cmd/containerd",
+            "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+            "github.com/containerd/containerd/v2/cmd/ctr",
+        ],
+        seccomp: false,
+    },
+    Set { tier: Tier::Node, module: "runc", packages: &["github.com/opencontainers/runc"], seccomp: true },
+];
+
+/// Programs of Debian that parts call, and the packages that have them.
+const DEBIAN: [(Tier, &str, &str); 6] = [
+    (Tier::Control, "unshare", "util-linux"),
+    (Tier::Control, "nsenter", "util-linux"),
+    (Tier::Control, "ip", "iproute2"),
+    (Tier::Node, "iptables", "iptables"),
+    (Tier::Node, "/usr/lib/cni/ptp", "containernetworking-plugins"),
+    (Tier::Node, "/usr/share/doc/libseccomp-dev", "libseccomp-dev"),
+];
+
+/// The module that has the kinds of the snapshots.
+const SNAPSHOT_KINDS: &str = "github.com/kubernetes-csi/external-snapshotter/client/v8";
+
+/// What was built.
+pub(crate) struct Programs {
+    /// Folders for PATH.
+    pub(crate) folders: Vec<PathBuf>,
+    /// The definitions of the snapshots' kinds.
+    pub(crate) kinds: PathBuf,
+}
+
+/// Builds what these tiers need, with what of the control plane they are made by.
+pub(crate) fn build(tiers: &[Tier]) -> Result<Programs> {
+    tools::require(&[("go", "golang-go"), ("cc", "gcc")])?;
+    for (_, program, package) in DEBIAN.iter().filter(|(tier, ..)| *tier == Tier::Control || tiers.contains(tier)) {
+        tools::package(program, package)?;
+    }
+    let mut folders = Vec::new();
+    for set in SETS.iter().filter(|set| set.tier == Tier::Control || tiers.contains(&set.tier)) {
+        folders.push(set.build()?);
+    }
+    // Gigabytes that only another version of a module would need, most of which it would not find there.
+    let intermediate = intermediate()?;
+    if intermediate.exists() {
+        fs::remove_dir_all(&intermediate).context("removing the intermediate files of Go")?;
+    }
+    let kinds = folders.first().context("the control plane is always built")?.join("kinds");
+    Ok(Programs { folders, kinds })
+}
+
+/// The version of Kubernetes, such as `v1.36.3`, from where it is pinned.
+pub(crate) fn version() -> Result<String> {
+    let file = module("kubernetes").join("go.mod");
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let mut words = text.lines().map(|line| line.trim().trim_start_matches("require "));
+    let line = words.find_map(|line| line.strip_prefix("k8s.io/kubernetes "));
+    let version = line.and_then(|rest| rest.split_whitespace().next());
+    Ok(version.with_context(|| format!("{} does not name k8s.io/kubernetes", file.display()))?.to_string())
+}
+
+impl Set {
+    fn build(&self) -> Result<PathBuf> {
+        let module = module(self.module);
+        let flags = self.flags()?;
+        let go = capture(Command::new("go").args(["env", "GOVERSION", "GOOS", "GOARCH"]))?;
+        let mut content = Sha256::new();
+        for file in ["go.mod", "go.sum"] {
+            content.update(fs::read(module.join(file)).with_context(|| format!("reading {file} of {}", self.module))?);
+        }
+        content.update(format!("{go}{flags:?}{:?}", self.packages));
+        let name = format!("cluster-{}-{}-{}", self.tier.name(), self.module, &hex(&content.finalize())[..16]);
+        tools::cached(&name, |folder| self.make(&module, &flags, folder))
+    }
+
+    fn flags(&self) -> Result<Vec<String>> {
+        let mut linking = "-s -w".to_string();
+        if self.module == "kubernetes" {
+            // Or the programs say that they are v0.0.0, and clients that look at a version misbehave.
+            let version = version()?;
+            let mut numbers = version.trim_start_matches('v').split('.');
+            let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+            for (name, value) in [("gitVersion", &*version), ("gitMajor", major), ("gitMinor", minor)] {
+                linking.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
+            }
+        }
+        let mut flags = vec!["-mod=readonly".to_string(), "-trimpath".into(), "-ldflags".into(), linking];
+        if self.seccomp {
+            flags.extend(["-tags".into(), "seccomp".into()]);
+        }
+        Ok(flags)
+    }
+
+    fn make(&self, module: &Path, flags: &[String], folder: &Path) -> Result<()> {
+        let names: Vec<&str> = self.packages.iter().map(|package| program(package)).collect();
+        println!("building {} (minutes, once)", names.join(", "));
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        for package in self.packages {
+            let mut go = Command::new("go");
+            go.current_dir(module).env("CGO_ENABLED", if self.seccomp { "1" } else { "0" });
+            go.env("GOCACHE", intermediate()?).env("GOFLAGS", "");
+            run(go.arg("build").args(flags).arg("-o").arg(folder.join(program(package))).arg(package))?;
+        }
+        if self.tier == Tier::Control {
+            // Of a module of its own, because its dependencies clash with those of Kubernetes.
+            let kinds = ["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", SNAPSHOT_KINDS];
+            let kinds = capture(Command::new("go").current_dir(self::module("csi")).args(kinds))?;
+            copy_kinds(&Path::new(kinds.trim()).join("config/crd"), &folder.join("kinds"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The stable kinds only: those of groups of snapshots are behind a feature gate.
+fn copy_kinds(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default();
+        if name.to_string_lossy().starts_with("snapshot.storage") {
+            // A copy keeps the mode, and files of the module cache are read-only.
+            let text = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            fs::write(to.join(name), text).with_context(|| format!("writing to {}", to.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The name of a package's program.
+fn program(package: &str) -> &str {
+    let last = package.rsplit('/').next().unwrap_or(package);
+    // As `go.etcd.io/etcd/server/v3`, whose program everybody calls etcd.
+    if package.starts_with("go.etcd.io/etcd/") { "etcd" } else { last }
+}
+
+fn module(name: &str) -> PathBuf {
+    root().join("tests/cluster").join(name)
+}
+
+fn intermediate() -> Result<PathBuf> {
+    Ok(cache()?.join("go-build"))
+}
+
+/// In hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
