@@ -148,7 +148,6 @@ impl Name {
             Name::App => vec![busybox(platform)?],
         };
         let annotations = json!({
-            "io.cri-containerd.image": "managed",
             "org.opencontainers.image.licenses": self.licenses(),
             "org.opencontainers.image.title": self.title(),
             "org.opencontainers.image.version": self.version(),
