@@ -9,12 +9,16 @@ use std::time::Duration;
 use pith::juicefs::{FileSystem, WorkerOptions};
 use tempfile::TempDir;
 
-/// The client, where xtask keeps it.
-pub static CLIENT: LazyLock<PathBuf> = LazyLock::new(|| {
-    // The version stands in one place, which is not this one.
+/// The client's version. It stands in one place, which is not this one.
+pub static VERSION: LazyLock<&str> = LazyLock::new(|| {
     let tools = include_str!("../../xtask/src/tools.rs");
     let version = tools.split_once("const JUICEFS: &str = \"").and_then(|(_, rest)| rest.split_once('"'));
-    let (version, _) = version.expect("xtask/src/tools.rs says which version of the client it fetches");
+    version.expect("xtask/src/tools.rs says which version of the client it fetches").0
+});
+
+/// The client, where xtask keeps it.
+pub static CLIENT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let version = *VERSION;
     let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
     let cache = cache.expect("neither XDG_CACHE_HOME nor HOME is set: set one of them");
     let client = cache.join(format!("pith/tools/juicefs-{version}/bin/juicefs"));

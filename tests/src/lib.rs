@@ -3,6 +3,7 @@
 //! Everything here is real: the binary, TLS, the modules. Servers listen on free ports of loopback.
 
 pub mod client;
+pub mod cluster;
 pub mod juicefs;
 pub mod go_tools;
 pub mod provisioner;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::cluster::Cluster;
 use crate::wasm_builds::cargo;
 
 /// How long a server may take to listen, or to stop. Generous: the machines of CI are small and shared.
@@ -46,9 +47,18 @@ impl Server {
         Server::start_in(folder, &PITH)
     }
 
+    /// Starts one that the API server of a cluster can call.
+    pub fn start_on(cluster: &Cluster, config: &str, objects: &str) -> Result<Server> {
+        Server::started(folder(config, objects)?, cluster.command(&PITH))
+    }
+
     /// Starts one in a folder made by [`folder`].
     pub fn start_in(folder: TempDir, binary: &Path) -> Result<Server> {
-        let mut child = spawn(&folder, binary)?;
+        Server::started(folder, Command::new(binary))
+    }
+
+    fn started(folder: TempDir, command: Command) -> Result<Server> {
+        let mut child = spawn_command(&folder, command)?;
         let addresses = folder.path().join("addresses.json");
         let started = Instant::now();
         while !addresses.exists() {
@@ -126,10 +136,13 @@ pub fn folder(config: &str, objects: &str) -> Result<TempDir> {
 
 /// Starts the process without waiting for it, its log in the folder.
 pub fn spawn(folder: &TempDir, binary: &Path) -> Result<Child> {
+    spawn_command(folder, Command::new(binary))
+}
+
+fn spawn_command(folder: &TempDir, mut pith: Command) -> Result<Child> {
     let path = folder.path();
     let log = fs::File::create(path.join("log"))?;
-    Command::new(binary)
-        .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+    pith.args(["serve", "--listen", "127.0.0.1:0", "--config"])
         .arg(path.join("pith.yaml"))
         .arg("--addresses-file")
         .arg(path.join("addresses.json"))
@@ -137,7 +150,7 @@ pub fn spawn(folder: &TempDir, binary: &Path) -> Result<Child> {
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .with_context(|| format!("starting {}", binary.display()))
+        .with_context(|| format!("starting {}", pith.get_program().display()))
 }
 
 fn log_of(folder: &TempDir) -> String {

@@ -18,7 +18,7 @@ const NO_QUOTA: &str = "csi: {socket: csi.sock, cluster: test, quota: false}\n";
 const QUOTA: &str = "csi: {socket: csi.sock, cluster: test}\n";
 
 /// Everything in a file system, through a client of the test's own.
-async fn tree(secrets: &BTreeMap<String, String>) -> Vec<Entry> {
+pub(crate) async fn tree(secrets: &BTreeMap<String, String>) -> Vec<Entry> {
     let file_system = FileSystem::from_secrets(secrets).expect("the Secret is well formed");
     let workers = Workers::new(options()).expect("a thread can be started");
     let worker = workers.get(&file_system).await.expect("the file system is there");
@@ -30,7 +30,7 @@ async fn tree(secrets: &BTreeMap<String, String>) -> Vec<Entry> {
 }
 
 /// The names of the directories right below a path.
-fn directories(tree: &[Entry], above: &[&str]) -> BTreeSet<String> {
+pub(crate) fn directories(tree: &[Entry], above: &[&str]) -> BTreeSet<String> {
     let below = |entry: &Entry| {
         let (last, rest) = entry.path.components().split_last()?;
         (entry.kind == Kind::Directory && rest == above).then(|| last.clone())

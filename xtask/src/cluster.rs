@@ -34,9 +34,12 @@ use self::parts::{NODE, Tier};
 use self::place::{Keeper, PartState, PartStatus, Place, Wanted};
 use self::programs::Programs;
 use crate::command::{POLL, capture, run, spawn};
+use crate::images;
 use crate::terminal::{Style, paint, seconds, table};
 use crate::workspace::{relative, root, variable};
 
+/// The cluster of the end-to-end tests, which know it by this name.
+const TESTS: &str = "tests";
 /// How long the parts may take to be ready: the machines of CI are small and shared.
 const READY: Duration = Duration::from_secs(180);
 /// How long the kernel may take to end a cluster's processes.
@@ -57,7 +60,8 @@ pub(crate) enum Action {
         /// What is to run; the control plane always does.
         #[arg(value_enum)]
         tiers: Vec<Tier>,
-        /// Container images to load into the node: OCI archives, as `cargo xtask images` makes them.
+        /// More container images to load into the node: OCI archives, as `cargo xtask images` makes them. Those of pause, of the
+        /// JuiceFS client and of an application are made and loaded anyway.
         #[arg(long, value_name = "FILE")]
         image: Vec<PathBuf>,
     },
@@ -123,6 +127,16 @@ pub(crate) enum Output {
     Json,
 }
 
+/// Starts the cluster that the end-to-end tests share.
+pub(crate) fn up_for_tests() -> Result<()> {
+    up(&Place::named(TESTS)?, Tier::value_variants(), &[])
+}
+
+/// Ends it.
+pub(crate) fn down_after_tests() -> Result<()> {
+    down(&Place::named(TESTS)?)
+}
+
 /// Does what was asked.
 pub(crate) fn run_action(action: Action) -> Result<()> {
     match action {
@@ -149,7 +163,7 @@ fn build(tiers: &[Tier]) -> Result<()> {
 }
 
 /// Starts what is wanted and does not run, and waits for all of it.
-pub(crate) fn up(place: &Place, tiers: &[Tier], images: &[PathBuf]) -> Result<()> {
+fn up(place: &Place, tiers: &[Tier], archives: &[PathBuf]) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "a cluster has namespaces and mounts of its own: run this as root");
     let _lock = place.lock()?;
     let mut tiers: BTreeSet<Tier> = tiers.iter().copied().chain([Tier::Control]).collect();
@@ -158,6 +172,8 @@ pub(crate) fn up(place: &Place, tiers: &[Tier], images: &[PathBuf]) -> Result<()
     }
     let tiers: Vec<Tier> = tiers.into_iter().collect();
     let programs = programs::build(&tiers)?;
+    let mut images = if tiers.contains(&Tier::Node) { images::for_a_node()? } else { Vec::new() };
+    images.extend_from_slice(archives);
 
     let started = Instant::now();
     let names: Vec<&str> = tiers.iter().map(|tier| tier.name()).collect();
@@ -168,7 +184,7 @@ pub(crate) fn up(place: &Place, tiers: &[Tier], images: &[PathBuf]) -> Result<()
         start_keeper(place, &programs)?;
     }
     wait_ready(place, &tiers, started)?;
-    settle(place, &programs, &tiers, images, started)?;
+    settle(place, &programs, &tiers, &images, started)?;
     println!(
         "ready after {}; to use it: eval \"$(cargo xtask cluster env{})\"",
         seconds(started.elapsed()),
@@ -298,7 +314,7 @@ fn path_of(programs: &Programs) -> String {
 }
 
 /// Ends a cluster, running or not, and checks that nothing of it is left.
-pub(crate) fn down(place: &Place) -> Result<()> {
+fn down(place: &Place) -> Result<()> {
     let _lock = place.lock()?;
     if !place.folder().is_dir() {
         println!("there is no cluster `{}`", place.name());

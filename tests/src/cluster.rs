@@ -1,0 +1,184 @@
+//! The real Kubernetes that the end-to-end tests share. `cargo xtask test` starts it; a test has a namespace of its own in it.
+//!
+//! The API server listens on a network of the cluster's own. `kubectl` gets there by itself; a server that it is to call, such as
+//! the webhook, is started [on that network](Cluster::command).
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::server::root;
+
+/// The most time for anything that is waited for. Generous: the machines of CI are small and shared.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How often something is looked at for which nobody can be asked to wait.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The node's address, which pods and the API server reach.
+pub const ADDRESS: &str = "10.180.0.1";
+
+/// The cluster of this run.
+pub static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
+    Cluster::find("tests").unwrap_or_else(|error| {
+        panic!("{error:#}: `cargo xtask cluster up --name tests csi node` starts it, as `cargo xtask test` does")
+    })
+});
+
+/// A cluster that runs.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: PathBuf,
+    /// The first of its processes.
+    keeper: u64,
+}
+
+/// A namespace of a test's own; it is deleted when dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    cluster: &'static Cluster,
+    /// Its name.
+    pub name: String,
+}
+
+impl Cluster {
+    fn find(name: &str) -> Result<Cluster> {
+        let folder = root().join("target/clusters").join(name);
+        let text = fs::read(folder.join("keeper.json")).with_context(|| format!("there is no cluster `{name}`"))?;
+        let keeper: Value = serde_json::from_slice(&text)?;
+        let process = keeper["process"].as_u64().context("keeper.json names no process")?;
+        let network = fs::read_link(format!("/proc/{process}/ns/net")).unwrap_or_default();
+        let known =
+            keeper["namespaces"].as_array().is_some_and(|all| all.iter().any(|it| *it == *network.to_string_lossy()));
+        ensure!(known, "the cluster `{name}` does not run");
+        Ok(Cluster { folder, keeper: process })
+    }
+
+    /// Its folder, with the logs of its parts.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where its CSI programs look for a driver.
+    pub fn csi_socket(&self) -> PathBuf {
+        self.folder.join("csi/csi.sock")
+    }
+
+    /// A program on the cluster's network, which sees this machine's files and processes.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.keeper.to_string(), "--net", "--"]).arg(program);
+        command
+    }
+
+    /// Runs `kubectl`, whatever comes of it, with this on its standard input.
+    pub fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        let mut kubectl = Command::new(self.folder.join("bin/kubectl"));
+        kubectl.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = kubectl.spawn().context("starting kubectl")?;
+        // One that does not read it ends early, and says why.
+        let _ = child.stdin.take().context("a pipe")?.write_all(input.as_bytes());
+        Ok(child.wait_with_output()?)
+    }
+
+    /// Runs `kubectl` for what it prints. Where it fails, what it said is the error.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(arguments, "")
+    }
+
+    /// As [`kubectl`](Cluster::kubectl), with this on its standard input.
+    pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let output = self.try_kubectl(arguments, input)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl {}: {}", arguments.join(" "), said.trim());
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Makes these objects as they are here, or as they are to be now: YAML documents, or JSON.
+    pub fn apply(&self, objects: &str) -> Result<()> {
+        let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        self.kubectl_with(&apply, objects).map(drop)
+    }
+
+    /// An object, or a list of them.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.kubectl(&[&["get", "--output=json"], arguments].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Waits with `kubectl wait`, which watches. The error has what a person would look at first.
+    pub fn wait(&self, namespace: &str, condition: &str, object: &str) -> Result<()> {
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        let condition = format!("--for={condition}");
+        let waited = self.kubectl(&["wait", "--namespace", namespace, &condition, object, &timeout]);
+        waited.map(drop).with_context(|| self.dump(namespace))
+    }
+
+    /// Waits until there is an answer, for what nobody can be asked to watch.
+    pub fn until<T>(&self, namespace: &str, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        let started = Instant::now();
+        loop {
+            if let Some(found) = look().with_context(|| format!("waiting for {what}"))? {
+                return Ok(found);
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("{what}: not within {PATIENCE:?}\n{}", self.dump(namespace));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// The messages of the events about an object.
+    pub fn events(&self, namespace: &str, object: &str) -> Result<Vec<String>> {
+        let selector = format!("--field-selector=involvedObject.name={object}");
+        let events = self.get(&["events", "--namespace", namespace, &selector])?;
+        let events = events["items"].as_array().context("a list of events")?;
+        Ok(events.iter().filter_map(|event| event["message"].as_str()).map(String::from).collect())
+    }
+
+    /// What stands for the cluster where Pith reads its objects from a folder, as YAML documents.
+    pub fn objects(&self) -> Result<String> {
+        let kinds = "namespaces,storageclasses,persistentvolumes,persistentvolumeclaims";
+        let list = self.get(&[kinds, "--all-namespaces"])?;
+        let items = list["items"].as_array().context("a list of objects")?;
+        Ok(items.iter().map(|item| format!("---\n{item}\n")).collect())
+    }
+
+    /// A namespace whose name begins with this.
+    pub fn namespace(&'static self, about: &str, labels: &Value) -> Result<Namespace> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{about}-{}-{count}", std::process::id());
+        let metadata = json!({"name": name, "labels": labels});
+        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).to_string())?;
+        // Pods of a namespace without one are refused.
+        self.wait(&name, "create", "serviceaccount/default")?;
+        Ok(Namespace { cluster: self, name })
+    }
+
+    /// What a person would look at first when something did not happen.
+    fn dump(&self, namespace: &str) -> String {
+        let said = |arguments: &[&str]| {
+            let output = self.try_kubectl(arguments, "");
+            output.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let events = ["get", "events", "--sort-by=.lastTimestamp", "--namespace", namespace];
+        let describe = ["describe", "pods,persistentvolumeclaims", "--namespace", namespace];
+        let logs = self.folder.join("log");
+        format!("{}\n{}\nlogs of the parts: {}", said(&events), said(&describe), logs.display())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Its end takes seconds, which nobody waits for.
+        let delete = ["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"];
+        let _ = self.cluster.try_kubectl(&delete, "");
+    }
+}

@@ -1,0 +1,429 @@
+//! What Pith does on a real Kubernetes: a real API server asks the webhook, the real csi-provisioner and csi-resizer call the
+//! controller, and a real kubelet runs what was injected.
+//!
+//! Namespaces and file names are those of the demo; every test has objects that no other one touches.
+
+use std::fs;
+use std::process::Output;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use json_patch::Patch;
+use pith_tests::cluster::{ADDRESS, CLUSTER, Cluster};
+use pith_tests::juicefs::{CLIENT, Scratch, VERSION};
+use pith_tests::provisioner::Site;
+use pith_tests::redis::Redis;
+use pith_tests::server::{self, Server};
+use pith_tests::wasm_builds;
+use serde_json::{Value, json};
+
+use crate::volumes::{directories, tree};
+
+/// The documents of a file of the demo, as the API server takes them: it chooses uids and sets statuses itself.
+fn demo(file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(server::root().join("deploy/demo").join(file)).expect("a file of the demo");
+    let documents = yaml_serde::Deserializer::from_str(&text);
+    let mut objects: Vec<Value> = documents
+        .map(|it| serde::Deserialize::deserialize(it).expect("YAML"))
+        .filter(|it: &Value| !it.is_null())
+        .collect();
+    for object in &mut objects {
+        let object = object.as_object_mut().expect("an object");
+        object.remove("status");
+        object["metadata"].as_object_mut().expect("metadata").remove("uid");
+        if let Some(claim) = object.get_mut("spec").and_then(|spec| spec.get_mut("claimRef")?.as_object_mut()) {
+            claim.remove("uid");
+        }
+    }
+    objects
+}
+
+fn yaml(objects: &[Value]) -> String {
+    objects.iter().map(|object| format!("---\n{object}\n")).collect()
+}
+
+/// The demo's policies, as a configuration of their own.
+fn demo_policies() -> String {
+    let text = fs::read_to_string(server::root().join("deploy/demo/pith.yaml")).expect("a file of the demo");
+    let mut config: Value = yaml_serde::from_str(&text).expect("YAML");
+    for binding in config["policies"].as_array_mut().expect("bindings") {
+        let file = binding["module"]["file"].as_str().expect("a file").rsplit('/').next().expect("a name");
+        let name = file.strip_suffix(".wasm").expect("a module").to_string();
+        binding["module"]["file"] = json!(wasm_builds::policy(&name));
+    }
+    ["sidecar", "fileSystems", "policies"].map(|key| format!("{key}: {}\n", config[key])).concat()
+}
+
+/// Lets the API server ask this server about pods in namespaces with the label `pith.test/webhook: <name>`.
+fn register(cluster: &Cluster, name: &str, server: &Server) {
+    let ca = fs::read(server.ca()).expect("its certificate");
+    let webhook = json!({
+        "name": "inject.pith.dev",
+        "clientConfig": {"url": format!("https://{}/mutate", server.webhook), "caBundle": STANDARD.encode(ca)},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}],
+        "namespaceSelector": {"matchLabels": {"pith.test/webhook": name}},
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "reinvocationPolicy": "IfNeeded",
+        "failurePolicy": "Fail",
+        "timeoutSeconds": 10,
+    });
+    let configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": format!("pith-{name}")},
+        "webhooks": [webhook],
+    });
+    cluster.apply(&configuration.to_string()).expect("a webhook can be registered");
+}
+
+/// What the API server and its controllers choose at random for each pod, made the same.
+fn without_chance(object: &Value) -> Value {
+    const RANDOM: usize = 5;
+    let mut text = object.to_string();
+    let mark = "kube-api-access-";
+    let mut from = 0;
+    while let Some(found) = text[from..].find(mark) {
+        let start = from + found + mark.len();
+        text.replace_range(start..start + RANDOM, "?????");
+        from = start;
+    }
+    let mut object: Value = serde_json::from_str(&text).expect("still JSON");
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for key in ["uid", "creationTimestamp", "managedFields", "name", "resourceVersion"] {
+            metadata.remove(key);
+        }
+    }
+    object
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// What the API server wrote down of the creation by this field manager.
+fn audited(cluster: &Cluster, manager: &str) -> Value {
+    let log = cluster.folder().join("log/audit.log");
+    let find = || {
+        let text = fs::read_to_string(&log)?;
+        let line = text.lines().rev().find(|line| line.contains(&format!("fieldManager={manager}")));
+        Ok(line.map(serde_json::from_str).transpose()?)
+    };
+    cluster.until("default", "the audit log of the creation", find).expect("it is written")
+}
+
+#[test]
+fn the_api_server_applies_the_patch_of_pith_inject_and_shows_what_a_policy_said() {
+    let cluster = &*CLUSTER;
+    let mut namespaces = demo("objects/namespaces.yaml");
+    let apply = |objects: &[Value]| cluster.apply(&yaml(objects)).expect("objects of the demo");
+    apply(&namespaces);
+    apply(&demo("objects/storage-classes.yaml"));
+    // One that a claim of an earlier run had would stay its own.
+    let remove = ["delete", "pv", "price-lists", "--ignore-not-found"];
+    cluster.kubectl(&remove).expect("it is deleted");
+    apply(&demo("objects/persistent-volumes.yaml"));
+    let mut claims = demo("objects/claims.yaml");
+    // For a warning: a key of the JuiceFS driver that has no meaning here.
+    claims[0]["metadata"]["annotations"]["juicefs/mount-image"] = json!("registry.shop.example/own:1");
+    apply(&claims);
+    let critical = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "shop-critical"}, "value": 1_000_000});
+    apply(&[critical]);
+    for name in ["storefront", "reporting"] {
+        cluster.wait(name, "create", "serviceaccount/default").expect("the controllers run");
+    }
+    cluster
+        .wait("storefront", "jsonpath={.status.phase}=Bound", "pvc/price-lists")
+        .expect("a volume made by hand is bound");
+
+    let server = Server::start_on(cluster, &demo_policies(), &cluster.objects().expect("objects")).expect("it serves");
+    let pods = ["web", "node-agent", "batch-report"].map(|name| {
+        let path = server::root().join(format!("deploy/demo/pods/{name}.yaml"));
+        path.display().to_string()
+    });
+    let create = |pod: &str, more: &[&str]| {
+        let arguments = [&["create", "-f", pod, "--output=json"], more].concat();
+        cluster.try_kubectl(&arguments, "").expect("kubectl runs")
+    };
+    // As the API server hands it to webhooks: with defaults, and the token that every container gets.
+    let bare = create(&pods[0], &["--dry-run=server"]);
+    let bare = without_chance(&serde_json::from_slice(&bare.stdout).unwrap_or_else(|_| panic!("{}", said(&bare))));
+
+    for namespace in &mut namespaces {
+        namespace["metadata"]["labels"]["pith.test/webhook"] = json!("demo");
+    }
+    apply(&namespaces);
+    register(cluster, "demo", &server);
+    // The API server hears of it in a moment.
+    let injected = |object: &Value| object["metadata"]["labels"]["done.sidecar.juicefs.com/inject"] == "true";
+    let first = cluster.until("storefront", "the first injection", || {
+        let object: Value = serde_json::from_slice(&create(&pods[0], &["--dry-run=server"]).stdout).unwrap_or_default();
+        Ok(injected(&object).then_some(object))
+    });
+    let first = without_chance(&first.expect("the webhook is asked"));
+
+    // A dry run is the same run, and so is the creation.
+    let second = create(&pods[0], &["--dry-run=server"]);
+    assert_eq!(without_chance(&serde_json::from_slice(&second.stdout).expect("a pod")), first);
+    let manager = format!("test-{}", std::process::id());
+    let created = create(&pods[0], &[&format!("--field-manager={manager}")]);
+    assert_eq!(without_chance(&serde_json::from_slice(&created.stdout).expect("a pod")), first, "{}", said(&created));
+    let warning = "Warning: claim product-images has the annotation juicefs/mount-image, which claims may not set here: it has no effect";
+    assert!(said(&created).contains(warning), "{}", String::from_utf8_lossy(&created.stderr));
+
+    // The patch that was applied is the one of `pith inject`.
+    let audit = audited(cluster, &manager);
+    let annotations = &audit["annotations"];
+    let patch = annotations["patch.webhook.admission.k8s.io/round_0_index_0"].as_str().expect("a patch");
+    let patch = without_chance(&serde_json::from_str::<Value>(patch).expect("JSON"));
+    let patch: Patch = serde_json::from_value(patch["patch"].clone()).expect("a JSON patch");
+    let mut patched = bare.clone();
+    json_patch::patch(&mut patched, &patch).expect("it fits the pod that the webhook saw");
+    let file = server.folder.path().join("pod.json");
+    fs::write(&file, bare.to_string()).expect("a file");
+    let inject = std::process::Command::new(&*server::PITH)
+        .args(["inject", "-o", "json", "--config"])
+        .arg(server.folder.path().join("pith.yaml"))
+        .arg("-f")
+        .arg(&file)
+        .output()
+        .expect("pith runs");
+    let offline: Value = serde_json::from_slice(&inject.stdout).unwrap_or_else(|_| panic!("{}", said(&inject)));
+    assert_eq!(offline["items"][0], patched);
+    // The sidecars got the token after our answer, so the API server asked again: there was nothing left to do.
+    let again = &annotations["mutation.webhook.admission.k8s.io/round_1_index_0"];
+    assert!(again.as_str().is_some_and(|it| it.contains(r#""mutated":false"#)), "{annotations:#}");
+
+    // Exempt: created as it is, with the reason where an administrator looks.
+    let exempt = create(&pods[1], &[&format!("--field-manager={manager}-exempt")]);
+    let object: Value = serde_json::from_slice(&exempt.stdout).unwrap_or_else(|_| panic!("{}", said(&exempt)));
+    assert!(!injected(&object), "{object:#}");
+    let audit = audited(cluster, &format!("{manager}-exempt"));
+    assert_eq!(audit["annotations"]["inject.pith.dev/reason"], "exempt-by-policy", "{:#}", audit["annotations"]);
+
+    // Refused: in the words of the policy, with the code of a denial.
+    let refused = cluster.try_kubectl(&["create", "-f", &pods[2]], "").expect("kubectl runs");
+    assert_eq!(refused.status.code(), Some(1));
+    insta::assert_snapshot!("a_denial_as_kubectl_shows_it", said(&refused).replace(&pods[2], "batch-report.yaml"));
+
+    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "pith-demo"]).expect("it is deleted");
+    cluster.kubectl(&["delete", "namespace", "storefront", "reporting", "--wait=false"]).expect("they are deleted");
+}
+
+#[test]
+fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() {
+    let cluster = &*CLUSTER;
+    let scratch = Scratch::new();
+    let namespace = cluster.namespace("claims", &json!({})).expect("a namespace");
+    let name = &*namespace.name;
+    let secret = json!({"namespace": name, "name": "file-system"});
+    let mut parameters = json!({});
+    for what in ["provisioner", "controller-expand", "node-publish"] {
+        for key in ["name", "namespace"] {
+            parameters[format!("csi.storage.k8s.io/{what}-secret-{key}")] = secret[key].clone();
+        }
+    }
+    let class = format!("{name}-class");
+    let claim = |claim: &str, project: Option<&str>| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"namespace": name, "name": claim, "labels": project.map(|project| json!({"project": project}))},
+            "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": class, "resources": {"requests": {"storage": "1Gi"}}},
+        })
+    };
+    let objects = [
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": scratch.secrets()}),
+        json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class}, "provisioner": "csi.juicefs.com",
+            "parameters": parameters, "allowVolumeExpansion": true, "reclaimPolicy": "Delete",
+        }),
+        claim("photos", Some("summer")),
+        claim("nameless", None),
+    ];
+    cluster.apply(&yaml(&objects)).expect("objects");
+
+    let config = json!({
+        "csi": {"socket": cluster.csi_socket(), "cluster": "test"},
+        "policies": [{
+            "name": "by-project",
+            "module": {"file": wasm_builds::policy("naming")},
+            "settings": {"template": ["{labels.project}", "{claim}"], "missing": "deny"},
+        }],
+    });
+    let config = format!("csi: {}\npolicies: {}\n", config["csi"], config["policies"]);
+    let site = Site::new(&config, &cluster.objects().expect("objects"), &scratch.secrets()).expect("a site");
+    let _serving = site.serve(&[]).expect("it serves");
+
+    cluster.wait(name, "jsonpath={.status.phase}=Bound", "pvc/photos").expect("csi-provisioner calls Pith");
+    let bound = cluster.get(&["pvc", "photos", "--namespace", name]).expect("the claim");
+    let volume = bound["spec"]["volumeName"].as_str().expect("a volume").to_string();
+    let record = site.volumes().expect("the records can be read").remove(&volume).expect("there is a record");
+    let directory = record["directory"].as_str().expect("a directory").trim_start_matches('/').to_string();
+    assert!(directory.starts_with("summer/photos-"), "{directory}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let of_project = || directories(&runtime.block_on(tree(&scratch.secrets())), &["summer"]);
+    assert!(of_project().contains(directory.trim_start_matches("summer/")));
+    let made = cluster.get(&["pv", &volume]).expect("the volume");
+    assert_eq!(made["spec"]["csi"]["volumeHandle"], *volume);
+    assert_eq!(made["spec"]["csi"]["volumeAttributes"]["subPath"], *directory);
+
+    // What a policy refuses is said on the claim.
+    let sentence =
+        "policy `by-project` refuses the volume: the directory's name needs the label \"project\" of the claim";
+    cluster
+        .until(name, "the policy's sentence among the claim's events", || {
+            let events = cluster.events(name, "nameless")?;
+            Ok(events.iter().any(|event| event.contains(sentence)).then_some(()))
+        })
+        .expect("csi-provisioner reports it");
+
+    let larger = r#"{"spec": {"resources": {"requests": {"storage": "2Gi"}}}}"#;
+    cluster.kubectl(&["patch", "pvc", "photos", "--namespace", name, "--patch", larger]).expect("it is patched");
+    cluster.wait(name, "jsonpath={.status.capacity.storage}=2Gi", "pvc/photos").expect("csi-resizer calls Pith");
+    let records = site.volumes().expect("the records can be read");
+    assert_eq!(records[&volume]["capacityBytes"], 2_u64 << 30, "{records:#?}");
+
+    cluster.kubectl(&["delete", "pvc", "--all", "--namespace", name]).expect("they are deleted");
+    cluster.wait(name, "delete", &format!("pv/{volume}")).expect("csi-provisioner calls Pith");
+    assert!(site.volumes().expect("the records can be read").is_empty());
+    assert!(of_project().is_empty());
+    cluster.kubectl(&["delete", "storageclass", &class]).expect("it is deleted");
+}
+
+/// A file system that pods reach: metadata and data on a Redis at the node's address.
+fn file_system_for_pods(cluster: &'static Cluster) -> Redis {
+    let redis = Redis::start_on(cluster, ADDRESS).expect("a Redis");
+    let secrets = redis.secrets();
+    let mut format = cluster.command(&CLIENT);
+    format.args(["format", "--no-update", "--storage", "redis", "--bucket", &secrets["bucket"]]);
+    let output = format.args([&secrets["metaurl"], "pods"]).output().expect("the client runs");
+    assert!(output.status.success(), "{}", said(&output));
+    redis
+}
+
+fn static_volume(namespace: &str, claim: &str) -> [Value; 2] {
+    let name = format!("{namespace}-{claim}");
+    [
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+            "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "persistentVolumeReclaimPolicy": "Retain",
+                "claimRef": {"namespace": namespace, "name": claim},
+                "csi": {"driver": "csi.juicefs.com", "volumeHandle": name},
+            },
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": namespace, "name": claim},
+            "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}},
+        }),
+    ]
+}
+
+/// A pod of one container, whose claim is mounted or not.
+fn pod(namespace: &str, command: &str, mounts: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": "app"},
+        "spec": {
+            "terminationGracePeriodSeconds": 5,
+            "containers": [{
+                "name": "app", "image": "docker.io/pith/app:0.1.0", "imagePullPolicy": "Never",
+                "command": ["sh", "-c", command], "volumeMounts": mounts,
+            }],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        },
+    })
+}
+
+#[test]
+fn a_pod_whose_claim_no_container_mounts_runs_on_the_node() {
+    let cluster = &*CLUSTER;
+    let namespace = cluster.namespace("unmounted", &json!({})).expect("a namespace");
+    let name = &*namespace.name;
+    cluster.apply(&yaml(&[&static_volume(name, "data")[..], &[driver()]].concat())).expect("a volume");
+    cluster.apply(&pod(name, "exec sleep 3600", &json!([])).to_string()).expect("a pod");
+    cluster.wait(name, "condition=Ready", "pod/app").expect("the kubelet starts it");
+    // The claim is in use all the same: it can't go away below a pod.
+    let claim = cluster.get(&["pvc", "data", "--namespace", name]).expect("the claim");
+    assert_eq!(claim["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    cluster.kubectl(&["delete", "pvc", "data", "--namespace", name, "--wait=false"]).expect("it is asked for");
+    let claim = cluster.get(&["pvc", "data", "--namespace", name]).expect("it is still there");
+    assert!(claim["metadata"]["deletionTimestamp"].is_string());
+    cluster.kubectl(&["delete", "pod", "app", "--namespace", name]).expect("it ends");
+    cluster.wait(name, "delete", "pvc/data").expect("nothing holds it any more");
+    cluster.kubectl(&["delete", "pv", &format!("{name}-data")]).expect("it is deleted");
+}
+
+#[test]
+fn an_injected_pod_starts_after_its_mount_is_there_and_writes() {
+    let cluster = &*CLUSTER;
+    let redis = file_system_for_pods(cluster);
+    let namespace =
+        cluster.namespace("injected", &json!({"juicefs.com/enable-injection": "true"})).expect("a namespace");
+    let name = &*namespace.name;
+    cluster.apply(&yaml(&[&static_volume(name, "data")[..], &[driver()]].concat())).expect("a volume");
+    cluster.wait(name, "jsonpath={.status.phase}=Bound", "pvc/data").expect("it is bound");
+    let claim = cluster.get(&["pvc", "data", "--namespace", name]).expect("the claim");
+    // What Pith keeps itself once it runs in the cluster.
+    let uid = claim["metadata"]["uid"].as_str().expect("a uid");
+    let values = json!({"metaurl": redis.secrets()["metaurl"], "meta-password": "", "subdir": "/"});
+    let secret = json!({"namespace": name, "name": format!("pith-{uid}")});
+    cluster
+        .apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": values}).to_string())
+        .expect("a Secret");
+
+    let image = format!("docker.io/pith/juicefs:{}", *VERSION);
+    let config = json!({"image": image, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}});
+    let config = format!("sidecar: {config}\n");
+    let server = Server::start_on(cluster, &config, &cluster.objects().expect("objects")).expect("it serves");
+    register(cluster, name, &server);
+    cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")]).expect("it is labelled");
+    // A bare directory would do for the writing: the client's own file says that it is not one.
+    let command = "test -f /data/.config && echo written by the application > /data/file && exec sleep 3600";
+    let pod = pod(name, command, &json!([{"name": "data", "mountPath": "/data"}]));
+    let create = |more: &[&str]| {
+        let created =
+            cluster.kubectl_with(&[&["create", "-f", "-", "--output=json"], more].concat(), &pod.to_string())?;
+        anyhow::Ok(serde_json::from_str::<Value>(&created)?)
+    };
+    let injected = |pod: &Value| pod["spec"]["initContainers"][0]["name"] == "jfs-mount";
+    // The API server hears of the webhook in a moment.
+    cluster
+        .until(name, "an injection", || Ok(injected(&create(&["--dry-run=server"])?).then_some(())))
+        .expect("it is asked");
+    assert!(injected(&create(&[]).expect("a pod")));
+    cluster.wait(name, "condition=Ready", "pod/app").expect("its mount is there, so it runs");
+
+    let read = cluster.kubectl(&[
+        "exec",
+        "app",
+        "--namespace",
+        name,
+        "--container",
+        "jfs-mount",
+        "--",
+        "cat",
+        "/jfs/data/file",
+    ]);
+    assert_eq!(read.expect("a second path"), "written by the application\n");
+    let status = cluster.get(&["pod", "app", "--namespace", name]).expect("the pod");
+    let started =
+        |containers: &str| status["status"][containers][0]["state"]["running"]["startedAt"].as_str().map(String::from);
+    assert!(started("initContainerStatuses") <= started("containerStatuses"), "{:#}", status["status"]);
+    assert_eq!(status["status"]["containerStatuses"][0]["restartCount"], 0);
+    // It lies in the file system, and not in a directory of the node.
+    let mut dump = cluster.command(&CLIENT);
+    let dump = dump.args(["dump", &redis.secrets()["metaurl"]]).output().expect("the client runs");
+    let dump: Value = serde_json::from_slice(&dump.stdout).unwrap_or_else(|_| panic!("{}", said(&dump)));
+    assert!(dump["FSTree"]["entries"]["file"].is_object(), "{:#}", dump["FSTree"]);
+
+    cluster.kubectl(&["delete", "pod", "app", "--namespace", name]).expect("it ends");
+    let webhook = format!("pith-{name}");
+    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", &webhook]).expect("it is deleted");
+    cluster.kubectl(&["delete", "pv", &format!("{name}-data"), "--wait=false"]).expect("it is deleted");
+}
+
+/// Volumes of the driver are not attached: nothing but the kubelet has to do with a node.
+fn driver() -> Value {
+    json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "csi.juicefs.com"}, "spec": {"attachRequired": false}})
+}
