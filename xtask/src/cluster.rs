@@ -12,6 +12,7 @@
 //! The network namespace is what a test enters to reach the API server, and what keeps clusters apart: each has the same addresses.
 
 mod cgroups;
+mod fuse;
 mod keep;
 mod parts;
 mod place;
@@ -337,6 +338,7 @@ fn down(place: &Place) -> Result<()> {
         ensure!(Instant::now() < deadline, "processes of the cluster `{}` do not end", place.name());
         sleep(POLL);
     }
+    fuse::abort_orphans(&place.connections())?;
     let cgroups = cgroups::remove(&place.cgroup())?;
     fs::remove_dir_all(place.folder()).with_context(|| format!("removing {}", relative(place.folder())))?;
     println!(

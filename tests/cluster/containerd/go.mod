@@ -1,3 +1,5 @@
+// containerd, its shim and ctr, pinned.
+// A module of its own, so that containerd and Kubernetes each run on the dependencies that they were released with.
 module pith/tests/cluster/containerd
 
 go 1.26.8

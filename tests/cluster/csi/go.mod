@@ -1,7 +1,11 @@
+// The programs that stand between Kubernetes and a CSI driver, pinned, and with external-snapshotter/client/v8 its CRDs
+// (config/crd), which `go list -m -f {{.Dir}}` finds.
+// A module of their own: they ask for CSI 1.13, which has no volume condition, and the kubelet of 1.36 does not compile without it.
 module pith/tests/cluster/csi
 
 go 1.26.0
 
+// csi-provisioner 6.3.0 does not compile with client-go 0.37, which the other programs ask for.
 replace (
 	k8s.io/api => k8s.io/api v0.36.3
 	k8s.io/apimachinery => k8s.io/apimachinery v0.36.3

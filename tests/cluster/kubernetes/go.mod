@@ -1,7 +1,10 @@
+// The control plane, the kubelet, kube-proxy, kubectl, kubeadm and etcd, pinned.
+// The package go.etcd.io/etcd/server/v3 is etcd; Go names its program `server`.
 module pith/tests/cluster/kubernetes
 
 go 1.26.0
 
+// Kubernetes requires its own parts at v0.0.0 and replaces them with folders that its module does not have.
 replace (
 	k8s.io/api => k8s.io/api v0.36.3
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.36.3
@@ -33,8 +36,6 @@ replace (
 	k8s.io/mount-utils => k8s.io/mount-utils v0.36.3
 	k8s.io/pod-security-admission => k8s.io/pod-security-admission v0.36.3
 	k8s.io/sample-apiserver => k8s.io/sample-apiserver v0.36.3
-	k8s.io/sample-cli-plugin => k8s.io/sample-cli-plugin v0.36.3
-	k8s.io/sample-controller => k8s.io/sample-controller v0.36.3
 	k8s.io/streaming => k8s.io/streaming v0.36.3
 )
 

@@ -1,3 +1,5 @@
+// runc, pinned. It needs cgo, the tag `seccomp` and libseccomp's headers: without the tag no unprivileged container starts.
+// A module of its own, so that runc and containerd each run on the dependencies that they were released with.
 module pith/tests/cluster/runc
 
 go 1.26.0

@@ -20,10 +20,9 @@ pub(crate) fn make(name: &str) -> Result<()> {
         let cgroup = hierarchy.join(name);
         fs::create_dir_all(&cgroup).with_context(|| format!("making {}", cgroup.display()))?;
         // With version 1 an empty set has no processor to run on.
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            if hierarchy.ends_with("cpuset") {
-                fs::copy(hierarchy.join(file), cgroup.join(file)).with_context(|| format!("setting {file}"))?;
-            }
+        for file in ["cpuset.cpus", "cpuset.mems"].iter().filter(|_| hierarchy.ends_with("cpuset")) {
+            let all = fs::read(hierarchy.join(file)).with_context(|| format!("reading {file}"))?;
+            fs::write(cgroup.join(file), all).with_context(|| format!("setting {file}"))?;
         }
     }
     Ok(())
@@ -65,7 +64,7 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(root).with_context(|| format!("reading {MOUNTED}"))? {
         let path = entry?.path();
         // A link such as `cpu,cpuacct` is the same hierarchy again.
-        if path.join("tasks").exists() && !path.is_symlink() {
+        if path.join("cgroup.procs").exists() && !path.is_symlink() {
             hierarchies.push(path);
         }
     }

@@ -17,7 +17,7 @@ use ureq::tls::TlsConfig;
 
 use super::parts::{ADDRESS, Part, Probe, parts};
 use super::place::{PartState, PartStatus, Place, Status, Wanted};
-use super::{cgroups, config};
+use super::{cgroups, config, fuse};
 use crate::command::{POLL, capture, run, spawn};
 
 /// The most time for one answer to a probe.
@@ -45,6 +45,8 @@ pub(crate) fn keep(place: &Place, version: &str) -> Result<()> {
     let probe = Agent::config_builder().tls_config(TlsConfig::builder().disable_verification(true).build());
     let probe: Agent = probe.timeout_global(Some(PROBE)).build().into();
     let mut said = None;
+    // All that there ever were: one whose mount is gone may be the one that is stuck.
+    let mut connections = place.connections();
     loop {
         while let Ok(Some((process, status))) = wait(WaitOptions::NOHANG) {
             // Or one that lost its parent, which is only to be waited for.
@@ -67,6 +69,11 @@ pub(crate) fn keep(place: &Place, version: &str) -> Result<()> {
         if said.as_ref() != Some(&status) {
             place.set_status(&status)?;
             said = Some(status);
+        }
+        let now = fuse::connections("self");
+        if !now.is_subset(&connections) {
+            connections.extend(now);
+            place.set_connections(&connections)?;
         }
         sleep(POLL);
     }

@@ -1,5 +1,6 @@
 //! Where a cluster keeps everything, and how it is found again: one folder, a lock that its keeper holds, and the namespaces.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -215,6 +216,16 @@ impl Place {
     /// Says how the parts are.
     pub(crate) fn set_status(&self, status: &Status) -> Result<()> {
         write(&self.folder.join("status.json"), status)
+    }
+
+    /// The FUSE connections that its pods had last.
+    pub(crate) fn connections(&self) -> BTreeSet<u32> {
+        read(&self.folder.join("connections.json")).unwrap_or_default()
+    }
+
+    /// Notes them.
+    pub(crate) fn set_connections(&self, connections: &BTreeSet<u32>) -> Result<()> {
+        write(&self.folder.join("connections.json"), connections)
     }
 
     /// A program that runs inside: on the cluster's network, with its mounts and among its processes.
