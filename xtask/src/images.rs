@@ -19,7 +19,7 @@ use self::oci::{Archive, Image, Layer};
 use crate::command::{capture, run as run_command};
 use crate::terminal::seconds;
 use crate::tools;
-use crate::workspace::{cargo_build, relative, root, target};
+use crate::workspace::{cargo_rustc, relative, root, target};
 
 /// The version of the pause image. It changes with `tests/cluster/pause.c`.
 const PAUSE: &str = "1";
@@ -139,13 +139,13 @@ impl Name {
         }
     }
 
-    /// Of all that is in it.
+    /// Of all that is in it: the C library is in every static program, and the list of authorities is Mozilla's.
     fn licenses(self) -> &'static str {
         match self {
-            Name::Pith => "Apache-2.0 AND MPL-2.0",
-            Name::Juicefs => "Apache-2.0 AND GPL-2.0-only AND MPL-2.0",
-            Name::Pause => "Apache-2.0",
-            Name::App => "GPL-2.0-only",
+            Name::Pith => "Apache-2.0 AND LGPL-2.1-or-later AND MPL-2.0",
+            Name::Juicefs => "Apache-2.0 AND GPL-2.0-only AND LGPL-2.1-or-later AND MPL-2.0",
+            Name::Pause => "Apache-2.0 AND LGPL-2.1-or-later",
+            Name::App => "GPL-2.0-only AND LGPL-2.1-or-later",
         }
     }
 
@@ -187,24 +187,26 @@ fn client(platform: Platform) -> Result<Layer> {
     Ok(Layer::default().program("usr/local/bin/juicefs", client).copy(CERTIFICATES, certificates))
 }
 
+/// Linked statically, for which there is no profile: what is dynamic in target/release shares all but the last step of the build.
 fn pith(platform: Platform) -> Result<Layer> {
-    let rust = format!("{}-unknown-linux-musl", platform.machine());
-    tools::rust_target(&rust)?;
-    let mut build = cargo_build();
-    build.args(["--release", "--package", "pith", "--bin", "pith", "--target", &rust]);
-    if platform.is_of_this_machine() {
-        tools::package("musl-gcc", "musl-tools")?;
-    } else {
-        let compiler = platform.compiler()?;
-        let name = rust.replace('-', "_");
-        build.env(format!("CC_{name}"), &compiler);
-        build.env(format!("CARGO_TARGET_{}_LINKER", name.to_uppercase()), &compiler);
+    let compiler = platform.compiler()?;
+    let mut folder = target();
+    let mut build = cargo_rustc();
+    build.args(["--release", "--package", "pith", "--bin", "pith"]);
+    if !platform.is_of_this_machine() {
+        let rust = format!("{}-unknown-linux-gnu", platform.machine());
+        tools::rust_target(&rust)?;
+        build.args(["--target", &rust]);
+        build.env(format!("CARGO_TARGET_{}_LINKER", rust.replace('-', "_").to_uppercase()), compiler);
+        folder.push(rust);
     }
-    run_command(&mut build)?;
-    let built = platform.program(target().join(rust).join("release/pith"))?;
+    run_command(build.args(["--", "-C", "target-feature=+crt-static"]))?;
+    let built = platform.program(folder.join("release/pith"))?;
     Ok(Layer::default()
         .folder("tmp", 0o1777)
         .program("usr/local/bin/pith", built)
+        // Pith starts its client without a PATH, and the C library then looks for a name in /bin and /usr/bin alone.
+        .link("usr/bin/juicefs", "/usr/local/bin/juicefs")
         .text("etc/passwd", &format!("pith:x:{PITH_USER}:{PITH_USER}:Pith:/tmp:/usr/sbin/nologin\n"))
         .text("etc/group", &format!("pith:x:{PITH_USER}:\n")))
 }
@@ -221,11 +223,10 @@ fn pause(platform: Platform) -> Result<Layer> {
 
 /// A shell and its tools, which are one program that goes by the name it is called by.
 fn busybox(platform: Platform) -> Result<Layer> {
+    let kind = word(&platform);
     ensure!(
         platform.is_of_this_machine(),
-        "BusyBox for {} is not in the packages of this machine: build this image on a {} one",
-        word(&platform),
-        platform.machine()
+        "this machine has no packages for {kind}, so no BusyBox: build it on one of them"
     );
     let busybox = platform.program(tools::package("busybox", "busybox-static")?)?;
     let tools = capture(Command::new(&busybox).arg("--list"))?;

@@ -58,8 +58,17 @@ const ABOUT_PACKAGE: [&str; 8] = [
 
 /// A build with cargo's own progress where someone watches, and without it in a log.
 pub(crate) fn cargo_build() -> Command {
+    building("build")
+}
+
+/// As [`cargo_build`], of one binary, which takes arguments for the compiler: of what it depends on, nothing is built again.
+pub(crate) fn cargo_rustc() -> Command {
+    building("rustc")
+}
+
+fn building(subcommand: &str) -> Command {
     let mut build = cargo();
-    build.arg("build");
+    build.arg(subcommand);
     if !std::io::stderr().is_terminal() {
         build.arg("--quiet");
     }
