@@ -4,6 +4,7 @@ mod cluster;
 mod csi_contract;
 mod csi_sanity;
 mod guests;
+mod harness;
 mod inject;
 mod juicefs;
 mod policies;

@@ -355,8 +355,7 @@ fn inhabitants(keeper: &Keeper) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("reading /proc")? {
         let Ok(process) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let namespaces = place::namespaces(process).unwrap_or_default();
-        if namespaces.iter().any(|it| keeper.namespaces.contains(it)) {
+        if place::namespaces(process).iter().any(|it| keeper.namespaces.contains(it)) {
             found.push(process);
         }
     }

@@ -85,14 +85,15 @@ impl Keeper {
     pub(crate) fn of(outer: u32) -> Option<Keeper> {
         let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).ok()?;
         let process = children.trim().parse().ok()?;
-        Some(Keeper { outer, process, namespaces: namespaces(process)? })
+        let namespaces = namespaces(process);
+        (namespaces.len() == NAMESPACES.len()).then_some(Keeper { outer, process, namespaces })
     }
 }
 
-/// The namespaces of a process; none where there is no such process.
-pub(crate) fn namespaces(process: u32) -> Option<Vec<String>> {
+/// The namespaces of a process: all of them, or what the kernel still says of one that ends.
+pub(crate) fn namespaces(process: u32) -> Vec<String> {
     let name = |kind| Some(fs::read_link(format!("/proc/{process}/ns/{kind}")).ok()?.to_string_lossy().into_owned());
-    NAMESPACES.into_iter().map(name).collect()
+    NAMESPACES.into_iter().filter_map(name).collect()
 }
 
 impl Place {
