@@ -288,6 +288,29 @@ fn directories_of_two_volumes_are_never_the_same_or_one_in_the_other() {
 }
 
 #[test]
+fn a_directory_on_its_way_to_the_trash_is_not_shared() {
+    let scratch = Scratch::new();
+    let site = Site::new(NO_QUOTA, "", &scratch.secrets()).expect("a site");
+    let create = |name: &'static str| ["create", name, "--parameter", "pathPattern=team/app"];
+    let serving = site.serve(&[]).expect("it serves");
+    site.ask(&create("pvc-a")).expect("pith csi runs").expect("it is made");
+    serving.kill().expect("it can be killed");
+    let mut dying = site.serve(&["--die-at", "trash-made"]).expect("it serves");
+    site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect_err("it is cut");
+    dying.wait().expect("it ends");
+
+    let _serving = site.serve(&[]).expect("it serves again");
+    let refusal = refused(site.ask(&create("pvc-b")));
+    assert!(refusal.code == "Aborted" && refusal.sentence.contains("volume `pvc-a` has it"), "{refusal:?}");
+    site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect("it is deleted");
+    site.ask(&create("pvc-b")).expect("pith csi runs").expect("it is made");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let tree = runtime.block_on(tree(&scratch.secrets()));
+    assert_eq!(directories(&tree, &["team"]), BTreeSet::from(["app".to_string()]));
+    assert_eq!(directories(&tree, &[".pith", "paths", "team", ".below", "app"]), BTreeSet::from(["pvc-b".to_string()]));
+}
+
+#[test]
 fn two_replicas_that_are_asked_at_once_make_one_volume() {
     let scratch = Scratch::new();
     let first = Site::new(NO_QUOTA, "", &scratch.secrets()).expect("a site");

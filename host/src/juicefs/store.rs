@@ -234,7 +234,9 @@ impl Store {
             if id != record.id
                 && let Some(other) = self.current(&id).await?
             {
-                others.push((Holder { id, relation, shared: other.shared }, other.state != State::Ready));
+                // What is being deleted takes its directory along, unless it has seen another volume there in time.
+                let shared = other.shared && !matches!(other.state, State::Deleting { .. });
+                others.push((Holder { id, relation, shared }, other.state != State::Ready));
             }
         }
         let known: Vec<Holder> = others.iter().map(|(holder, _)| holder.clone()).collect();
