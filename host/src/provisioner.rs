@@ -1,8 +1,8 @@
 //! Volumes made, found, resized and removed: the second line of the product, between CSI's calls and the file system.
 //!
 //! ```text
-//!   create ─ record? ┬─ yes: compare ─────────────────────────────────┬─ ready: answer
-//!                    └─ no: policies name it ─ record (creating) ──────┴─ reserve ─ directory ─ quota ─ record (ready) ─ answer
+//!   create ─ record? ┬─ yes: compare ──────────────────────────┬─ ready: answer
+//!                    └─ no: policies name it ─ record ────────┴─ reserve ─ directory ─ quota ─ mark as made ─ answer
 //! ```
 //!
 //! What exists is asked of the file system, never of this process: a retry finds what the first call left, wherever that was
@@ -23,7 +23,7 @@ use pith_core::volume::{
 use serde_json::{Value, json};
 
 use crate::juicefs::steps::Steps;
-use crate::juicefs::store::{self, Store, StoreError};
+use crate::juicefs::store::{self, Begun, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
 use crate::policy::Policies;
 
@@ -245,27 +245,10 @@ impl Provisioner {
         Ok((claim.clone(), namespace.clone(), object(claim)))
     }
 
-    /// Makes what the record says, and says so in a record that is written meanwhile and placed afterwards. Each step may have been
-    /// done before.
-    async fn carry_out(
-        &self,
-        file_system: &FileSystem,
-        store: &Store,
-        record: &Record,
-    ) -> Result<Option<Record>, VolumeError> {
-        let ready = record.ready();
-        let (made, staged) = tokio::join!(self.make(file_system, store, record), store.stage(&ready));
-        match (made, staged) {
-            (Ok(()), staged) => Ok(store.place(staged?).await?.then_some(ready)),
-            (Err(error), Ok(staged)) => {
-                // Why nothing was made is the answer, whatever becomes of this.
-                if let Err(left) = store.withdraw(staged).await {
-                    tracing::debug!(volume = %record.id, error = %left, "a staged record is left");
-                }
-                Err(error)
-            }
-            (Err(error), Err(_)) => Err(error),
-        }
+    /// Makes what the record says, and marks it as made. Each step may have been done before.
+    async fn carry_out(&self, file_system: &FileSystem, store: &Store, record: &Record) -> Result<Record, VolumeError> {
+        self.make(file_system, store, record).await?;
+        Ok(store.mark_made(record).await?)
     }
 
     /// Takes the directory, makes it, and limits it.
@@ -312,24 +295,25 @@ impl Volumes for Provisioner {
                     for warning in &place.warnings {
                         tracing::warn!(volume = %id, "{warning}");
                     }
-                    // What lies there already is somebody's, and a new volume must not show it.
-                    if !place.shared && store.exists(&place.directory).await? {
-                        return Err(VolumeError::FailedPrecondition(format!(
-                            "the directory {} is there already, and volume `{id}` does not share it: name another one, or \
-                             let the policy say that it is shared",
-                            place.directory
-                        )));
+                    let cluster = &self.options.cluster;
+                    let record = Record::begin(cluster, store::unique(), asked.clone(), claim.clone(), place, size);
+                    match store.begin(&record).await? {
+                        Begun::Begun => record,
+                        Begun::Overtaken => continue,
+                        // By another replica, which makes the same volume.
+                        Begun::Occupied if store.current(&id).await?.is_some() => continue,
+                        // What lies there already is somebody's, and a new volume must not show it.
+                        Begun::Occupied => {
+                            return Err(VolumeError::FailedPrecondition(format!(
+                                "the directory {} is there already, and volume `{id}` does not share it: name another \
+                                 one, or let the policy say that it is shared",
+                                record.directory
+                            )));
+                        }
                     }
-                    let record = Record::begin(&self.options.cluster, asked.clone(), claim.clone(), place, size);
-                    if !store.put(&record).await? {
-                        continue;
-                    }
-                    record
                 }
             };
-            if let Some(ready) = self.carry_out(&file_system, &store, &record).await? {
-                return Ok(ready);
-            }
+            return self.carry_out(&file_system, &store, &record).await;
         }
         Err(busy(&id, "is being changed by another replica"))
     }

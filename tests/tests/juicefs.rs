@@ -59,11 +59,18 @@ async fn directories_and_files_are_made_read_listed_and_removed() {
     assert_eq!(worker.make_directory(&path("/a")).await, Ok(Made::Made));
     assert_eq!(worker.make_directory(&path("/a")).await, Ok(Made::Existed));
     assert_eq!(worker.make_directory(&path("/")).await, Ok(Made::Existed));
-    check_refused(worker.make_directory(&path("/b/c")).await, "/b/c can't be made: the directory that it is to be in");
+    assert_eq!(worker.make_directory(&path("/b/c")).await, Ok(Made::NoParent));
+    for (there, made) in [("/d", Made::Made), ("/d/e/f", Made::Made), ("/d/e/f", Made::Existed), ("/d/g", Made::Made)] {
+        assert_eq!(worker.make_directories(&path(there)).await, Ok(made), "{there}");
+    }
+    assert_eq!(worker.make_directories(&path("/")).await, Ok(Made::Existed));
+    assert_eq!(worker.remove(&path("/d")).await, Ok(true));
     assert_eq!(worker.write(&path("/a/file"), b"one".to_vec()).await, Ok(()));
     assert_eq!(worker.write(&path("/a/file"), b"two".to_vec()).await, Ok(()));
     check_refused(worker.write(&path("/b/file"), Vec::new()).await, "/b/file can't be written: the directory");
-    check_refused(worker.make_directory(&path("/a/file")).await, "a file is there");
+    for beneath in ["/a/file", "/a/file/b", "/a/file/b/c"] {
+        check_refused(worker.make_directories(&path(beneath)).await, "can't be made: /a/file is a file");
+    }
     check_refused(worker.write(&path("/a/large"), vec![0; (1 << 20) + 1]).await, "more than 1024 KiB");
 
     assert_eq!(worker.read(&path("/a/file")).await, Ok(Some("two".into())));

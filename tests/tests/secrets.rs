@@ -348,7 +348,7 @@ fn no_secret_comes_out_of_the_provisioner() {
     let file_system = FileSystem::from_secrets(&good).expect("the Secret is well formed");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let records = runtime.block_on(read_everything(&file_system));
-    assert!(records.contains("/.pith/volumes/pvc-a/3/record: "), "{records}");
+    assert!(records.contains("/.pith/volumes/pvc-a/2/record: "), "{records}");
     assert!(records.contains("/.pith/trash/pvc-b."), "{records}");
     check("the file system", &records);
     let metrics = runtime.block_on(get(site.admin().expect("an address"), "/metrics")).expect("an answer").text();

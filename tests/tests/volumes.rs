@@ -1,12 +1,12 @@
 //! Volumes from end to end: `pith serve` behind its socket, on the real JuiceFS client, killed and cut wherever it hurts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
 use pith::juicefs::steps::STEPS;
-use pith::juicefs::{Depth, Entry, FileSystem, Kind, Path, Workers};
+use pith::juicefs::{Depth, Entry, FileSystem, Kind, Made, Path, Worker, Workers};
 use pith_tests::juicefs::{Scratch, options};
 use pith_tests::provisioner::{Refusal, Site};
 use pith_tests::redis::Redis;
@@ -17,16 +17,22 @@ use serde_json::{Value, json};
 const NO_QUOTA: &str = "csi: {socket: csi.sock, cluster: test, quota: false}\n";
 const QUOTA: &str = "csi: {socket: csi.sock, cluster: test}\n";
 
-/// Everything in a file system, through a client of the test's own.
-pub(crate) async fn tree(secrets: &BTreeMap<String, String>) -> Vec<Entry> {
+/// Does something in a file system through a client of the test's own.
+async fn with_worker<T>(secrets: &BTreeMap<String, String>, act: impl AsyncFnOnce(&Worker) -> T) -> T {
     let file_system = FileSystem::from_secrets(secrets).expect("the Secret is well formed");
     let workers = Workers::new(options()).expect("a thread can be started");
     let worker = workers.get(&file_system).await.expect("the file system is there");
-    let root = Path::of::<&str>([]).expect("the root");
-    let entries = worker.list(&root, Depth::Infinity).await.expect("it can be listed").unwrap_or_default();
+    let result = act(&worker).await;
     drop(worker);
     workers.stop().await;
-    entries
+    result
+}
+
+/// Everything in a file system.
+pub(crate) async fn tree(secrets: &BTreeMap<String, String>) -> Vec<Entry> {
+    let root = Path::of::<&str>([]).expect("the root");
+    let list = async |worker: &Worker| worker.list(&root, Depth::Infinity).await.expect("it can be listed");
+    with_worker(secrets, list).await.unwrap_or_default()
 }
 
 /// The names of the directories right below a path.
@@ -55,7 +61,7 @@ fn check_exactly(site: &Site, secrets: &BTreeMap<String, String>, expected: &BTr
     assert_eq!(&roots, expected, "directories");
     let held: BTreeSet<String> = directories(&tree, &[".pith", "paths"])
         .into_iter()
-        .filter(|name| directories(&tree, &[".pith", "paths", name, ".volumes"]).contains(name))
+        .filter(|name| directories(&tree, &[".pith", "paths", name]).contains(name))
         .collect();
     assert_eq!(&held, expected, "index");
 }
@@ -196,6 +202,10 @@ fn killing_pith_at_any_step_loses_doubles_and_leaks_no_volume() {
         let status = dying.wait().expect("it ends");
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{step}: {status}");
 
+        // The last thing before the mark, and the mark.
+        if let Some(state) = [("quota-set", "creating"), ("made-marked", "ready")].iter().find(|(at, _)| *at == step) {
+            assert_eq!(site.volumes().expect("the records can be read")["pvc-a"]["state"], state.1, "{step}");
+        }
         let _serving = site.serve(&[]).expect("it serves again");
         site.insist(call).expect("pith csi runs").unwrap_or_else(|error| panic!("{step}: {error:?}"));
         let expected = if call[0] == "delete" { BTreeSet::new() } else { BTreeSet::from(["pvc-a".to_string()]) };
@@ -278,6 +288,29 @@ fn directories_of_two_volumes_are_never_the_same_or_one_in_the_other() {
 }
 
 #[test]
+fn a_directory_on_its_way_to_the_trash_is_not_shared() {
+    let scratch = Scratch::new();
+    let site = Site::new(NO_QUOTA, "", &scratch.secrets()).expect("a site");
+    let create = |name: &'static str| ["create", name, "--parameter", "pathPattern=team/app"];
+    let serving = site.serve(&[]).expect("it serves");
+    site.ask(&create("pvc-a")).expect("pith csi runs").expect("it is made");
+    serving.kill().expect("it can be killed");
+    let mut dying = site.serve(&["--die-at", "trash-made"]).expect("it serves");
+    site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect_err("it is cut");
+    dying.wait().expect("it ends");
+
+    let _serving = site.serve(&[]).expect("it serves again");
+    let refusal = refused(site.ask(&create("pvc-b")));
+    assert!(refusal.code == "Aborted" && refusal.sentence.contains("volume `pvc-a` has it"), "{refusal:?}");
+    site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect("it is deleted");
+    site.ask(&create("pvc-b")).expect("pith csi runs").expect("it is made");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let tree = runtime.block_on(tree(&scratch.secrets()));
+    assert_eq!(directories(&tree, &["team"]), BTreeSet::from(["app".to_string()]));
+    assert_eq!(directories(&tree, &[".pith", "paths", "team", ".below", "app"]), BTreeSet::from(["pvc-b".to_string()]));
+}
+
+#[test]
 fn two_replicas_that_are_asked_at_once_make_one_volume() {
     let scratch = Scratch::new();
     let first = Site::new(NO_QUOTA, "", &scratch.secrets()).expect("a site");
@@ -286,11 +319,13 @@ fn two_replicas_that_are_asked_at_once_make_one_volume() {
     let config = format!("csi: {{socket: csi.sock, cluster: test, quota: false, recordKey: {}}}\n", key.display());
     let second = Site::new(&config, "", &scratch.secrets()).expect("a site");
     let _other = second.serve(&[]).expect("it serves");
-    let names: Vec<String> = (0..10).map(|number| format!("pvc-{number}")).collect();
+    let names: Vec<String> = (0..20).map(|number| format!("pvc-{number}")).collect();
+    let together = Barrier::new(4);
     std::thread::scope(|scope| {
         for site in [&first, &second, &first, &second] {
             scope.spawn(|| {
                 for name in &names {
+                    together.wait();
                     let made = site.insist(&["create", name, "--size", "1Gi"]).expect("pith csi runs");
                     assert_eq!(made.unwrap_or_else(|error| panic!("{name}: {error:?}"))["id"], **name);
                 }
@@ -319,10 +354,73 @@ fn records_that_are_not_ours_are_reported_and_nothing_is_touched() {
         for call in [["create", "pvc-a"], ["delete", "pvc-a"]] {
             let refusal = refused(foreign.ask(&call));
             assert_eq!(refusal.code, "FailedPrecondition", "{refusal:?}");
-            assert_eq!(refusal.sentence, format!("the record /.pith/volumes/pvc-a/2/record: {problem}"));
+            assert_eq!(refusal.sentence, format!("the record /.pith/volumes/pvc-a/record: {problem}"));
         }
     }
     check_exactly(&site, &scratch.secrets(), &BTreeSet::from(["pvc-a".to_string()]));
+}
+
+#[test]
+fn a_mark_that_is_not_its_own_makes_no_volume_ready() {
+    let scratch = Scratch::new();
+    let site = Site::new(QUOTA, "", &scratch.secrets()).expect("a site");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let create = |name: &'static str| ["create", name, "--size", "1Gi"];
+    let marks = |name: &str| {
+        let beside = directories(&runtime.block_on(tree(&scratch.secrets())), &[".pith", "volumes", name]);
+        beside.into_iter().filter(|name| name.starts_with("made.")).collect::<Vec<_>>()
+    };
+    let serving = site.serve(&[]).expect("it serves");
+    let mut foreign: Vec<String> = ["made.", "made.00", "made", "ready", "2x"].map(String::from).into();
+    // Another volume's, that of another generation, and that of a volume of the same name that is deleted.
+    for name in ["pvc-b", "pvc-a"] {
+        site.ask(&create(name)).expect("pith csi runs").expect("it is made");
+        foreign.extend(marks(name));
+    }
+    assert_eq!(foreign.len(), 7);
+    site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect("it is deleted");
+    serving.kill().expect("it can be killed");
+    let mut dying = site.serve(&["--die-at", "quota-set"]).expect("it serves");
+    site.ask(&create("pvc-a")).expect("pith csi runs").expect_err("it is cut");
+    dying.wait().expect("it ends");
+
+    runtime.block_on(with_worker(&scratch.secrets(), async |worker: &Worker| {
+        for mark in &foreign {
+            let path = Path::of([".pith", "volumes", "pvc-a", mark]).expect("it is a path");
+            assert_eq!(worker.make_directory(&path).await, Ok(Made::Made), "{mark}");
+        }
+    }));
+    let state = || site.volumes().expect("the records can be read")["pvc-a"]["state"].clone();
+    assert_eq!(state(), "creating");
+    let _serving = site.serve(&[]).expect("it serves again");
+    assert_eq!(refused(site.ask(&["expand", "pvc-a", "--size", "2Gi"])).code, "Aborted");
+    assert_eq!(refused(site.ask(&["validate", "pvc-a"])).code, "NotFound");
+    site.ask(&create("pvc-a")).expect("pith csi runs").expect("it is made");
+    assert_eq!(state(), "ready");
+    // It is one mark more, and a volume that grows takes its readiness along.
+    assert_eq!(marks("pvc-a").len(), 5);
+    site.ask(&["expand", "pvc-a", "--size", "2Gi"]).expect("pith csi runs").expect("it grows");
+    let volumes = BTreeSet::from(["pvc-a", "pvc-b"].map(String::from));
+    check_exactly(&site, &scratch.secrets(), &volumes);
+}
+
+#[test]
+fn a_volume_without_its_record_is_reported() {
+    let scratch = Scratch::new();
+    let site = Site::new(NO_QUOTA, "", &scratch.secrets()).expect("a site");
+    let _serving = site.serve(&[]).expect("it serves");
+    site.ask(&["create", "pvc-a"]).expect("pith csi runs").expect("it is made");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(with_worker(&scratch.secrets(), async |worker: &Worker| {
+        let record = Path::of([".pith", "volumes", "pvc-a", "record"]).expect("it is a path");
+        assert_eq!(worker.remove(&record).await, Ok(true));
+    }));
+    let problem = "the record /.pith/volumes/pvc-a/record: it is not there, and its volume is";
+    for call in [["create", "pvc-a"], ["delete", "pvc-a"]] {
+        let refusal = refused(site.ask(&call));
+        assert_eq!((refusal.code.as_str(), refusal.sentence.as_str()), ("FailedPrecondition", problem));
+    }
+    assert_eq!(site.volumes().expect("the records can be read")["pvc-a"]["problem"], problem);
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl Volumes for Memory {
         let directory = Directory::new(vec![volume::id(&asked.name)]).expect("an id is a plain name");
         let place = Place { directory, shared: false, named_by: NamedBy::VolumeName, warnings: Vec::new() };
         let capacity = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
-        let record = Record::begin("test", asked, claim, place, capacity).ready();
+        let record = Record::begin("test", "n-1".into(), asked, claim, place, capacity).ready();
         records.insert(record.id.clone(), record.clone());
         Ok(record)
     }

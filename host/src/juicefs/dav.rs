@@ -133,6 +133,8 @@ pub enum Made {
     Made,
     /// There is such a directory.
     Existed,
+    /// It was not made: the directory that it is to be in is not there.
+    NoParent,
 }
 
 /// What moving came to.
@@ -227,21 +229,38 @@ impl Worker {
         Worker { file_system: file_system.into(), http, address, authorization, call_timeout: timeout, last_used }
     }
 
-    /// Makes a directory. The one that it is in must be there.
+    /// Makes a directory, if the one that it is in is there.
     pub async fn make_directory(&self, path: &Path) -> Result<Made, JuiceFsError> {
         let answer = self.ask(path, self.request("MKCOL", path), Bytes::new(), LARGEST_SENTENCE).await?;
         match answer.status.as_u16() {
             201 => Ok(Made::Made),
-            409 => Err(no_parent("made", path)),
+            409 => Ok(Made::NoParent),
             405 => match self.kind(path).await? {
                 Some(Kind::Directory) => Ok(Made::Existed),
-                Some(Kind::File) => {
-                    Err(JuiceFsError::Refused(format!("the directory {path} can't be made: a file is there")))
-                }
-                None => Err(self.unclear("make the directory", path, answer.status)),
+                Some(Kind::File) => Err(file_there(path, path)),
+                None => match path.parent() {
+                    Some(above) if self.kind(&above).await? == Some(Kind::File) => Err(file_there(path, &above)),
+                    _ => Err(self.unclear("make the directory", path, answer.status)),
+                },
             },
             _ => Err(self.unclear("make the directory", path, answer.status)),
         }
+    }
+
+    /// Makes a directory and those above it that are missing: from the last one upwards until one is there, since those above it are
+    /// as a rule.
+    pub async fn make_directories(&self, path: &Path) -> Result<Made, JuiceFsError> {
+        let names = path.components();
+        let mut depth = names.len();
+        // Up to the root and down again is enough, unless somebody removes what was just made.
+        for _ in 0..=2 * names.len() {
+            match self.make_directory(&Path(names[..depth].to_vec())).await? {
+                Made::NoParent => depth = depth.saturating_sub(1),
+                made if depth == names.len() => return Ok(made),
+                _ => depth += 1,
+            }
+        }
+        Err(JuiceFsError::Unavailable(format!("{path} can't be made: the directories above it are being removed")))
     }
 
     /// Writes a file whole. One that was there is replaced, but not at once: a reader may meet it empty.
@@ -436,6 +455,10 @@ impl Worker {
             status.as_u16()
         ))
     }
+}
+
+fn file_there(path: &Path, file: &Path) -> JuiceFsError {
+    JuiceFsError::Refused(format!("the directory {path} can't be made: {file} is a file"))
 }
 
 fn no_parent(what: &str, path: &Path) -> JuiceFsError {

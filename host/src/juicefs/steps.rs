@@ -2,17 +2,17 @@
 //!
 //! In a release build there is nothing to choose, and a step costs nothing.
 
-/// Every step, in the order of CreateVolume and then DeleteVolume; "resized" is the expansion's. Some requests of CreateVolume are
-/// under way together: the record is staged while its place is made, and the one after it while the directory is taken and made.
+/// Every step, in the order of CreateVolume and then DeleteVolume; "resized" is the expansion's. The record is staged and written
+/// while the index is begun.
 pub const STEPS: [&str; 13] = [
     "record-staged",
     "record-written",
-    "record-place-made",
-    "record-moved",
     "index-begun",
+    "record-moved",
     "index-made",
     "directory-made",
     "quota-set",
+    "made-marked",
     "trash-made",
     "data-moved",
     "index-moved",

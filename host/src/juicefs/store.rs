@@ -1,11 +1,16 @@
 //! Where volumes lie in a file system, and the steps that change it. The only file that knows the layout of `/.pith`.
 //!
 //! ```text
-//! /.pith/volumes/<id>/<generation>/record      what is known of a volume; the highest generation counts
-//! /.pith/paths/<directory…>/.volumes/<id>/     who holds which directory: a tree like that of the directories
-//! /.pith/trash/<id>.<random>/                  what a deleted volume left: data, paths and record
-//! /.pith/staging/<random>/                     a generation before it is moved into place
+//! /.pith/volumes/<id>/record                  what is known of a volume
+//! /.pith/volumes/<id>/made.<mark>/            all that the record says is made
+//! /.pith/volumes/<id>/<generation>/record     what is known of it since, from 2; the highest generation counts
+//! /.pith/paths/<a>/.below/<b>/<id>/           volume <id> holds the directory /a/b: a tree like that of the directories
+//! /.pith/trash/<id>.<random>/                 what a deleted volume left: data, paths and record
+//! /.pith/staging/<random>/                    a generation before it is moved into place
 //! ```
+//!
+//! In the tree of paths, what lies below a directory is kept apart from who holds it, so that looking who holds one above is short,
+//! however many there are in it.
 //!
 //! What makes this safe with several replicas and with crashes at any point is one property of the file system: moving a
 //! directory with something in it to a name that is taken fails. So a generation, once there, is whole and never replaced.
@@ -25,9 +30,11 @@ const VOLUMES: &str = "volumes";
 const PATHS: &str = "paths";
 const TRASH: &str = "trash";
 const STAGING: &str = "staging";
-/// Who holds a directory, in the tree of paths.
-const HOLDERS: &str = ".volumes";
+/// In the tree of paths, what lies below a directory. Neither an id nor the name of a directory begins with a dot.
+const BELOW: &str = ".below";
 const RECORD: &str = "record";
+/// What a mark's name begins with.
+const MADE: &str = "made.";
 const DATA: &str = "data";
 
 /// How often a reader looks again when what it was told of is gone.
@@ -67,10 +74,21 @@ impl From<PathError> for StoreError {
 /// A generation that is written and does not count yet.
 #[derive(Debug)]
 #[must_use = "it is to be placed or withdrawn, or it stays in the file system"]
-pub struct Staged {
+struct Staged {
     id: String,
     generation: u64,
     path: Path,
+}
+
+/// What beginning a volume came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// Its first record counts.
+    Begun,
+    /// Another caller was faster: what is there counts.
+    Overtaken,
+    /// Nothing was begun: something is at the directory, and the volume does not share it.
+    Occupied,
 }
 
 /// What keeps a volume from its directory.
@@ -90,51 +108,74 @@ impl Store {
 
     /// Makes the directories that everything else relies on.
     pub async fn prepare(&self) -> Result<(), StoreError> {
-        self.worker.make_directory(&ours(&[])?).await?;
         for name in [VOLUMES, PATHS, TRASH, STAGING] {
-            self.worker.make_directory(&ours(&[name])?).await?;
+            self.worker.make_directories(&ours(&[name])?).await?;
         }
         Ok(())
     }
 
-    /// The newest record of a volume; none where there is no such volume.
+    /// The newest record of a volume, ready where its mark is there too; none where there is no such volume.
     pub async fn current(&self, id: &str) -> Result<Option<Record>, StoreError> {
+        let mut found = None;
         // A volume that is deleted meanwhile takes its records along: look again.
         for _ in 0..LOOKS {
-            let Some(generation) = self.newest(id).await? else { return Ok(None) };
-            let path = ours(&[VOLUMES, id, &generation.to_string(), RECORD])?;
+            let Some(entries) = self.worker.list(&ours(&[VOLUMES, id])?, Depth::One).await? else { return Ok(None) };
+            found = newest(&entries);
+            let Some(generation) = found else { continue };
+            let path = place(id, generation)?.join(RECORD)?;
             let Some(bytes) = self.worker.read(&path).await? else { continue };
             let checked = Record::open(&bytes, &self.key).and_then(|record| {
                 record.check_owner(&self.cluster)?;
                 record.check_place(id, generation)?;
                 Ok(record)
             });
-            return checked.map(Some).map_err(|problem| StoreError::Record { path, problem });
+            let record = checked.map_err(|problem| StoreError::Record { path, problem })?;
+            let marks = entries.iter().filter_map(|entry| name(entry)?.strip_prefix(MADE));
+            return Ok(Some(record.marked(marks, &self.key)));
+        }
+        if found.is_none() {
+            // It comes into being with its first record, and goes with all of them.
+            return Err(StoreError::Record { path: place(id, 1)?.join(RECORD)?, problem: RecordProblem::Missing });
         }
         Err(JuiceFsError::Unavailable(format!("volume `{id}` changes too fast to be read: ask again")).into())
     }
 
-    async fn newest(&self, id: &str) -> Result<Option<u64>, StoreError> {
-        let entries = self.worker.list(&ours(&[VOLUMES, id])?, Depth::One).await?.unwrap_or_default();
-        Ok(entries.iter().filter_map(|entry| name(entry)?.parse().ok()).max())
-    }
-
-    /// Adds a generation. False where another caller was faster: then what is there counts.
-    pub async fn put(&self, record: &Record) -> Result<bool, StoreError> {
-        if record.generation > 1 {
-            let staged = self.stage(record).await?;
-            return self.place(staged).await;
+    /// Adds the first generation, unless something lies at a directory that is not to be shared. Meanwhile the index's part of it
+    /// is made, which says nothing as long as no volume is entered there.
+    pub async fn begin(&self, record: &Record) -> Result<Begun, StoreError> {
+        let index = async {
+            self.worker.make_directories(&index(record.directory.components())?).await?;
+            self.steps.reached("index-begun");
+            Ok::<_, StoreError>(())
+        };
+        let (staged, occupied, index) = tokio::join!(self.stage(record), self.occupied(record), index);
+        let staged = staged?;
+        match index.and(occupied) {
+            Ok(false) => Ok(if self.place(staged).await? { Begun::Begun } else { Begun::Overtaken }),
+            // What hinders it is the answer, whatever becomes of what was staged.
+            hindered => {
+                if let Err(error) = self.withdraw(staged).await {
+                    tracing::debug!(volume = %record.id, %error, "a staged record is left");
+                }
+                hindered.map(|_| Begun::Occupied)
+            }
         }
-        // Neither needs the other, and a place without a record is no volume.
-        let (staged, place) = tokio::join!(self.stage(record), self.make_place(record));
-        place?;
-        self.place(staged?).await
     }
 
-    /// Writes a generation that nobody sees before it is [placed](Store::place).
-    pub async fn stage(&self, record: &Record) -> Result<Staged, StoreError> {
+    async fn occupied(&self, record: &Record) -> Result<bool, StoreError> {
+        Ok(!record.shared && self.worker.kind(&path(&record.directory)?).await?.is_some())
+    }
+
+    /// Adds a further generation. False where another caller was faster: then what is there counts.
+    pub async fn put(&self, record: &Record) -> Result<bool, StoreError> {
+        let staged = self.stage(record).await?;
+        self.place(staged).await
+    }
+
+    /// Writes a generation that nobody sees before it is placed.
+    async fn stage(&self, record: &Record) -> Result<Staged, StoreError> {
         let staged = ours(&[STAGING, &unique()])?;
-        self.worker.make_directory(&staged).await?;
+        self.worker.make_directories(&staged).await?;
         self.steps.reached("record-staged");
         self.worker.write(&staged.clone().join(RECORD)?, record.seal(&self.key)).await?;
         self.steps.reached("record-written");
@@ -142,9 +183,8 @@ impl Store {
     }
 
     /// Moves a generation to where it counts. False where another caller was faster: then what is there counts.
-    pub async fn place(&self, staged: Staged) -> Result<bool, StoreError> {
-        let place = ours(&[VOLUMES, &staged.id, &staged.generation.to_string()])?;
-        match self.worker.move_exclusive(&staged.path, &place).await? {
+    async fn place(&self, staged: Staged) -> Result<bool, StoreError> {
+        match self.worker.move_exclusive(&staged.path, &place(&staged.id, staged.generation)?).await? {
             Moved::Moved => {
                 self.steps.reached("record-moved");
                 Ok(true)
@@ -153,50 +193,50 @@ impl Store {
                 self.withdraw(staged).await?;
                 Ok(false)
             }
-            Moved::Missing => Err(JuiceFsError::Unavailable(format!(
-                "volume `{}` was deleted while it was changed: ask again",
-                staged.id
-            ))
-            .into()),
+            Moved::Missing => Err(deleted_meanwhile(&staged.id)),
         }
     }
 
     /// Removes a generation that is not to be placed.
-    pub async fn withdraw(&self, staged: Staged) -> Result<(), StoreError> {
+    async fn withdraw(&self, staged: Staged) -> Result<(), StoreError> {
         self.worker.remove(&staged.path).await?;
         Ok(())
     }
 
-    async fn make_place(&self, record: &Record) -> Result<(), StoreError> {
-        self.worker.make_directory(&ours(&[VOLUMES, &record.id])?).await?;
-        self.steps.reached("record-place-made");
-        Ok(())
-    }
-
-    /// Whether there is something at a directory.
-    pub async fn exists(&self, directory: &Directory) -> Result<bool, StoreError> {
-        Ok(self.worker.kind(&path(directory)?).await?.is_some())
+    /// Says that all that the record says is made, and gives the record that says so. Several may do this, and do the same.
+    ///
+    /// It may come after the volume's last record, which counts whatever the marks say: then it was made before it was deleted.
+    pub async fn mark_made(&self, record: &Record) -> Result<Record, StoreError> {
+        let mark = format!("{MADE}{}", record.mark(&self.key));
+        if self.worker.make_directory(&ours(&[VOLUMES, &record.id, &mark])?).await? == Made::NoParent {
+            return Err(deleted_meanwhile(&record.id));
+        }
+        self.steps.reached("made-marked");
+        Ok(record.ready())
     }
 
     /// Takes the record's directory for its volume, or says who has it. It is taken first and looked around afterwards: of two
-    /// that do this at the same time, at least one sees the other.
+    /// that do this at the same time, at least one sees the other. The record is in place before, so whoever sees the entry sees
+    /// whose it is.
     pub async fn reserve(&self, record: &Record) -> Result<Option<Taken>, StoreError> {
-        let components = record.directory.components();
-        for depth in 1..=components.len() {
-            self.worker.make_directory(&index(&components[..depth])?).await?;
-        }
-        self.worker.make_directory(&index(components)?.join(HOLDERS)?).await?;
-        self.steps.reached("index-begun");
-        self.worker.make_directory(&entry_of(record)?).await?;
+        self.worker.make_directories(&entry_of(record)?).await?;
         self.steps.reached("index-made");
 
         let mut others = Vec::new();
-        for (id, relation) in self.holders(&record.directory).await? {
+        let holders = self.holders(&record.directory).await?;
+        if !holders.contains(&(record.id.clone(), Relation::Same)) {
+            // Whoever was there before took the whole directory along, and left.
+            let sentence = format!("the directory {} was deleted while it was taken: ask again", record.directory);
+            return Err(JuiceFsError::Unavailable(sentence).into());
+        }
+        for (id, relation) in holders {
             // One whose record is gone holds nothing: it was given up before it was anything.
             if id != record.id
                 && let Some(other) = self.current(&id).await?
             {
-                others.push((Holder { id, relation, shared: other.shared }, other.state != State::Ready));
+                // What is being deleted takes its directory along, unless it has seen another volume there in time.
+                let shared = other.shared && !matches!(other.state, State::Deleting { .. });
+                others.push((Holder { id, relation, shared }, other.state != State::Ready));
             }
         }
         let known: Vec<Holder> = others.iter().map(|(holder, _)| holder.clone()).collect();
@@ -209,20 +249,32 @@ impl Store {
     /// Every volume that holds the directory, one above or one below it.
     async fn holders(&self, directory: &Directory) -> Result<Vec<(String, Relation)>, StoreError> {
         let components = directory.components();
-        let mut found = Vec::new();
-        for depth in 1..components.len() {
-            let above = index(&components[..depth])?.join(HOLDERS)?;
-            let entries = self.worker.list(&above, Depth::One).await?.unwrap_or_default();
-            found.extend(entries.iter().filter_map(name).map(|id| (id.to_string(), Relation::Ancestor)));
-        }
-        for entry in self.worker.list(&index(components)?, Depth::Infinity).await?.unwrap_or_default() {
-            match entry.path.components() {
-                [holders, id] if holders == HOLDERS => found.push((id.clone(), Relation::Same)),
-                [.., holders, id] if holders == HOLDERS => found.push((id.clone(), Relation::Descendant)),
-                _ => {}
+        let above = async {
+            let mut above = Vec::new();
+            for depth in 1..components.len() {
+                above.extend(self.index_entries(&components[..depth]).await?);
             }
-        }
-        Ok(found)
+            Ok::<_, StoreError>(above)
+        };
+        let (above, same) = tokio::try_join!(above, self.index_entries(components))?;
+        let below = match same.iter().any(|name| name == BELOW) {
+            true => self.worker.list(&index(components)?.join(BELOW)?, Depth::Infinity).await?.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let below = below.iter().filter_map(|entry| match entry.path.components() {
+            [.., component, id] if component != BELOW && id != BELOW => Some(id.clone()),
+            _ => None,
+        });
+        let here = |names: Vec<String>| names.into_iter().filter(|name| name != BELOW);
+        let above = here(above).map(|id| (id, Relation::Ancestor));
+        let same = here(same).map(|id| (id, Relation::Same));
+        Ok(above.chain(same).chain(below.map(|id| (id, Relation::Descendant))).collect())
+    }
+
+    /// Who holds a directory, and [`BELOW`] if something is below it.
+    async fn index_entries(&self, components: &[String]) -> Result<Vec<String>, StoreError> {
+        let entries = self.worker.list(&index(components)?, Depth::One).await?.unwrap_or_default();
+        Ok(entries.iter().filter_map(name).map(String::from).collect())
     }
 
     /// Gives up a volume of which nothing but its record and its reservation was made.
@@ -230,7 +282,7 @@ impl Store {
         self.worker.remove(&entry_of(record)?).await?;
         // In one move: half of a record would be a record that cannot be read.
         let trash = ours(&[TRASH, &trash_name(&record.id)])?;
-        self.worker.make_directory(&trash).await?;
+        self.worker.make_directories(&trash).await?;
         let place = trash.clone().join(RECORD)?;
         self.worker.move_exclusive(&ours(&[VOLUMES, &record.id])?, &place).await?;
         self.worker.remove(&trash).await?;
@@ -239,13 +291,8 @@ impl Store {
 
     /// Makes the directory itself, and those above it.
     pub async fn make(&self, directory: &Directory) -> Result<(), StoreError> {
-        let components = directory.components();
-        for depth in 1..=components.len() {
-            let path = Path::of(&components[..depth])?;
-            if self.worker.make_directory(&path).await? == Made::Made {
-                self.steps.reached("directory-made");
-            }
-        }
+        self.worker.make_directories(&path(directory)?).await?;
+        self.steps.reached("directory-made");
         Ok(())
     }
 
@@ -253,7 +300,7 @@ impl Store {
     /// The data first, and only while the volume holds its directory: afterwards the directory may be somebody else's.
     pub async fn discard(&self, record: &Record, trash: &str) -> Result<(), StoreError> {
         let trash = ours(&[TRASH, trash])?;
-        self.worker.make_directory(&trash).await?;
+        self.worker.make_directories(&trash).await?;
         self.steps.reached("trash-made");
         let in_trash = |name: &str| trash.clone().join(name);
 
@@ -293,9 +340,27 @@ fn ours(names: &[&str]) -> Result<Path, PathError> {
     Path::of([PITH].iter().chain(names).copied())
 }
 
+/// The directory of a volume's generation. The first one's is the volume's own.
+fn place(id: &str, generation: u64) -> Result<Path, PathError> {
+    let volume = ours(&[VOLUMES, id])?;
+    if generation == 1 { Ok(volume) } else { volume.join(generation.to_string()) }
+}
+
+/// The newest generation in a volume's directory.
+fn newest(entries: &[Entry]) -> Option<u64> {
+    let generation = |entry: &Entry| match entry.path.components() {
+        [name] if entry.kind == Kind::File => (name == RECORD).then_some(1),
+        [name] => name.parse().ok().filter(|generation| *generation > 1),
+        _ => None,
+    };
+    entries.iter().filter_map(generation).max()
+}
+
 /// A directory in the tree of paths.
 fn index(components: &[String]) -> Result<Path, PathError> {
-    Path::of([PITH, PATHS].into_iter().chain(components.iter().map(String::as_str)))
+    let names = components.iter().enumerate();
+    let names = names.flat_map(|(depth, name)| (depth > 0).then_some(BELOW).into_iter().chain([name.as_str()]));
+    Path::of([PITH, PATHS].into_iter().chain(names))
 }
 
 /// Where a directory lies.
@@ -305,7 +370,11 @@ pub fn path(directory: &Directory) -> Result<Path, JuiceFsError> {
 
 /// What says in the tree of paths that the record's volume holds its directory.
 fn entry_of(record: &Record) -> Result<Path, PathError> {
-    index(record.directory.components())?.join(HOLDERS)?.join(&record.id)
+    index(record.directory.components())?.join(&record.id)
+}
+
+fn deleted_meanwhile(id: &str) -> StoreError {
+    JuiceFsError::Unavailable(format!("volume `{id}` was deleted while it was changed: ask again")).into()
 }
 
 /// A name for what a volume leaves in the trash.
@@ -320,7 +389,7 @@ fn name(entry: &Entry) -> Option<&str> {
 }
 
 /// A name that nobody else has: random for the process, counted within it.
-fn unique() -> String {
+pub fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     static PROCESS: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
         let mut bytes = [0; 8];

@@ -3,6 +3,9 @@
 //! A record lies in the file system that the volumes lie in, where whoever mounts the root can write. So it is sealed
 //! with a key that only Pith has, and what is not sealed so is no record. The seal does not say where a record lies:
 //! one that was copied to another volume's place is still authentic, which is what [`Record::check_place`] is for.
+//!
+//! That everything of a record is made is said by a mark beside it, which is a seal of its own: that much shorter than a record
+//! that it can be a name, so that saying it is one request and seeing it none.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,6 +26,9 @@ pub struct Record {
     pub cluster: String,
     /// The volume's id (see [`id`]).
     pub id: String,
+    /// What tells it from a volume of the same name that was there before and is deleted: what was cut off from that one's
+    /// making, and goes on later, must not count for this one.
+    pub nonce: String,
     /// What was asked when it was made.
     pub asked: Asked,
     /// The claim that it was made for, where that is known.
@@ -67,7 +73,8 @@ impl fmt::Display for ClaimName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum State {
-    /// Its directory may not be there, or without its quota.
+    /// Its directory may not be there, or without its quota. In the file system, a mark beside the record may say that it is
+    /// ready all the same (see [`Record::marked`]).
     Creating,
     /// It can be used.
     Ready,
@@ -107,6 +114,9 @@ pub enum RecordProblem {
     /// It is torn, or was never a record.
     #[error("it is torn, or no record: {0}")]
     Malformed(String),
+    /// A volume is there, and no record of it.
+    #[error("it is not there, and its volume is")]
+    Missing,
     /// It does not carry the seal of this key.
     #[error("its seal does not fit: somebody changed or cut it, or it was sealed with another key")]
     NotAuthentic,
@@ -135,6 +145,8 @@ pub enum RecordProblem {
 const MAGIC: &str = "pith-record";
 /// The format of both the first line and the JSON.
 const FORMAT: u64 = 1;
+/// The first word of what a mark seals. That is a list, and what a record seals an object, so neither is ever the other.
+const MADE: &str = "pith-made";
 
 /// A record as it is written.
 #[derive(Serialize, Deserialize)]
@@ -151,11 +163,19 @@ struct Format {
 }
 
 impl Record {
-    /// The first record of a volume: what it will be, before anything of it is made.
-    pub fn begin(cluster: &str, asked: Asked, claim: Option<ClaimName>, place: Place, capacity_bytes: u64) -> Record {
+    /// The first record of a volume: what it will be, before anything of it is made. The nonce is a word that no other has.
+    pub fn begin(
+        cluster: &str,
+        nonce: String,
+        asked: Asked,
+        claim: Option<ClaimName>,
+        place: Place,
+        capacity_bytes: u64,
+    ) -> Record {
         Record {
             cluster: cluster.to_string(),
             id: id(&asked.name),
+            nonce,
             asked,
             claim,
             directory: place.directory,
@@ -174,9 +194,9 @@ impl Record {
         next
     }
 
-    /// The next record: all of it is made.
+    /// The same record, of which all is made. Its mark says so; a later record says it itself.
     pub fn ready(&self) -> Record {
-        self.next(|next| next.state = State::Ready)
+        Record { state: State::Ready, ..self.clone() }
     }
 
     /// The next record: its size has changed.
@@ -195,6 +215,23 @@ impl Record {
         let json = serde_json::to_vec(&envelope).expect("every key is text and every number whole");
         let mac = hex::encode(key.mac(&json).finalize().into_bytes());
         [format!("{MAGIC} {FORMAT} {mac}\n").as_bytes(), &json].concat()
+    }
+
+    /// The mark that says that everything of this record is made.
+    pub fn mark(&self, key: &RecordKey) -> String {
+        hex::encode(self.mark_mac(key).finalize().into_bytes())
+    }
+
+    /// What the record is beside these marks: ready, if it was being made and one of them is its own. Any other is nothing, which
+    /// is safe: the volume is being made then, and whoever makes it again finds what is there already and makes the mark.
+    pub fn marked<'a>(self, marks: impl IntoIterator<Item = &'a str>, key: &RecordKey) -> Record {
+        let fits = |mark: &str| hex::decode(mark).is_ok_and(|mac| self.mark_mac(key).verify_slice(&mac).is_ok());
+        if self.state == State::Creating && marks.into_iter().any(fits) { self.ready() } else { self }
+    }
+
+    fn mark_mac(&self, key: &RecordKey) -> Hmac<Sha256> {
+        let sealed = (MADE, &self.cluster, &self.id, &self.nonce, self.generation);
+        key.mac(&serde_json::to_vec(&sealed).expect("it is text and a number"))
     }
 
     /// Reads a record and checks its seal. Whose it is, and where it lies, the caller checks.

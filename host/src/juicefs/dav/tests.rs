@@ -138,9 +138,10 @@ async fn check_answers(answers: &[(&'static str, u16)], expected: &str) {
 #[tokio::test]
 async fn an_answer_that_may_mean_that_nothing_could_be_found_out_is_checked() {
     check_answers(&[("MKCOL", 201)], "Made").await;
-    check_answers(&[("MKCOL", 409)], "Refused").await;
+    check_answers(&[("MKCOL", 409)], "NoParent").await;
     check_answers(&[("MKCOL", 405), ("PROPFIND", 207)], "Existed").await;
-    check_answers(&[("MKCOL", 405), ("PROPFIND", 404)], "Unavailable").await;
+    check_answers(&[("MKCOL", 405), ("PROPFIND", 404), ("PROPFIND", 404)], "Unavailable").await;
+    check_answers(&[("MKCOL", 405), ("PROPFIND", 404), ("PROPFIND", 405)], "Unavailable").await;
     check_answers(&[("MKCOL", 405), ("PROPFIND", 405)], "Unavailable").await;
     check_answers(&[("GET", 200)], r#"Some(b"")"#).await;
     check_answers(&[("GET", 404), ("PROPFIND", 404)], "None").await;
@@ -160,6 +161,22 @@ async fn an_answer_that_may_mean_that_nothing_could_be_found_out_is_checked() {
     check_answers(&[("MOVE", 403), ("PROPFIND", 404), ("PROPFIND", 405)], "Unavailable").await;
     check_answers(&[("MOVE", 401)], "Unavailable").await;
     check_answers(&[("MKCOL", 423), ("MKCOL", 423), ("MKCOL", 201)], "Made").await;
+}
+
+#[tokio::test]
+async fn directories_are_made_from_the_last_one_upwards_and_not_for_ever() {
+    let check = async |answers: &[(&'static str, u16)], expected: &str| {
+        let body = |status: u16| if status == 207 { listing(&[("/a/", true)]) } else { String::new() };
+        let bodies: Vec<_> = answers.iter().map(|(method, status)| (*method, *status, body(*status))).collect();
+        let result = worker(&bodies).await.make_directories(&path(&["a", "b"])).await;
+        assert_eq!(word(result), expected, "{answers:?}");
+    };
+    check(&[("MKCOL", 201)], "Made").await;
+    check(&[("MKCOL", 409), ("MKCOL", 201), ("MKCOL", 201)], "Made").await;
+    check(&[("MKCOL", 409), ("MKCOL", 405), ("PROPFIND", 207), ("MKCOL", 201)], "Made").await;
+    check(&[("MKCOL", 409), ("MKCOL", 503)], "Unavailable").await;
+    let removed = [("MKCOL", 409), ("MKCOL", 201)].repeat(2);
+    check(&[&removed[..], &[("MKCOL", 409)]].concat(), "Unavailable").await;
 }
 
 #[tokio::test]

@@ -43,10 +43,10 @@ const QUOTAS: usize = 15;
 /// The requests of one CreateVolume to the worker, as `host/src/juicefs/store.rs` makes them for a directory in the root.
 const REQUESTS_OF_A_CREATION: [(Request, usize, &str); 6] = [
     (Request::Look, 2, "whether there is a record; whether something lies at the directory"),
-    (Request::MakeDirectory, 7, "staging (2), the volume's place, the index (3), the directory"),
-    (Request::Write, 2, "the record that begins it, the record that says that it is ready"),
-    (Request::Move, 2, "each record into its place"),
-    (Request::ListTree, 1, "who else holds the directory"),
+    (Request::MakeDirectory, 5, "staging, the index (2), the directory, the mark that it is made"),
+    (Request::Write, 1, "the record"),
+    (Request::Move, 1, "the record into its place"),
+    (Request::List, 1, "who else holds the directory"),
     (Request::Quota, 1, "a client process; only with quotas"),
 ];
 
@@ -63,7 +63,7 @@ enum Request {
     MakeDirectory,
     Write,
     Move,
-    ListTree,
+    List,
     Quota,
 }
 
@@ -382,13 +382,10 @@ async fn once(
     const RECORD: usize = 700;
     let staged = Path::of(["from", &index.to_string()])?;
     let moved = Path::of(["to", &index.to_string()])?;
-    let holders = moved.clone().join(".volumes")?;
-    if request == Request::ListTree {
+    if request == Request::List {
         // The index of a directory that one volume holds.
         worker.remove(&moved).await?;
-        for path in [&moved, &holders, &holders.clone().join("pvc-1")?] {
-            worker.make_directory(path).await?;
-        }
+        worker.make_directories(&moved.clone().join("pvc-1")?).await?;
     }
     let started = Instant::now();
     match request {
@@ -396,7 +393,7 @@ async fn once(
         Request::MakeDirectory => ensure!(worker.make_directory(&staged).await? == Made::Made),
         Request::Write => worker.write(&staged.join("record")?, vec![b'r'; RECORD]).await?,
         Request::Move => ensure!(worker.move_exclusive(&staged, &moved).await? == Moved::Moved),
-        Request::ListTree => ensure!(worker.list(&moved, Depth::Infinity).await?.is_some()),
+        Request::List => ensure!(worker.list(&moved, Depth::One).await?.is_some()),
         Request::Quota => workers.set_quota(file_system, &moved, 1).await?,
     }
     Ok(started.elapsed())
@@ -409,7 +406,7 @@ impl Request {
             Request::MakeDirectory => "make a directory (MKCOL)",
             Request::Write => "write a file (PUT)",
             Request::Move => "move (MOVE)",
-            Request::ListTree => "list a tree (PROPFIND)",
+            Request::List => "list a directory (PROPFIND)",
             Request::Quota => "set a quota (`juicefs quota set`)",
         }
     }

@@ -36,7 +36,7 @@ fn place() -> Place {
 
 fn begun(asked: Asked) -> Record {
     let size = capacity(asked.required_bytes, asked.limit_bytes).expect("a size");
-    Record::begin("blue", asked, Some(ClaimName::from(&claim("orders"))), place(), size)
+    Record::begin("blue", "n-1".into(), asked, Some(ClaimName::from(&claim("orders"))), place(), size)
 }
 
 fn record() -> Record {
@@ -47,8 +47,8 @@ fn record() -> Record {
 #[test]
 fn a_record_is_a_seal_and_json() {
     let written = [
-        "pith-record 1 b5e102743b4d28427bfcdef1986e534e5f1b9c8cdaacfce9bb5f1888e78ffbf0\n",
-        r#"{"format":1,"record":{"cluster":"blue","id":"pvc-1","asked":{"name":"pvc-1","#,
+        "pith-record 1 d2cc402c0e21a0a8699a404f0d203e2531b3704d69d7b791856c2e8b3d49c041\n",
+        r#"{"format":1,"record":{"cluster":"blue","id":"pvc-1","nonce":"n-1","asked":{"name":"pvc-1","#,
         r#""requiredBytes":1073741825,"limitBytes":null,"#,
         r#""capabilities":[{"accessMode":"MULTI_NODE_MULTI_WRITER","mountFlags":["writeback","subdir=/t"]}],"#,
         r#""parameters":{"pool":"fast"}},"claim":{"namespace":"shop","name":"orders"},"#,
@@ -65,15 +65,15 @@ fn a_record_is_a_seal_and_json() {
 }
 
 #[test]
-fn each_step_is_the_next_generation_and_changes_one_thing() {
+fn each_change_is_the_next_generation_and_changes_one_thing() {
     let first = record();
     assert_eq!((first.generation, &first.state, first.id.as_str()), (1, &State::Creating, "pvc-1"));
     let ready = first.ready();
-    assert_eq!(ready, Record { generation: 2, state: State::Ready, ..first.clone() });
+    assert_eq!(ready, Record { state: State::Ready, ..first.clone() });
     let resized = ready.resized(3 * GIB);
-    assert_eq!(resized, Record { generation: 3, capacity_bytes: 3 * GIB, ..ready.clone() });
+    assert_eq!(resized, Record { generation: 2, capacity_bytes: 3 * GIB, ..ready.clone() });
     let trash = State::Deleting { trash: "pvc-1.x".into() };
-    assert_eq!(resized.deleting("pvc-1.x"), Record { generation: 4, state: trash, ..resized.clone() });
+    assert_eq!(resized.deleting("pvc-1.x"), Record { generation: 3, state: trash, ..resized.clone() });
     assert_eq!(begun(Asked { name: "a/b".into(), ..asked() }).id, id("a/b"));
 }
 
@@ -138,6 +138,37 @@ fn a_record_counts_only_in_its_cluster_and_its_place() {
         let problem = record.check_place(id, generation).expect_err("a problem").to_string();
         assert_eq!(problem, "it is generation 1 of volume `pvc-1`, and does not belong there");
     }
+}
+
+/// To the byte, as with records. The mark was made with another program.
+#[test]
+fn only_its_own_mark_makes_a_record_ready() {
+    let mark = "abdf92d07634b17b44378458b01a16e037dda53b81a8e8418b6f6023c236f364";
+    assert_eq!(record().mark(&key()), mark);
+    let state = |record: Record, marks: &[&str]| record.marked(marks.iter().copied(), &key()).state;
+    let garbage = ["", "x", "00", &mark[..62], &format!("{mark}00"), &format!("{mark}x")];
+    assert_eq!(state(record(), &[mark]), State::Ready);
+    assert_eq!(state(record(), &[&garbage[..], &[mark]].concat()), State::Ready);
+    assert_eq!(state(record(), &garbage), State::Creating);
+
+    let seal = String::from_utf8(record().seal(&key())).expect("text")["pith-record 1 ".len()..][..64].to_string();
+    let others = [
+        record().mark(&RecordKey::from([8; 32])),
+        Record { cluster: "green".into(), ..record() }.mark(&key()),
+        Record { id: "pvc-2".into(), ..record() }.mark(&key()),
+        Record { nonce: "n-2".into(), ..record() }.mark(&key()),
+        Record { generation: 2, ..record() }.mark(&key()),
+        // What could be moved from one word to the next is another list.
+        Record { cluster: "blue\",\"pvc".into(), id: "-1".into(), ..record() }.mark(&key()),
+        seal,
+    ];
+    for other in &others {
+        assert_eq!(state(record(), &[other.as_str()]), State::Creating, "{other}");
+    }
+    // A deleted volume stays deleted.
+    let deleting = record().deleting("pvc-1.x");
+    let own = deleting.mark(&key());
+    assert_eq!(state(deleting.clone(), &[mark, own.as_str()]), deleting.state);
 }
 
 #[test]
@@ -260,7 +291,7 @@ fn a_record() -> impl Strategy<Value = Record> {
     let claim = option::of((any::<String>(), any::<String>()))
         .prop_map(|it| it.map(|(namespace, name)| ClaimName { namespace, name }));
     (an_asked(), claim, any::<u64>(), any::<String>()).prop_map(|(asked, claim, size, trash)| {
-        let record = Record::begin("blue", asked, claim, place(), size);
+        let record = Record::begin("blue", "n-1".into(), asked, claim, place(), size);
         if trash.len() % 2 == 0 { record.deleting(&trash) } else { record }
     })
 }
