@@ -297,12 +297,21 @@ fn juicefs(typed: file::JuiceFs, folder: &Path) -> Result<JuiceFs> {
     let is_name =
         typed.client.components().count() == 1 && typed.client.is_relative() && !typed.client.starts_with(".");
     Ok(JuiceFs {
-        client: if is_name { typed.client } else { folder.join(typed.client) },
+        client: if is_name { in_path(&typed.client) } else { folder.join(typed.client) },
         worker_idle: typed.worker_idle.0,
         start_timeout: typed.start_timeout.0,
         call_timeout: typed.call_timeout.0,
         max_workers: usize::try_from(typed.max_workers).context("juicefs.maxWorkers is too large")?,
     })
+}
+
+/// Where a program is that is named without its folder. Now, because the client itself is started without any variable. One that
+/// is not found keeps its name, which the error of its start then says.
+#[expect(clippy::disallowed_methods, reason = "this is the file that may read the environment")]
+fn in_path(name: &Path) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|it| it.is_file());
+    found.unwrap_or_else(|| name.to_path_buf())
 }
 
 fn in_order(mut policies: Vec<PolicyConfig>) -> Result<Vec<PolicyConfig>> {
@@ -509,7 +518,8 @@ mod tests {
             let config = load(&format!("juicefs: {{client: {text}}}")).expect("it is well formed");
             config.juicefs.client
         };
-        assert_eq!(client("jfs"), Path::new("jfs"));
+        assert_eq!(client("no-such-client"), Path::new("no-such-client"));
+        assert!(client("sh").is_absolute());
         assert_eq!(client("/opt/jfs"), Path::new("/opt/jfs"));
         assert!(client("./jfs").is_absolute());
         assert!(client("bin/jfs").is_absolute());

@@ -4,6 +4,7 @@
 //! Namespaces and file names are those of the demo; every test has objects that no other one touches.
 
 use std::fs;
+use std::path::Path;
 use std::process::Output;
 
 use base64::Engine as _;
@@ -421,6 +422,30 @@ fn an_injected_pod_starts_after_its_mount_is_there_and_writes() {
     let webhook = format!("pith-{name}");
     cluster.kubectl(&["delete", "mutatingwebhookconfiguration", &webhook]).expect("it is deleted");
     cluster.kubectl(&["delete", "pv", &format!("{name}-data"), "--wait=false"]).expect("it is deleted");
+}
+
+#[test]
+fn a_pod_is_reached_through_its_service_from_the_api_server_s_network_and_from_pods() {
+    let cluster = &*CLUSTER;
+    let namespace = cluster.namespace("service", &json!({})).expect("a namespace");
+    let name = &*namespace.name;
+    let mut pod = pod(name, "echo from the pod > /tmp/index.html && exec httpd -f -p 8080 -h /tmp", &json!([]));
+    pod["metadata"]["labels"] = json!({"app": "web"});
+    pod["spec"].as_object_mut().expect("a spec").remove("volumes");
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": name, "name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    });
+    cluster.apply(&yaml(&[pod, service])).expect("objects");
+    cluster.wait(name, "condition=Ready", "pod/app").expect("it runs");
+    let service = cluster.get(&["service", "web", "--namespace", name]).expect("the service");
+    let url = format!("http://{}/", service["spec"]["clusterIP"].as_str().expect("an address"));
+    // As the API server calls a webhook, once kube-proxy has heard of the endpoint.
+    let wget = || cluster.command(Path::new("busybox")).args(["wget", "-q", "-T", "5", "-O", "-", &url]).output();
+    let answered = || Ok((wget()?.stdout == b"from the pod\n").then_some(()));
+    cluster.until(name, "an answer through the Service", answered).expect("it answers");
+    let inside = ["exec", "app", "--namespace", name, "--", "wget", "-q", "-T", "5", "-O", "-", &url];
+    assert_eq!(cluster.kubectl(&inside).expect("it answers"), "from the pod\n");
 }
 
 /// Volumes of the driver are not attached: nothing but the kubelet has to do with a node.
