@@ -440,11 +440,13 @@ fn a_pod_is_reached_through_its_service_from_the_api_server_s_network_and_from_p
     cluster.wait(name, "condition=Ready", "pod/app").expect("it runs");
     let service = cluster.get(&["service", "web", "--namespace", name]).expect("the service");
     let url = format!("http://{}/", service["spec"]["clusterIP"].as_str().expect("an address"));
-    // As the API server calls a webhook, once kube-proxy has heard of the endpoint.
-    let wget = || cluster.command(Path::new("busybox")).args(["wget", "-q", "-T", "5", "-O", "-", &url]).output();
-    let answered = || Ok((wget()?.stdout == b"from the pod\n").then_some(()));
+    // As the API server calls a webhook, once kube-proxy has heard of the endpoint. The time that wget itself can be given makes
+    // BusyBox crash.
+    let wget = ["timeout", "5", "wget", "-q", "-O", "-", &url];
+    let outside = || cluster.command(Path::new("busybox")).args(wget).output();
+    let answered = || Ok((outside()?.stdout == b"from the pod\n").then_some(()));
     cluster.until(name, "an answer through the Service", answered).expect("it answers");
-    let inside = ["exec", "app", "--namespace", name, "--", "wget", "-q", "-T", "5", "-O", "-", &url];
+    let inside = [&["exec", "app", "--namespace", name, "--"], &wget[..]].concat();
     assert_eq!(cluster.kubectl(&inside).expect("it answers"), "from the pod\n");
 }
 

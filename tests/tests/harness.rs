@@ -49,8 +49,8 @@ impl Own {
 
     fn state_of(&self, part: &str) -> Value {
         let parts = self.read("status.json")["parts"].take();
-        let parts = parts.as_array().expect("a list").iter();
-        parts.filter(|it| it["name"] == part).cloned().next().expect("a part")
+        let mut parts = parts.as_array().expect("a list").iter();
+        parts.find(|it| it["name"] == part).cloned().expect("a part")
     }
 }
 
