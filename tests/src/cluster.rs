@@ -7,8 +7,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,6 +18,8 @@ use crate::server::root;
 
 /// The most time for anything that is waited for. Generous: the machines of CI are small and shared.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How much of a log is shown.
+const LINES: usize = 30;
 /// How often something is looked at for which nobody can be asked to wait.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -37,6 +39,8 @@ pub struct Cluster {
     folder: PathBuf,
     /// The first of its processes.
     keeper: u64,
+    /// Logs of what tests have started beside it.
+    logs: Mutex<Vec<PathBuf>>,
 }
 
 /// A namespace of a test's own; it is deleted when dropped.
@@ -57,7 +61,7 @@ impl Cluster {
         let known =
             keeper["namespaces"].as_array().is_some_and(|all| all.iter().any(|it| *it == *network.to_string_lossy()));
         ensure!(known, "the cluster `{name}` does not run");
-        Ok(Cluster { folder, keeper: process })
+        Ok(Cluster { folder, keeper: process, logs: Mutex::default() })
     }
 
     /// Its folder, with the logs of its parts.
@@ -162,6 +166,11 @@ impl Cluster {
         Ok(Namespace { cluster: self, name })
     }
 
+    /// Shows the end of this log too where something does not happen.
+    pub fn show_log(&self, log: &Path) {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(log.to_path_buf());
+    }
+
     /// What a person would look at first when something did not happen.
     fn dump(&self, namespace: &str) -> String {
         let said = |arguments: &[&str]| {
@@ -170,8 +179,15 @@ impl Cluster {
         };
         let events = ["get", "events", "--sort-by=.lastTimestamp", "--namespace", namespace];
         let describe = ["describe", "pods,persistentvolumeclaims", "--namespace", namespace];
-        let logs = self.folder.join("log");
-        format!("{}\n{}\nlogs of the parts: {}", said(&events), said(&describe), logs.display())
+        let mut dump = format!("{}\n{}\n", said(&events), said(&describe));
+        for log in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // That of a test which has ended is gone.
+            let Ok(text) = fs::read_to_string(log) else { continue };
+            let lines: Vec<&str> = text.lines().collect();
+            let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
+            dump.push_str(&format!("the end of {}:\n{end}\n", log.display()));
+        }
+        dump + &format!("logs of the parts: {}", self.folder.join("log").display())
     }
 }
 

@@ -49,7 +49,9 @@ impl Server {
 
     /// Starts one that the API server of a cluster can call.
     pub fn start_on(cluster: &Cluster, config: &str, objects: &str) -> Result<Server> {
-        Server::started(folder(config, objects)?, cluster.command(&PITH))
+        let folder = folder(config, objects)?;
+        cluster.show_log(&folder.path().join("log"));
+        Server::started(folder, cluster.command(&PITH))
     }
 
     /// Starts one in a folder made by [`folder`].

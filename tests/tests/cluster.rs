@@ -217,30 +217,37 @@ fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() 
     let scratch = Scratch::new();
     let namespace = cluster.namespace("claims", &json!({})).expect("a namespace");
     let name = &*namespace.name;
-    let secret = json!({"namespace": name, "name": "file-system"});
-    let mut parameters = json!({});
-    for what in ["provisioner", "controller-expand", "node-publish"] {
-        for key in ["name", "namespace"] {
-            parameters[format!("csi.storage.k8s.io/{what}-secret-{key}")] = secret[key].clone();
+    let class = |class: &str, secret: &str| {
+        let mut parameters = json!({});
+        for what in ["provisioner", "controller-expand", "node-publish"] {
+            parameters[format!("csi.storage.k8s.io/{what}-secret-name")] = json!(secret);
+            parameters[format!("csi.storage.k8s.io/{what}-secret-namespace")] = json!(name);
         }
-    }
-    let class = format!("{name}-class");
-    let claim = |claim: &str, project: Option<&str>| {
+        json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": format!("{name}-{class}")},
+            "provisioner": "csi.juicefs.com", "parameters": parameters, "allowVolumeExpansion": true, "reclaimPolicy": "Delete",
+        })
+    };
+    let secret = |secret: &str, values: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": name, "name": secret}, "stringData": values});
+    let claim = |claim: &str, class: &str, project: Option<&str>| {
         json!({
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"namespace": name, "name": claim, "labels": project.map(|project| json!({"project": project}))},
-            "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": class, "resources": {"requests": {"storage": "1Gi"}}},
+            "spec": {
+                "accessModes": ["ReadWriteMany"], "storageClassName": format!("{name}-{class}"),
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
         })
     };
     let objects = [
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": scratch.secrets()}),
-        json!({
-            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class}, "provisioner": "csi.juicefs.com",
-            "parameters": parameters, "allowVolumeExpansion": true, "reclaimPolicy": "Delete",
-        }),
-        claim("photos", Some("summer")),
-        claim("nameless", None),
+        secret("file-system", json!(scratch.secrets())),
+        secret("half-a-secret", json!({"metaurl": scratch.meta_url()})),
+        class("good", "file-system"),
+        class("bad", "half-a-secret"),
+        claim("photos", "good", Some("summer")),
+        claim("nameless", "good", None),
+        claim("broken", "bad", Some("summer")),
     ];
     cluster.apply(&yaml(&objects)).expect("objects");
 
@@ -254,6 +261,7 @@ fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() 
     });
     let config = format!("csi: {}\npolicies: {}\n", config["csi"], config["policies"]);
     let site = Site::new(&config, &cluster.objects().expect("objects"), &scratch.secrets()).expect("a site");
+    cluster.show_log(&site.path().join("log"));
     let _serving = site.serve(&[]).expect("it serves");
 
     cluster.wait(name, "jsonpath={.status.phase}=Bound", "pvc/photos").expect("csi-provisioner calls Pith");
@@ -269,15 +277,17 @@ fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() 
     assert_eq!(made["spec"]["csi"]["volumeHandle"], *volume);
     assert_eq!(made["spec"]["csi"]["volumeAttributes"]["subPath"], *directory);
 
-    // What a policy refuses is said on the claim.
-    let sentence =
-        "policy `by-project` refuses the volume: the directory's name needs the label \"project\" of the claim";
-    cluster
-        .until(name, "the policy's sentence among the claim's events", || {
-            let events = cluster.events(name, "nameless")?;
-            Ok(events.iter().any(|event| event.contains(sentence)).then_some(()))
-        })
-        .expect("csi-provisioner reports it");
+    // What a policy refuses is said on the claim, and so is what Pith finds wrong.
+    for (claim, sentence) in [
+        (
+            "nameless",
+            "policy `by-project` refuses the volume: the directory's name needs the label \"project\" of the claim",
+        ),
+        ("broken", "the Secret of the file system has no `name`"),
+    ] {
+        let told = || Ok(cluster.events(name, claim)?.iter().any(|event| event.contains(sentence)).then_some(()));
+        cluster.until(name, sentence, told).expect("csi-provisioner reports it");
+    }
 
     let larger = r#"{"spec": {"resources": {"requests": {"storage": "2Gi"}}}}"#;
     cluster.kubectl(&["patch", "pvc", "photos", "--namespace", name, "--patch", larger]).expect("it is patched");
@@ -289,7 +299,8 @@ fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() 
     cluster.wait(name, "delete", &format!("pv/{volume}")).expect("csi-provisioner calls Pith");
     assert!(site.volumes().expect("the records can be read").is_empty());
     assert!(of_project().is_empty());
-    cluster.kubectl(&["delete", "storageclass", &class]).expect("it is deleted");
+    let classes = ["good", "bad"].map(|class| format!("{name}-{class}"));
+    cluster.kubectl(&["delete", "storageclass", &classes[0], &classes[1]]).expect("they are deleted");
 }
 
 /// A file system that pods reach: metadata and data on a Redis at the node's address.

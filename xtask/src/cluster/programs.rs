@@ -161,8 +161,9 @@ impl Set {
         }
         if self.tier == Tier::Control {
             // Of a module of its own, because its dependencies clash with those of Kubernetes.
-            let kinds = ["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", SNAPSHOT_KINDS];
-            let kinds = capture(Command::new("go").current_dir(self::module("csi")).args(kinds))?;
+            let go = |arguments: &[&str]| capture(Command::new("go").current_dir(self::module("csi")).args(arguments));
+            go(&["mod", "download", SNAPSHOT_KINDS])?;
+            let kinds = go(&["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", SNAPSHOT_KINDS])?;
             copy_kinds(&Path::new(kinds.trim()).join("config/crd"), &folder.join("kinds"))?;
         }
         Ok(())
