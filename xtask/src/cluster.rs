@@ -286,10 +286,26 @@ fn settle(place: &Place, programs: &Programs, tiers: &[Tier], images: &[PathBuf]
             )?;
         }
         kubectl(&["wait", "--for=create", &format!("node/{NODE}"), "--timeout=60s"])?;
-        kubectl(&["wait", "--for=condition=Ready", &format!("node/{NODE}"), "--timeout=120s"])?;
+        wait_for_node(&kubectl)?;
         println!("     {:<24} {}", format!("node {NODE}"), paint(Style::Faint, seconds(started.elapsed())));
     }
     Ok(())
+}
+
+/// Waits until the kubelet that runs now says that its node is ready: what one before it said stays as it was.
+fn wait_for_node(kubectl: &dyn Fn(&[&str]) -> Result<String>) -> Result<()> {
+    // To the second, as the kubelet writes it, by the same clock.
+    let now = capture(Command::new("date").args(["--utc", "+%Y-%m-%dT%H:%M:%SZ"]))?;
+    let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")]['status','lastHeartbeatTime']}"#;
+    let deadline = Instant::now() + READY;
+    loop {
+        let said = kubectl(&["get", "node", NODE, "--output", ready])?;
+        if said.strip_prefix("True ").is_some_and(|heartbeat| heartbeat.trim() >= now.trim()) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the node is not ready: its kubelet says `{}`", said.trim());
+        sleep(POLL);
+    }
 }
 
 /// A `kubectl` on the cluster's network, whose API server listens nowhere else.
