@@ -37,7 +37,7 @@ use self::programs::Programs;
 use crate::command::{POLL, capture, run, spawn};
 use crate::images;
 use crate::terminal::{Style, paint, seconds, table};
-use crate::workspace::{relative, root, variable};
+use crate::workspace::{relative, root};
 
 /// The cluster of the end-to-end tests, which know it by this name.
 const TESTS: &str = "tests";
@@ -214,9 +214,6 @@ fn start_keeper(place: &Place, programs: &Programs) -> Result<()> {
     ]);
     keeper.arg(own).args(["cluster", "keep", place.name()]).current_dir(root());
     keeper.env_clear().env("PATH", path_of(programs)).env("HOME", "/root");
-    for name in ["XDG_CACHE_HOME", "CARGO_TARGET_DIR"] {
-        keeper.envs(variable(name).map(|value| (name, value)));
-    }
     let mut child = spawn(keeper.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log))?;
     let deadline = Instant::now() + END;
     loop {
@@ -310,7 +307,7 @@ fn wait_for_node(kubectl: &dyn Fn(&[&str]) -> Result<String>) -> Result<()> {
 
 /// A `kubectl` on the cluster's network, whose API server listens nowhere else.
 fn write_kubectl(place: &Place, kubectl: &Path) -> Result<()> {
-    let keeper = place.keeper()?.context("the keeper is gone")?;
+    let keeper = place.running()?;
     let file = place.folder().join("bin/kubectl");
     let script = format!(
         "#!/bin/sh\n# kubectl on the network of the cluster `{}`.\nKUBECONFIG='{}' exec nsenter --target {} --net -- '{}' \"$@\"\n",
@@ -414,10 +411,7 @@ fn status(output: Output) -> Result<()> {
 }
 
 fn env(place: &Place) -> Result<()> {
-    let keeper = place.keeper()?;
-    keeper.with_context(|| {
-        format!("the cluster `{}` does not run: start it with `cargo xtask cluster up`", place.name())
-    })?;
+    place.running()?;
     println!("export PATH='{}':\"$PATH\"", place.folder().join("bin").display());
     println!("export KUBECONFIG='{}'", place.kubeconfig().display());
     println!("# `kubectl` is now one on the cluster's network. Other programs get there by");

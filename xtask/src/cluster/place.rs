@@ -189,6 +189,12 @@ impl Place {
         Ok(if self.folder.is_dir() && self.keep()?.is_none() { self.last_keeper() } else { None })
     }
 
+    /// The keeper, for what only a cluster that runs can do.
+    pub(crate) fn running(&self) -> Result<Keeper> {
+        let stopped = || format!("the cluster `{}` does not run: start it with `cargo xtask cluster up`", self.name);
+        self.keeper()?.with_context(stopped)
+    }
+
     /// The keeper that runs or ran last.
     pub(crate) fn last_keeper(&self) -> Option<Keeper> {
         read(&self.folder.join("keeper.json"))
@@ -231,9 +237,7 @@ impl Place {
 
     /// A program that runs inside: on the cluster's network, with its mounts and among its processes.
     pub(crate) fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
-        let keeper = self.keeper()?;
-        let keeper = keeper
-            .with_context(|| format!("the cluster `{}` does not run: see `cargo xtask cluster up`", self.name))?;
+        let keeper = self.running()?;
         let mut command = Command::new("nsenter");
         command.args(["--target", &keeper.process.to_string(), "--mount", "--net", "--pid", "--"]).arg(program);
         Ok(command)
