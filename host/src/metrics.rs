@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use pith_core::object::{Kind, Objects};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -133,9 +134,10 @@ impl Metrics {
     }
 
     /// Says how many objects of each kind are in memory.
-    pub fn objects(&self, counts: [(&'static str, usize); 4]) {
-        for (kind, count) in counts {
-            self.objects.get_or_create(&ObjectKind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    pub fn objects(&self, objects: &Objects) {
+        for kind in Kind::ALL {
+            let count = i64::try_from(objects.count(kind)).unwrap_or(i64::MAX);
+            self.objects.get_or_create(&ObjectKind { kind: kind.plural() }).set(count);
         }
     }
 

@@ -44,7 +44,7 @@ pub fn serve(args: &Serve) -> Result<()> {
     let policies = load_policies(&config, metrics.clone())?;
     let objects = load_objects(config.objects.as_deref())?;
     give_back_memory();
-    metrics.objects(objects.counts());
+    metrics.objects(&objects);
     let serving = tls::load(&config.webhook.tls, &config.state_dir)?;
     if let Some(expires) = serving.expires {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit into 53 bits")]
