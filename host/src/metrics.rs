@@ -27,6 +27,8 @@ pub struct Metrics {
     /// When the serving certificate ends, as seconds since 1970.
     pub certificate_expiry: Gauge<f64, AtomicU64>,
     objects: Family<ObjectKind, Gauge>,
+    watch_restarts: Family<ObjectKind, Counter>,
+    live_reads: Family<LiveRead, Counter>,
     csi_seconds: Family<CsiCall, Histogram>,
 }
 
@@ -66,6 +68,12 @@ struct ObjectKind {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LiveRead {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
 /// The labels that csi-lib-utils gives to the same metric.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CsiCall {
@@ -96,6 +104,8 @@ impl Metrics {
             panics: Counter::default(),
             certificate_expiry: Gauge::default(),
             objects: Family::default(),
+            watch_restarts: Family::default(),
+            live_reads: Family::default(),
             csi_seconds: Family::new_with_constructor(|| Histogram::new(CSI_SECONDS)),
         };
         let help = "Time of a CSI call, from the whole request to the answer";
@@ -112,6 +122,10 @@ impl Metrics {
         let help = "When the serving certificate ends, as seconds since 1970";
         registry.register("certificate_expiry_timestamp_seconds", help, metrics.certificate_expiry.clone());
         registry.register("objects", "Kubernetes objects in memory", metrics.objects.clone());
+        let help = "How often the watch of a kind failed and began again";
+        registry.register("watch_restarts", help, metrics.watch_restarts.clone());
+        let help = "Objects that the API server was asked for because no watch had brought them yet, by outcome";
+        registry.register("live_reads", help, metrics.live_reads.clone());
         metrics
     }
 
@@ -131,6 +145,16 @@ impl Metrics {
     pub fn csi_call(&self, driver: &str, method: &'static str, code: &'static str, took: Duration) {
         let labels = CsiCall { driver_name: driver.into(), method_name: method, grpc_status_code: code };
         self.csi_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// How often the watch of a kind failed; 0 from the moment when this is called.
+    pub fn watch_restarts(&self, kind: Kind) -> Counter {
+        self.watch_restarts.get_or_create(&ObjectKind { kind: kind.plural() }).clone()
+    }
+
+    /// Counts a question to the API server about one object.
+    pub fn live_read(&self, kind: Kind, outcome: &'static str) {
+        self.live_reads.get_or_create(&LiveRead { kind: kind.plural(), outcome }).inc();
     }
 
     /// Says how many objects of each kind are in memory.
