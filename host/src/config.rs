@@ -1,7 +1,7 @@
 //! From the configuration file and the flags to what they mean, once, before anything listens.
 //!
 //! Nothing after this file checks configuration again, and nothing outside it reads the environment (it reads none either: the
-//! file and the flags are all there is). An unknown key, a wrong value or a contradiction is an error with its place.
+//! file and the flags are all there is, and the address that Kubernetes gives every pod for `objects.cluster`). An unknown key, a wrong value or a contradiction is an error with its place.
 
 pub mod file;
 mod reference;
@@ -37,8 +37,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The log.
     pub log: file::Log,
-    /// The folder of Kubernetes objects; absent for none.
-    pub objects: Option<PathBuf>,
+    /// Where Kubernetes objects come from; absent for none.
+    pub objects: Option<ObjectSource>,
     /// What decisions need.
     pub sidecars: Configuration,
     /// The bindings in the order in which they are asked.
@@ -47,6 +47,18 @@ pub struct Config {
     pub csi: Option<Csi>,
     /// The JuiceFS client.
     pub juicefs: JuiceFs,
+}
+
+/// Where Kubernetes objects come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectSource {
+    /// A folder.
+    Directory(PathBuf),
+    /// A cluster.
+    Cluster {
+        /// How it is reached; absent for the cluster that this process runs in.
+        kubeconfig: Option<PathBuf>,
+    },
 }
 
 /// The webhook's listener and bounds.
@@ -253,7 +265,12 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
         },
         admin: typed.admin.listen,
         log: typed.log,
-        objects: typed.objects.directory.map(|directory| folder.join(directory)),
+        objects: typed.objects.map(|objects| match objects {
+            file::ObjectSource::Directory(directory) => ObjectSource::Directory(folder.join(directory)),
+            file::ObjectSource::Cluster(it) => {
+                ObjectSource::Cluster { kubeconfig: it.kubeconfig.map(|path| folder.join(path)) }
+            }
+        }),
         csi: typed.csi.map(|it| csi(it, &typed.driver, &folder, &state_dir)).transpose()?,
         juicefs: juicefs(typed.juicefs, &folder)?,
         state_dir,
@@ -477,6 +494,12 @@ mod tests {
         assert_eq!(config.sidecars.cache, Cache::Container);
         assert!(matches!(config.webhook.tls, Tls::Files { .. }));
         check_error("sidecar:\n  cache:\n    hostPath: {}\n", "unknown variant `hostPath`");
+        assert_eq!(load("").expect("it may be absent").objects, None);
+        let objects = |text: &str| load(text).expect("it is well formed").objects.expect("it is there");
+        assert_eq!(objects("objects: {cluster: {}}"), ObjectSource::Cluster { kubeconfig: None });
+        assert_eq!(objects("objects: {directory: /a}"), ObjectSource::Directory("/a".into()));
+        check_error("objects: {directory: a, cluster: {}}", "objects");
+        check_error("objects: {cluster: {namespace: a}}", "unknown field `namespace`");
     }
 
     #[test]

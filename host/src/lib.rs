@@ -12,6 +12,7 @@ pub mod args;
 pub mod config;
 pub mod run;
 pub mod telemetry;
+mod memory;
 pub mod metrics;
 pub mod admin;
 pub mod tls;

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use pith_core::object::{Kind, Objects};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -26,6 +27,8 @@ pub struct Metrics {
     /// When the serving certificate ends, as seconds since 1970.
     pub certificate_expiry: Gauge<f64, AtomicU64>,
     objects: Family<ObjectKind, Gauge>,
+    watch_restarts: Family<ObjectKind, Counter>,
+    live_reads: Family<LiveRead, Counter>,
     csi_seconds: Family<CsiCall, Histogram>,
 }
 
@@ -65,6 +68,12 @@ struct ObjectKind {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LiveRead {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
 /// The labels that csi-lib-utils gives to the same metric.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CsiCall {
@@ -95,6 +104,8 @@ impl Metrics {
             panics: Counter::default(),
             certificate_expiry: Gauge::default(),
             objects: Family::default(),
+            watch_restarts: Family::default(),
+            live_reads: Family::default(),
             csi_seconds: Family::new_with_constructor(|| Histogram::new(CSI_SECONDS)),
         };
         let help = "Time of a CSI call, from the whole request to the answer";
@@ -111,6 +122,10 @@ impl Metrics {
         let help = "When the serving certificate ends, as seconds since 1970";
         registry.register("certificate_expiry_timestamp_seconds", help, metrics.certificate_expiry.clone());
         registry.register("objects", "Kubernetes objects in memory", metrics.objects.clone());
+        let help = "How often the watch of a kind failed and began again";
+        registry.register("watch_restarts", help, metrics.watch_restarts.clone());
+        let help = "Objects that the API server was asked for because no watch had brought them yet, by outcome";
+        registry.register("live_reads", help, metrics.live_reads.clone());
         metrics
     }
 
@@ -132,10 +147,21 @@ impl Metrics {
         self.csi_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
+    /// How often the watch of a kind failed; 0 from the moment when this is called.
+    pub fn watch_restarts(&self, kind: Kind) -> Counter {
+        self.watch_restarts.get_or_create(&ObjectKind { kind: kind.plural() }).clone()
+    }
+
+    /// Counts a question to the API server about one object.
+    pub fn live_read(&self, kind: Kind, outcome: &'static str) {
+        self.live_reads.get_or_create(&LiveRead { kind: kind.plural(), outcome }).inc();
+    }
+
     /// Says how many objects of each kind are in memory.
-    pub fn objects(&self, counts: [(&'static str, usize); 4]) {
-        for (kind, count) in counts {
-            self.objects.get_or_create(&ObjectKind { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    pub fn objects(&self, objects: &Objects) {
+        for kind in Kind::ALL {
+            let count = i64::try_from(objects.count(kind)).unwrap_or(i64::MAX);
+            self.objects.get_or_create(&ObjectKind { kind: kind.plural() }).set(count);
         }
     }
 

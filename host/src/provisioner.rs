@@ -15,13 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pith_core::binding::Binding;
-use pith_core::object::{Claim, Objects};
+use pith_core::object::{Claim, Namespace, Objects, Reference};
 use pith_core::policy::Hook;
 use pith_core::volume::{
     self, Asked, ClaimName, Difference, NamingContext, Place, Record, RecordKey, SizeProblem, State, VolumeRefusal,
 };
 use serde_json::{Value, json};
 
+use crate::cluster::Mirror;
 use crate::juicefs::steps::Steps;
 use crate::juicefs::store::{self, Begun, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
@@ -166,14 +167,14 @@ pub struct Provisioner {
     options: Options,
     workers: Workers,
     policies: Arc<Policies>,
-    objects: Arc<Objects>,
+    objects: Arc<Mirror>,
     /// The file systems whose own directories are there.
     prepared: Mutex<HashSet<FileSystemKey>>,
 }
 
 impl Provisioner {
     /// A provisioner over these workers, which it stops with [`stop`](Provisioner::stop).
-    pub fn new(options: Options, workers: Workers, policies: Arc<Policies>, objects: Arc<Objects>) -> Provisioner {
+    pub fn new(options: Options, workers: Workers, policies: Arc<Policies>, objects: Arc<Mirror>) -> Provisioner {
         Provisioner { options, workers, policies, objects, prepared: Mutex::default() }
     }
 
@@ -216,12 +217,13 @@ impl Provisioner {
     }
 
     /// Where a new volume lies. Nothing was written so far.
-    fn place(&self, asked: &Asked, id: &str, claim: Option<&ClaimName>) -> Result<Place, VolumeError> {
+    async fn place(&self, asked: &Asked, id: &str, claim: Option<&ClaimName>) -> Result<Place, VolumeError> {
         let bindings: &[Binding] = &self.policies.bindings;
         let needed = asked.parameters.contains_key("pathPattern")
             || bindings.iter().any(|binding| binding.hooks.contains(&Hook::Naming));
+        let deadline = Instant::now() + self.options.naming_timeout;
         let known = match claim {
-            Some(name) if needed => Some(self.claim(name)?),
+            Some(name) if needed => Some(self.claim(name, deadline).await?),
             _ => None,
         };
         let context = known.as_ref().map(|(claim, namespace, object)| NamingContext {
@@ -229,19 +231,29 @@ impl Provisioner {
             namespace: namespace.clone(),
             object,
         });
-        let evaluator = self.policies.evaluator(Instant::now() + self.options.naming_timeout);
+        let evaluator = self.policies.evaluator(deadline);
         Ok(volume::place(asked, id, context.as_ref(), bindings, &evaluator)?)
     }
 
     /// The claim that a volume is for, as policies see it.
-    fn claim(&self, name: &ClaimName) -> Result<(Arc<Claim>, Arc<pith_core::object::Namespace>, Value), VolumeError> {
-        let unknown = |what: String| {
+    async fn claim(
+        &self,
+        name: &ClaimName,
+        deadline: Instant,
+    ) -> Result<(Arc<Claim>, Arc<Namespace>, Value), VolumeError> {
+        let unknown = |what: &Reference| {
             VolumeError::FailedPrecondition(format!("{what} is not known to Pith yet: try again in a moment"))
         };
-        let claim = self.objects.claim(&name.namespace, &name.name);
-        let claim = claim.ok_or_else(|| unknown(format!("the claim `{name}`")))?;
-        let namespace = self.objects.namespace(&name.namespace);
-        let namespace = namespace.ok_or_else(|| unknown(format!("the namespace `{}`", name.namespace)))?;
+        let wanted = Reference::Claim { namespace: name.namespace.clone(), name: name.name.clone() };
+        let within = Reference::Namespace(name.namespace.clone());
+        let look_up = |objects: &Objects| {
+            let missing = [&wanted, &within].into_iter().filter(|it| !objects.contains(it));
+            (objects.clone(), missing.cloned().collect())
+        };
+        let objects = self.objects.decide(deadline, look_up).await;
+        let objects = objects.map_err(|unanswered| VolumeError::FailedPrecondition(unanswered.to_string()))?;
+        let claim = objects.claim(&name.namespace, &name.name).ok_or_else(|| unknown(&wanted))?;
+        let namespace = objects.namespace(&name.namespace).ok_or_else(|| unknown(&within))?;
         Ok((claim.clone(), namespace.clone(), object(claim)))
     }
 
@@ -291,7 +303,7 @@ impl Volumes for Provisioner {
                 }
                 None => {
                     let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
-                    let place = self.place(&asked, &id, claim.as_ref())?;
+                    let place = self.place(&asked, &id, claim.as_ref()).await?;
                     for warning in &place.warnings {
                         tracing::warn!(volume = %id, "{warning}");
                     }

@@ -16,7 +16,8 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::admin::{self, Readiness};
 use crate::args::Serve;
-use crate::config::{self, Config};
+use crate::cluster::{Live, Mirror};
+use crate::config::{self, Config, ObjectSource};
 use crate::csi::{self, Csi};
 use crate::juicefs::steps::Steps;
 use crate::juicefs::{WorkerOptions, Workers, record_key};
@@ -25,7 +26,7 @@ use crate::policy::Policies;
 use crate::provisioner::{self, Provisioner};
 use crate::wasm::{Engine, EngineOptions};
 use crate::webhook::{self, Webhook};
-use crate::{cluster, telemetry, tls};
+use crate::{cluster, memory, telemetry, tls};
 
 /// The longest that a stop waits for requests that were begun.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -42,9 +43,17 @@ pub fn serve(args: &Serve) -> Result<()> {
 
     let metrics = Arc::new(Metrics::new());
     let policies = load_policies(&config, metrics.clone())?;
-    let objects = load_objects(config.objects.as_deref())?;
-    give_back_memory();
-    metrics.objects(objects.counts());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let (objects, client) = match &config.objects {
+        Some(ObjectSource::Cluster { kubeconfig }) => {
+            let client = runtime.block_on(cluster::connect(kubeconfig.as_deref()))?;
+            (Mirror::followed(Live::new(client.clone(), metrics.clone())), Some(client))
+        }
+        Some(ObjectSource::Directory(directory)) => (Mirror::fixed(cluster::load(directory)?), None),
+        None => (Mirror::fixed(Objects::default()), None),
+    };
+    // Hundreds of megabytes after a start that compiled.
+    memory::give_back();
     let serving = tls::load(&config.webhook.tls, &config.state_dir)?;
     if let Some(expires) = serving.expires {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit into 53 bits")]
@@ -59,7 +68,7 @@ pub fn serve(args: &Serve) -> Result<()> {
     let driver = config.sidecars.driver.clone();
     let webhook = Arc::new(Webhook {
         policies,
-        objects,
+        objects: objects.clone(),
         configuration: config.sidecars,
         metrics: metrics.clone(),
         max_body: config.webhook.max_body,
@@ -67,7 +76,6 @@ pub fn serve(args: &Serve) -> Result<()> {
         timeout: config.webhook.timeout,
     });
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let readiness = Readiness::default();
         let stop = Handle::new();
@@ -82,7 +90,7 @@ pub fn serve(args: &Serve) -> Result<()> {
             server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
             server
                 .handle(admin_stop.clone())
-                .serve(admin::router(metrics.clone(), readiness.clone()).into_make_service())
+                .serve(admin::router(metrics.clone(), readiness.clone(), objects.clone()).into_make_service())
         };
         let csi_stop = Arc::new(Notify::new());
         let csi = match &provisioner {
@@ -96,19 +104,29 @@ pub fn serve(args: &Serve) -> Result<()> {
             }
             None => tokio::spawn(std::future::pending()),
         };
+        let watches = tokio::spawn(async move {
+            match client {
+                Some(client) => cluster::follow(client, &objects, &metrics).await,
+                None => std::future::pending().await,
+            }
+        });
         let (webhook, admin) = (tokio::spawn(webhook), tokio::spawn(admin));
 
         let announced = announce(&stop, &admin_stop, args.addresses_file.as_deref(), &readiness);
         let (webhook_at, admin_at) = (config.webhook.listen, config.admin);
         tokio::pin!(webhook, admin, csi);
         // A listener that ends before it is told to is the end of the process: a webhook that does not answer is worse than
-        // one that is restarted.
+        // one that is restarted, and so is one that knows nothing new.
         tokio::select! {
             ended = &mut webhook => return ended_early("webhook", webhook_at, ended),
             ended = &mut admin => return ended_early("admin", admin_at, ended),
             ended = &mut csi => {
                 ended.context("the CSI listener died")??;
                 bail!("the CSI listener ended");
+            }
+            ended = watches => {
+                ended.context("the watches of the API server died")?;
+                bail!("the watches of the API server ended");
             }
             stopped = async { announced.await?; wait_for_stop().await } => stopped?,
         }
@@ -149,7 +167,7 @@ pub fn provisioner(
     juicefs: &config::JuiceFs,
     steps: Steps,
     policies: Arc<Policies>,
-    objects: Arc<Objects>,
+    objects: Arc<Mirror>,
 ) -> Result<Provisioner> {
     let options = WorkerOptions {
         client: juicefs.client.clone(),
@@ -178,19 +196,6 @@ fn steps(args: &Serve) -> Result<Steps> {
 #[expect(clippy::unnecessary_wraps, reason = "a debug build can be told of a step that does not exist")]
 fn steps(_: &Serve) -> Result<Steps> {
     Ok(Steps::default())
-}
-
-/// Gives the system what loading took and no longer needs: hundreds of megabytes after a start that compiled, which the
-/// allocator would otherwise keep until it happens to look.
-#[expect(unsafe_code, reason = "a function in C that takes no pointer")]
-fn give_back_memory() {
-    // SAFETY: it may be called at any time; where another allocator is in use, as in tests, it finds nothing.
-    unsafe { libmimalloc_sys::mi_collect(true) }
-}
-
-/// Loads the objects of a folder; none where there is no folder.
-pub fn load_objects(directory: Option<&Path>) -> Result<Objects> {
-    directory.map_or_else(|| Ok(Objects::default()), cluster::load)
 }
 
 /// Says where it listens, once it does.

@@ -6,6 +6,9 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 use crate::config::file::Log;
@@ -20,8 +23,13 @@ pub fn start(log: &Log) -> Result<()> {
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let started =
-        if text { builder.with_ansi(terminal).try_init() } else { builder.json().flatten_event(true).try_init() };
+    // The client of the API server repeats answers that it cannot read. What went wrong is in the errors that it gives.
+    let silence = filter_fn(|event| !event.target().starts_with("kube_"));
+    let started = if text {
+        builder.with_ansi(terminal).finish().with(silence).try_init()
+    } else {
+        builder.json().flatten_event(true).finish().with(silence).try_init()
+    };
     started.map_err(|error| anyhow::anyhow!("starting the log: {error}"))?;
     std::panic::set_hook(Box::new(panicked));
     Ok(())

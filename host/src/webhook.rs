@@ -9,22 +9,22 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::post;
-use pith_core::object::Objects;
 use pith_core::settings::Configuration;
 use tokio::sync::Semaphore;
 
+use crate::cluster::Mirror;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 
 pub(crate) use handler::summary;
 
-/// What every request needs; one snapshot, shared.
+/// What every request needs, shared.
 #[derive(Debug)]
 pub struct Webhook {
     /// The policies in force.
     pub policies: Arc<Policies>,
-    /// The objects.
-    pub objects: Arc<Objects>,
+    /// The objects, of which each request takes a snapshot.
+    pub objects: Arc<Mirror>,
     /// The configuration of sidecars.
     pub configuration: Configuration,
     /// The metrics.

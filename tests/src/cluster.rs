@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::server::root;
@@ -52,7 +55,8 @@ pub struct Namespace {
 }
 
 impl Cluster {
-    fn find(name: &str) -> Result<Cluster> {
+    /// The cluster of that name, if it runs.
+    pub fn find(name: &str) -> Result<Cluster> {
         let folder = root().join("target/clusters").join(name);
         let text = fs::read(folder.join("keeper.json")).with_context(|| format!("there is no cluster `{name}`"))?;
         let keeper: Value = serde_json::from_slice(&text)?;
@@ -79,6 +83,45 @@ impl Cluster {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.keeper.to_string(), "--net", "--"]).arg(program);
         command
+    }
+
+    /// What a server on the cluster's network answers to GET over plain HTTP: the code and the body.
+    pub fn http(&self, address: SocketAddr, path: &str) -> Result<(u16, String)> {
+        let ask = format!(
+            "exec 3<>/dev/tcp/{}/{} && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3",
+            address.ip(),
+            address.port()
+        );
+        let output = self.command(Path::new("bash")).args(["-c", &ask]).output()?;
+        let answer = String::from_utf8(output.stdout)?;
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .with_context(|| format!("no answer from {address}: {}", String::from_utf8_lossy(&output.stderr).trim()))?;
+        let code = head.split(' ').nth(1).context("a status line")?.parse()?;
+        Ok((code, body.to_string()))
+    }
+
+    /// A kubeconfig for a service account, valid for an hour.
+    pub fn kubeconfig(&self, namespace: &str, account: &str) -> Result<String> {
+        let token = self.kubectl(&["create", "token", account, "--namespace", namespace])?;
+        let ca = fs::read(self.folder.join("lib/pki/ca.crt")).context("the cluster's CA")?;
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "tests", "cluster": {
+                "server": format!("https://{ADDRESS}:6443"), "certificate-authority-data": STANDARD.encode(ca),
+            }}],
+            "users": [{"name": "account", "user": {"token": token.trim()}}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "account"}}],
+            "current-context": "tests",
+        });
+        Ok(kubeconfig.to_string())
+    }
+
+    /// A kubeconfig for Pith's own service account, with the rights of `deploy/rbac.yaml` and no other.
+    pub fn kubeconfig_of_pith(&self) -> Result<String> {
+        self.apply(&fs::read_to_string(root().join("deploy/rbac.yaml"))?)?;
+        self.kubeconfig("pith-system", "pith")
     }
 
     /// Runs `kubectl`, whatever comes of it, with this on its standard input.

@@ -82,14 +82,19 @@ impl Site {
 
     /// Starts a server from another binary than that of the tests.
     pub fn serve_with(&self, binary: &Path, arguments: &[&str]) -> Result<Serving> {
+        self.serve_as(Command::new(binary), arguments)
+    }
+
+    /// Starts a server with this command, on a cluster's network say.
+    pub fn serve_as(&self, mut command: Command, arguments: &[&str]) -> Result<Serving> {
         let listening = self.path().join("addresses.json");
         let _ = fs::remove_file(&listening);
         let log = fs::File::options().create(true).append(true).open(self.path().join("log"))?;
-        let mut command = Command::new(binary);
         command.args(["serve", "--config"]).arg(self.path().join("pith.yaml"));
         command.arg("--addresses-file").arg(&listening).args(arguments);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        let mut serving = Serving { child: child.with_context(|| format!("starting {}", binary.display()))? };
+        let program = command.get_program().display().to_string();
+        let mut serving = Serving { child: child.with_context(|| format!("starting {program}"))? };
         let started = Instant::now();
         while !listening.exists() {
             if let Some(status) = serving.child.try_wait()? {

@@ -54,7 +54,12 @@ impl Server {
         Server::started(folder, cluster.command(&PITH))
     }
 
-    /// Starts one in a folder made by [`folder`].
+    /// Starts one that takes its objects from a cluster, whose API server can call it.
+    pub fn start_following(cluster: &Cluster, config: &str, kubeconfig: &str) -> Result<Server> {
+        Server::started(following(config, kubeconfig)?, cluster.command(&PITH))
+    }
+
+    /// Starts one in a folder made by [`folder`] or [`following`].
     pub fn start_in(folder: TempDir, binary: &Path) -> Result<Server> {
         Server::started(folder, Command::new(binary))
     }
@@ -128,11 +133,22 @@ impl Drop for Server {
 
 /// A folder with a configuration and objects.
 pub fn folder(config: &str, objects: &str) -> Result<TempDir> {
-    let folder = tempfile::tempdir()?;
-    let listeners = "admin: {listen: 127.0.0.1:0}\nobjects: {directory: objects}\n";
-    fs::write(folder.path().join("pith.yaml"), format!("{listeners}{config}"))?;
+    let folder = configured(&format!("objects: {{directory: objects}}\n{config}"))?;
     fs::create_dir(folder.path().join("objects"))?;
     fs::write(folder.path().join("objects/all.yaml"), objects)?;
+    Ok(folder)
+}
+
+/// A folder with a configuration for the objects of a cluster, and the kubeconfig.
+pub fn following(config: &str, kubeconfig: &str) -> Result<TempDir> {
+    let folder = configured(&format!("objects: {{cluster: {{kubeconfig: kubeconfig.yaml}}}}\n{config}"))?;
+    fs::write(folder.path().join("kubeconfig.yaml"), kubeconfig)?;
+    Ok(folder)
+}
+
+fn configured(config: &str) -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("pith.yaml"), format!("admin: {{listen: 127.0.0.1:0}}\n{config}"))?;
     Ok(folder)
 }
 

@@ -39,7 +39,7 @@ fn demo(file: &str) -> Vec<Value> {
     objects
 }
 
-fn yaml(objects: &[Value]) -> String {
+pub(crate) fn yaml(objects: &[Value]) -> String {
     objects.iter().map(|object| format!("---\n{object}\n")).collect()
 }
 
@@ -56,7 +56,7 @@ fn demo_policies() -> String {
 }
 
 /// Lets the API server ask this server about pods in namespaces with the label `pith.test/webhook: <name>`.
-fn register(cluster: &Cluster, name: &str, server: &Server) {
+pub(crate) fn register(cluster: &Cluster, name: &str, server: &Server) {
     let ca = fs::read(server.ca()).expect("its certificate");
     let webhook = json!({
         "name": "inject.pith.dev",
@@ -98,7 +98,7 @@ fn without_chance(object: &Value) -> Value {
     object
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -314,7 +314,7 @@ fn file_system_for_pods(cluster: &'static Cluster) -> Redis {
     redis
 }
 
-fn static_volume(namespace: &str, claim: &str) -> [Value; 2] {
+pub(crate) fn static_volume(namespace: &str, claim: &str) -> [Value; 2] {
     let name = format!("{namespace}-{claim}");
     [
         json!({
@@ -333,7 +333,7 @@ fn static_volume(namespace: &str, claim: &str) -> [Value; 2] {
 }
 
 /// A pod of one container, whose claim is mounted or not.
-fn pod(namespace: &str, command: &str, mounts: &Value) -> Value {
+pub(crate) fn pod(namespace: &str, command: &str, mounts: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": "app"},
         "spec": {

@@ -12,17 +12,22 @@ use serde_json::Value;
 
 const PARTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
-/// A cluster of this test alone; it goes down when dropped.
-struct Own {
-    name: String,
+/// A cluster of one test alone; it goes down when the test fails.
+pub(crate) struct Own {
+    pub(crate) name: String,
 }
 
 impl Own {
+    /// Of the test with this name, and of no other process.
+    pub(crate) fn of(test: &str) -> Own {
+        Own { name: format!("{test}-{}", std::process::id()) }
+    }
+
     fn folder(&self) -> PathBuf {
         root().join("target/clusters").join(&self.name)
     }
 
-    fn xtask(&self, action: &str) -> String {
+    pub(crate) fn xtask(&self, action: &str) -> String {
         let mut xtask = Command::new("cargo");
         xtask.args(["run", "--quiet", "--package", "xtask", "--", "cluster", action, "--name", &self.name]);
         let output = xtask.current_dir(root()).stdin(Stdio::null()).output().expect("cargo runs");
@@ -45,6 +50,17 @@ impl Own {
     fn namespaces(&self) -> BTreeSet<String> {
         let namespaces = self.read("keeper.json")["namespaces"].take();
         serde_json::from_value(namespaces).expect("a list of names")
+    }
+
+    /// Kills a part, and waits until it was started again.
+    pub(crate) fn kill(&self, part: &str) {
+        let (namespaces, before) = (self.namespaces(), self.state_of(part));
+        let inside = |(_, its, line): &(i32, BTreeSet<String>, String)| {
+            !its.is_disjoint(&namespaces) && line.split(' ').next() == Some(part)
+        };
+        kill(processes().iter().find(|it| inside(it)).expect("it runs").0);
+        let restarts = before["restarts"].as_u64().expect("a number") + 1;
+        until(part, || self.state_of(part)["restarts"] == restarts);
     }
 
     fn state_of(&self, part: &str) -> Value {
@@ -94,17 +110,12 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn a_cluster_outlives_the_death_of_its_parts_and_leaves_nothing_behind() {
-    let own = Own { name: format!("own-{}", std::process::id()) };
+    let own = Own::of("own");
     own.xtask("up");
     own.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
 
-    let namespaces = own.namespaces();
     for part in PARTS {
-        let inside = |(_, its, line): &(i32, BTreeSet<String>, String)| {
-            !its.is_disjoint(&namespaces) && line.split(' ').next() == Some(part)
-        };
-        kill(processes().iter().find(|it| inside(it)).expect("it runs").0);
-        until(part, || own.state_of(part)["restarts"] == 1);
+        own.kill(part);
     }
     own.xtask("up");
     for part in PARTS {

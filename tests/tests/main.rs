@@ -10,6 +10,7 @@ mod juicefs;
 mod policies;
 mod secrets;
 mod volumes;
+mod watch;
 mod webhook;
 
 /// The objects of the tests' cluster.

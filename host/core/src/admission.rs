@@ -13,7 +13,7 @@ use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
 use crate::binding::{self, Binding, Evaluate};
-use crate::object::{AccessMode, Namespace, Objects, PersistentVolume, StorageClass};
+use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, Reference, StorageClass};
 use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
@@ -54,6 +54,8 @@ pub struct Decision {
     pub warnings: Vec<String>,
     /// For each claim that gets a sidecar, where its values came from.
     pub explanations: Vec<Explanation>,
+    /// What was looked up and is not there. Where one of these exists after all, the verdict may be another one.
+    pub missing: BTreeSet<Reference>,
 }
 
 /// Where the values of one sidecar came from.
@@ -88,6 +90,38 @@ impl From<PolicyFailure> for Stop {
     }
 }
 
+/// The objects as one decision looks them up: it keeps in mind what is not there.
+struct Lookup<'a> {
+    objects: &'a Objects,
+    missing: BTreeSet<Reference>,
+}
+
+impl<'a> Lookup<'a> {
+    fn namespace(&mut self, name: &str) -> Option<&'a Arc<Namespace>> {
+        self.noted(self.objects.namespace(name), || Reference::Namespace(name.into()))
+    }
+
+    fn storage_class(&mut self, name: &str) -> Option<&'a Arc<StorageClass>> {
+        self.noted(self.objects.storage_class(name), || Reference::StorageClass(name.into()))
+    }
+
+    fn persistent_volume(&mut self, name: &str) -> Option<&'a Arc<PersistentVolume>> {
+        self.noted(self.objects.persistent_volume(name), || Reference::PersistentVolume(name.into()))
+    }
+
+    fn claim(&mut self, namespace: &str, name: &str) -> Option<&'a Arc<Claim>> {
+        let reference = || Reference::Claim { namespace: namespace.into(), name: name.into() };
+        self.noted(self.objects.claim(namespace, name), reference)
+    }
+
+    fn noted<T>(&mut self, found: Option<T>, reference: impl FnOnce() -> Reference) -> Option<T> {
+        if found.is_none() {
+            self.missing.insert(reference());
+        }
+        found
+    }
+}
+
 /// A JuiceFS claim of the pod, with everything that is known of it.
 struct JuiceFsClaim<'a> {
     facts: VolumeFacts,
@@ -99,14 +133,20 @@ struct JuiceFsClaim<'a> {
 
 /// Decides about the creation of one pod in a namespace.
 pub fn decide(context: &Context<'_>, namespace: &str, pod: &Value, policies: &dyn Evaluate) -> Decision {
-    let mut decision =
-        Decision { verdict: Verdict::Inject(Vec::new()), warnings: Vec::new(), explanations: Vec::new() };
-    decision.verdict = match inject(context, namespace, pod, policies, &mut decision) {
+    let mut decision = Decision {
+        verdict: Verdict::Inject(Vec::new()),
+        warnings: Vec::new(),
+        explanations: Vec::new(),
+        missing: BTreeSet::new(),
+    };
+    let mut lookup = Lookup { objects: context.objects, missing: BTreeSet::new() };
+    decision.verdict = match inject(context, &mut lookup, namespace, pod, policies, &mut decision) {
         Ok(patch) => Verdict::Inject(patch),
         Err(Stop::Skip(skip)) => Verdict::Skip(skip),
         Err(Stop::Refuse(refusal)) => Verdict::Refuse(refusal),
         Err(Stop::Fail(failure)) => Verdict::Fail(failure),
     };
+    decision.missing = lookup.missing;
     if !matches!(decision.verdict, Verdict::Inject(_)) {
         decision.explanations.clear();
     }
@@ -118,14 +158,15 @@ pub fn decide(context: &Context<'_>, namespace: &str, pod: &Value, policies: &dy
 
 fn inject(
     context: &Context<'_>,
+    lookup: &mut Lookup<'_>,
     namespace: &str,
     object: &Value,
     policies: &dyn Evaluate,
     decision: &mut Decision,
 ) -> Result<Vec<PatchOperation>, Stop> {
     let pod = Pod::read(object)?;
-    let namespace = opted_in(context.objects, namespace, pod)?;
-    let claims = juicefs_claims(context, &namespace.name, pod)?;
+    let namespace = opted_in(lookup, namespace, pod)?;
+    let claims = juicefs_claims(&context.configuration.driver, lookup, &namespace.name, pod)?;
     if claims.is_empty() {
         return Err(Stop::Skip(Skip::NoJuiceFsClaims));
     }
@@ -151,14 +192,14 @@ fn inject(
 }
 
 /// The namespace, if the pod is to be looked at further.
-fn opted_in(objects: &Objects, namespace: &str, pod: Pod<'_>) -> Result<Arc<Namespace>, Stop> {
+fn opted_in(lookup: &mut Lookup<'_>, namespace: &str, pod: Pod<'_>) -> Result<Arc<Namespace>, Stop> {
     if !pod.names_claims() {
         return Err(Stop::Skip(Skip::NoClaims));
     }
     if pod.label(DISABLE_LABEL) == Some("true") {
         return Err(Stop::Skip(Skip::DisabledByLabel));
     }
-    let known = objects.namespace(namespace).ok_or_else(|| Refusal::NamespaceUnknown(namespace.into()))?;
+    let known = lookup.namespace(namespace).ok_or_else(|| Refusal::NamespaceUnknown(namespace.into()))?;
     if known.labels.get(ENABLE_LABEL).map(String::as_str) != Some("true") {
         return Err(Stop::Skip(Skip::NamespaceNotEnabled));
     }
@@ -166,20 +207,24 @@ fn opted_in(objects: &Objects, namespace: &str, pod: Pod<'_>) -> Result<Arc<Name
 }
 
 /// The pod's JuiceFS claims, each once, in the order of the pod's volumes.
-fn juicefs_claims<'a>(context: &Context<'_>, namespace: &str, pod: Pod<'a>) -> Result<Vec<JuiceFsClaim<'a>>, Refusal> {
-    let driver = &context.configuration.driver;
+fn juicefs_claims<'a>(
+    driver: &str,
+    lookup: &mut Lookup<'_>,
+    namespace: &str,
+    pod: Pod<'a>,
+) -> Result<Vec<JuiceFsClaim<'a>>, Refusal> {
     let mut found: Vec<JuiceFsClaim<'a>> = Vec::new();
     for (volume, source) in pod.volumes() {
         match source {
             VolumeSource::Claim { name, read_only } => {
                 if let Some(known) = found.iter_mut().find(|known| known.facts.claim.name == name) {
                     known.volumes.push((volume, read_only));
-                } else if let Some(claim) = juicefs_claim(context, namespace, volume, name, read_only)? {
+                } else if let Some(claim) = juicefs_claim(driver, lookup, namespace, volume, name, read_only)? {
                     found.push(claim);
                 }
             }
             VolumeSource::Ephemeral { storage_class: Some(class) }
-                if context.objects.storage_class(class).is_some_and(|class| class.provisioner == *driver) =>
+                if lookup.storage_class(class).is_some_and(|class| class.provisioner == driver) =>
             {
                 return Err(Refusal::UnsupportedVolume { volume: volume.into(), form: "a generic ephemeral volume" });
             }
@@ -197,31 +242,34 @@ fn juicefs_claims<'a>(context: &Context<'_>, namespace: &str, pod: Pod<'a>) -> R
 
 /// One claim; none where it is not for JuiceFS.
 fn juicefs_claim<'a>(
-    context: &Context<'_>,
+    driver: &str,
+    lookup: &mut Lookup<'_>,
     namespace: &str,
     volume: &'a str,
     name: &str,
     read_only: bool,
 ) -> Result<Option<JuiceFsClaim<'a>>, Refusal> {
-    let claim = context.objects.claim(namespace, name).ok_or_else(|| Refusal::ClaimNotFound {
+    let claim = lookup.claim(namespace, name).ok_or_else(|| Refusal::ClaimNotFound {
         volume: volume.into(),
         namespace: namespace.into(),
         claim: name.into(),
     })?;
-    let storage_class = claim.storage_class.as_deref().and_then(|class| context.objects.storage_class(class));
     let persistent_volume = match &claim.volume_name {
-        Some(bound) => Some(context.objects.persistent_volume(bound).ok_or_else(|| {
-            Refusal::PersistentVolumeUnknown { claim: claim.name.clone(), persistent_volume: bound.clone() }
+        Some(bound) => Some(lookup.persistent_volume(bound).ok_or_else(|| Refusal::PersistentVolumeUnknown {
+            claim: claim.name.clone(),
+            persistent_volume: bound.clone(),
         })?),
         None => None,
     };
-    // A bound claim is what its volume is. One that is not bound yet is what its class will make of it, so that a claim that
-    // waits for its first consumer can be used.
-    let driver = match persistent_volume {
-        Some(bound) => bound.driver.as_deref(),
-        None => storage_class.map(|class| class.provisioner.as_str()),
-    };
-    if driver != Some(context.configuration.driver.as_str()) {
+    // A bound claim is what its volume is, whatever its class.
+    if persistent_volume.is_some_and(|bound| bound.driver.as_deref() != Some(driver)) {
+        return Ok(None);
+    }
+    // An empty name declines a class.
+    let class = claim.storage_class.as_deref().filter(|class| !class.is_empty());
+    let storage_class = class.and_then(|class| lookup.storage_class(class));
+    // One that is not bound yet is what its class will make of it, so that a claim that waits for its first consumer can be used.
+    if persistent_volume.is_none() && storage_class.is_none_or(|class| class.provisioner != driver) {
         return Ok(None);
     }
     let only_read =

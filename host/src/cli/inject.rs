@@ -6,18 +6,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use pith_core::admission::{self, Context, Decision, Verdict};
+use pith_core::object::Objects;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
 use crate::args::{Inject, InjectOutput, Overrides};
 use crate::cluster;
-use crate::config::Config;
 use crate::config::file::{Log, LogFormat};
+use crate::config::{Config, ObjectSource};
 use crate::metrics::Metrics;
 use crate::policy::{Call, Policies};
-use crate::run::{load_objects, load_policies};
+use crate::run::load_policies;
 use crate::telemetry;
 use crate::webhook::summary;
 
@@ -46,7 +47,15 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
         true => Policies::none(),
         false => load_policies(&config, Arc::new(Metrics::new()))?,
     };
-    let objects = load_objects(args.objects.as_deref().or(config.objects.as_deref()))?;
+    let objects = match (&args.objects, &config.objects) {
+        (Some(directory), _) | (None, Some(ObjectSource::Directory(directory))) => cluster::load(directory)?,
+        (None, Some(ObjectSource::Cluster { .. })) => {
+            bail!(
+                "the configuration has objects.cluster, and this command asks no cluster: name a folder with --objects"
+            )
+        }
+        (None, None) => Objects::default(),
+    };
     let context = Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects };
 
     let mut injected = Vec::new();

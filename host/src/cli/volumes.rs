@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{csi, print};
 use crate::args::{AnswerOutput, Overrides, Volumes, VolumesSource};
+use crate::cluster::Mirror;
 use crate::config::Config;
 use crate::config::file::{Log, LogFormat};
 use crate::juicefs::steps::Steps;
@@ -60,7 +61,8 @@ pub fn run(args: &Volumes) -> Result<ExitCode> {
 fn provisioner(source: &VolumesSource) -> Result<Provisioner> {
     let config = Config::load(&source.config, &Overrides::default())?;
     let csi = config.csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
-    run::provisioner(&csi, &config.juicefs, Steps::default(), Arc::new(Policies::none()), Arc::new(Objects::default()))
+    let objects = Mirror::fixed(Objects::default());
+    run::provisioner(&csi, &config.juicefs, Steps::default(), Arc::new(Policies::none()), Arc::new(objects))
 }
 
 fn item(record: &Record) -> Value {

@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use pith_core::Quantity;
-use pith_core::object::{AccessMode, Claim, Entries, Namespace, Object, PersistentVolume, SecretRef, StorageClass};
+use pith_core::object::{
+    AccessMode, Claim, Entries, Kind, Namespace, Object, PersistentVolume, SecretRef, StorageClass,
+};
 use pith_core::pod::{entries, list};
 use serde_json::Value;
 
@@ -14,14 +16,24 @@ const SIDECAR_PREFIX: &str = "csi.storage.k8s.io/";
 /// Reads one object. None for a kind that no decision needs.
 pub fn object(value: &Value) -> Result<Option<Object>> {
     let kind = (value["apiVersion"].as_str().unwrap_or_default(), value["kind"].as_str().unwrap_or_default());
-    let object = match kind {
-        ("v1", "Namespace") => Object::Namespace(namespace(value)?),
-        ("storage.k8s.io/v1", "StorageClass") => Object::StorageClass(storage_class(value)?),
-        ("v1", "PersistentVolume") => Object::PersistentVolume(persistent_volume(value)?),
-        ("v1", "PersistentVolumeClaim") => Object::Claim(claim(value)?),
+    let kind = match kind {
+        ("v1", "Namespace") => Kind::Namespace,
+        ("storage.k8s.io/v1", "StorageClass") => Kind::StorageClass,
+        ("v1", "PersistentVolume") => Kind::PersistentVolume,
+        ("v1", "PersistentVolumeClaim") => Kind::Claim,
         _ => return Ok(None),
     };
-    Ok(Some(object))
+    of_kind(kind, value).map(Some)
+}
+
+/// Reads one object of this kind, whatever it says itself: in a list it says nothing.
+pub(super) fn of_kind(kind: Kind, value: &Value) -> Result<Object> {
+    Ok(match kind {
+        Kind::Namespace => Object::Namespace(namespace(value)?),
+        Kind::StorageClass => Object::StorageClass(storage_class(value)?),
+        Kind::PersistentVolume => Object::PersistentVolume(persistent_volume(value)?),
+        Kind::Claim => Object::Claim(claim(value)?),
+    })
 }
 
 fn namespace(value: &Value) -> Result<Namespace> {

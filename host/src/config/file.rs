@@ -27,8 +27,11 @@ pub struct File {
     pub log: Log,
     /// The CSI driver whose volumes are Pith's.
     pub driver: String,
-    /// Where Namespaces, StorageClasses, PersistentVolumes and PersistentVolumeClaims come from.
-    pub objects: ObjectSource,
+    /// Where Namespaces, StorageClasses, PersistentVolumes and PersistentVolumeClaims come from; there are none where this is
+    /// absent.
+    #[serde(with = "yaml_serde::with::singleton_map")]
+    #[schemars(with = "Option<ObjectSource>")]
+    pub objects: Option<ObjectSource>,
     /// What every sidecar looks like unless a StorageClass, PersistentVolume, claim, file system or policy says otherwise.
     pub sidecar: Sidecar,
     /// File systems that need settings of their own, found by the Secret that a StorageClass or PersistentVolume names.
@@ -49,7 +52,7 @@ impl Default for File {
             state_dir: "state".into(),
             log: Log::default(),
             driver: "csi.juicefs.com".into(),
-            objects: ObjectSource::default(),
+            objects: None,
             sidecar: Sidecar::default(),
             file_systems: Vec::new(),
             policies: Vec::new(),
@@ -172,11 +175,21 @@ pub enum LogFormat {
 }
 
 /// Where Kubernetes objects come from.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum ObjectSource {
+    /// A folder of YAML files, read at start. Other kinds than the four are ignored, Secrets above all.
+    Directory(PathBuf),
+    /// The API server of a cluster, followed while Pith runs. `deploy/rbac.yaml` has the rights that it needs.
+    Cluster(ClusterSource),
+}
+
+/// How the API server is reached.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct ObjectSource {
-    /// A folder of YAML files, read at start. Other kinds than the four are ignored, Secrets above all.
-    pub directory: Option<PathBuf>,
+pub struct ClusterSource {
+    /// A kubeconfig, for use outside of the cluster; the service account of Pith's pod where this is absent.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// The defaults and ceilings of sidecars.

@@ -1,6 +1,6 @@
 //! One admission request: body → review → decision → answer.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, Limited};
 use pith_core::admission::{self, Context, Decision, Verdict};
-use pith_core::binding::Evaluate;
+use pith_core::object::Objects;
 use serde_json::Value;
 
 use super::Webhook;
@@ -29,8 +30,17 @@ pub(super) async fn mutate(
         return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, "busy", sentence, Instant::now());
     };
     let deadline = Instant::now() + time_limit(webhook.timeout, query.as_deref());
+    // Without some of the objects a decision would be wrong rather than missing: a claim that is there would not be.
+    if let Some(waiting) = webhook.objects.waiting() {
+        return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, "not-synced", &waiting, Instant::now());
+    }
     match read(&webhook, &headers, body, deadline).await {
-        Ok(body) => guarded(&webhook, &body, &webhook.policies.evaluator(deadline)),
+        Ok(body) => {
+            let decide = |context: &Context<'_>, namespace: &str, pod: &Value| {
+                admission::decide(context, namespace, pod, &webhook.policies.evaluator(deadline))
+            };
+            guarded(&webhook, &body, deadline, decide).await
+        }
         Err((status, sentence)) => refuse(&webhook, status, "unreadable-body", &sentence, Instant::now()),
     }
 }
@@ -68,16 +78,28 @@ async fn read(
 }
 
 /// The answer, or an error where it panicked: a defect costs its own request only.
-fn guarded(webhook: &Webhook, body: &[u8], policies: &dyn Evaluate) -> Response {
+async fn guarded(
+    webhook: &Webhook,
+    body: &[u8],
+    deadline: Instant,
+    decide: impl Fn(&Context<'_>, &str, &Value) -> Decision,
+) -> Response {
     let started = Instant::now();
-    catch_unwind(AssertUnwindSafe(|| answer(webhook, body, policies, started))).unwrap_or_else(|_| {
+    let answered = AssertUnwindSafe(answer(webhook, body, deadline, decide, started)).catch_unwind().await;
+    answered.unwrap_or_else(|_| {
         webhook.metrics.panics.inc();
         let sentence = "Pith failed while it handled this review, which is a defect: its log says where";
         refuse(webhook, StatusCode::INTERNAL_SERVER_ERROR, "panic", sentence, started)
     })
 }
 
-fn answer(webhook: &Webhook, body: &[u8], policies: &dyn Evaluate, started: Instant) -> Response {
+async fn answer(
+    webhook: &Webhook,
+    body: &[u8],
+    deadline: Instant,
+    decide: impl Fn(&Context<'_>, &str, &Value) -> Decision,
+    started: Instant,
+) -> Response {
     let review = match review::parse(body) {
         Ok(review) => review,
         Err(error) => {
@@ -88,12 +110,20 @@ fn answer(webhook: &Webhook, body: &[u8], policies: &dyn Evaluate, started: Inst
         webhook.metrics.admission("skip", "not-a-pod-creation", started);
         return json(review::render_other(&review.uid));
     };
-    let context = Context {
-        configuration: &webhook.configuration,
-        bindings: &webhook.policies.bindings,
-        objects: &webhook.objects,
+    let decide = |objects: &Objects| {
+        let bindings = &webhook.policies.bindings;
+        let mut decision =
+            decide(&Context { configuration: &webhook.configuration, bindings, objects }, namespace, pod);
+        let missing = std::mem::take(&mut decision.missing);
+        (decision, missing)
     };
-    let decision = admission::decide(&context, namespace, pod, policies);
+    let decision = match webhook.objects.decide(deadline, decide).await {
+        Ok(decision) => decision,
+        Err(unanswered) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return refuse(webhook, status, "unanswered", &unanswered.to_string(), started);
+        }
+    };
     let answer = review::render(&review.uid, &decision);
     let (outcome, reason) = summary(&decision);
     log(&review.uid, namespace, pod, &decision, started);
@@ -140,14 +170,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     use axum::http::Request;
-    use pith_core::binding::{Binding, Match, Mode, OnFailure};
-    use pith_core::object::{Claim, Namespace, Object, Objects, StorageClass};
+    use pith_core::binding::{Binding, Evaluate, Match, Mode, OnFailure};
+    use pith_core::object::{Claim, Namespace, Object, StorageClass};
     use pith_core::policy::{self, Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, VolumeFacts};
     use pith_core::reason::ENABLE_LABEL;
     use proptest::prelude::*;
     use serde_json::json;
     use tower::ServiceExt;
 
+    use crate::cluster::Mirror;
     use crate::config::Config;
     use crate::metrics::Metrics;
     use crate::policy::Policies;
@@ -172,7 +203,7 @@ mod tests {
         });
         Arc::new(Webhook {
             policies: Arc::new(policies),
-            objects: Arc::new(objects),
+            objects: Arc::new(Mirror::fixed(objects)),
             configuration: Config::built_in().sidecars,
             metrics: Arc::new(Metrics::new()),
             max_body: 1 << 20,
@@ -215,10 +246,17 @@ mod tests {
         }
     }
 
+    /// The answer where a policy has a defect. With objects that do not change there is nothing to wait for.
+    fn answered(webhook: &Webhook, body: &[u8]) -> Response {
+        let decide =
+            |context: &Context<'_>, namespace: &str, pod: &Value| admission::decide(context, namespace, pod, &Defect);
+        guarded(webhook, body, Instant::now(), decide).now_or_never().expect("it waits for nothing")
+    }
+
     #[test]
     fn a_panic_is_the_error_of_its_own_request() {
         let webhook = webhook();
-        let answer = guarded(&webhook, &review(), &Defect);
+        let answer = answered(&webhook, &review());
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(webhook.metrics.panics.get(), 1);
     }
@@ -249,7 +287,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let answer = guarded(&webhook(), &body, &Defect);
+            let answer = answered(&webhook(), &body);
             prop_assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
         }
 
@@ -260,7 +298,7 @@ mod tests {
             if body[place] != byte {
                 body[place] = byte;
                 // Whatever it became, it is answered: as a review, or with a sentence.
-                let answer = guarded(&webhook(), &body, &Defect);
+                let answer = answered(&webhook(), &body);
                 prop_assert!(answer.status().is_success() || answer.status().is_client_error() || answer.status() == 500);
             }
         }

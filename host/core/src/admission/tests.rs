@@ -150,6 +150,36 @@ fn what_is_not_known_yet_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_decision_names_what_it_missed_and_nothing_that_could_not_change_it() {
+    let of_class = |class: &str| Claim { storage_class: Some(class.into()), ..claim("orders") };
+    let bound_to = |driver: &str| PersistentVolume { driver: Some(driver.into()), ..volume("pv-1") };
+    let named = |class: &str| Reference::StorageClass(class.into());
+    let template = json!({"spec": {"storageClassName": "new"}});
+    let ephemeral = json!({"name": "tmp", "ephemeral": {"volumeClaimTemplate": template}});
+    for (world, pod, missing) in [
+        (with_orders(), orders(), None),
+        (world(), pod(), None),
+        (world(), orders(), Some(Reference::Claim { namespace: "shop".into(), name: "orders".into() })),
+        (
+            world().with(Object::Claim(Claim { volume_name: Some("pv-9".into()), ..claim("orders") })),
+            orders(),
+            Some(Reference::PersistentVolume("pv-9".into())),
+        ),
+        (world().with(Object::Claim(of_class("new"))), orders(), Some(named("new"))),
+        (world().with_bound(of_class("new"), bound_to("csi.juicefs.com")), orders(), Some(named("new"))),
+        (world().with_bound(of_class("new"), bound_to("ebs.csi.aws.com")), orders(), None),
+        (world().with_bound(of_class(""), bound_to("csi.juicefs.com")), orders(), None),
+        (with_orders(), orders().with_volume(ephemeral), Some(named("new"))),
+    ] {
+        assert_eq!(world.decide(&pod.0).missing, missing.into_iter().collect(), "{}", pod.0);
+    }
+    let world = with_orders();
+    let context = Context { configuration: &world.configuration, bindings: &[], objects: &world.objects };
+    let missing = decide(&context, "new", &orders().0, &world).missing;
+    assert_eq!(missing, [Reference::Namespace("new".into())].into());
+}
+
+#[test]
 fn volumes_of_another_form_are_refused() {
     let unsupported = |volume: &str, form: &str| {
         format!(

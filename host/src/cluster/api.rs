@@ -1,0 +1,71 @@
+//! The client of the API server, and how it names and sends the objects that are kept.
+
+use std::error::Error;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, GroupVersionKind, Resource};
+use kube::{Client, Config};
+use pith_core::object::{Kind, Object, Reference};
+use serde::Serialize;
+
+use super::convert;
+
+/// A client for the cluster of a kubeconfig; without one, for the cluster that this process runs in, as its service account. It
+/// must be made inside of the runtime, and nothing is sent before it is used.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let place = || format!("reading the kubeconfig {}", path.display());
+            let kubeconfig = Kubeconfig::read_from(path).with_context(place)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(place)?
+        }
+        None => Config::incluster().context(
+            "objects.cluster without a kubeconfig is for a pod with a service account, and this process does not run in one",
+        )?,
+    };
+    Client::try_from(config).context("making a client for the API server")
+}
+
+/// What the API server calls a kind.
+pub(super) fn resource(kind: Kind) -> ApiResource {
+    let (group, name) = match kind {
+        Kind::Namespace => ("", "Namespace"),
+        Kind::StorageClass => ("storage.k8s.io", "StorageClass"),
+        Kind::PersistentVolume => ("", "PersistentVolume"),
+        Kind::Claim => ("", "PersistentVolumeClaim"),
+    };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", name), kind.plural())
+}
+
+/// What is kept of an object.
+pub(super) fn read<K: Resource + Serialize>(kind: Kind, mut found: K) -> Result<Object> {
+    // The largest part of most objects.
+    found.meta_mut().managed_fields = None;
+    convert::of_kind(kind, &serde_json::to_value(found)?)
+}
+
+/// What an object is called.
+pub(super) fn reference(kind: Kind, object: &impl Resource) -> Reference {
+    let name = object.meta().name.clone().unwrap_or_default();
+    match kind {
+        Kind::Namespace => Reference::Namespace(name),
+        Kind::StorageClass => Reference::StorageClass(name),
+        Kind::PersistentVolume => Reference::PersistentVolume(name),
+        Kind::Claim => Reference::Claim { namespace: object.meta().namespace.clone().unwrap_or_default(), name },
+    }
+}
+
+/// The sentence in which an error of the client ends, such as `Connection refused`: each layer repeats the one below it.
+pub(super) fn cause(error: &(dyn Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    match innermost.downcast_ref::<serde_json::Error>() {
+        // It repeats what it could not read, which is an object.
+        Some(error) => format!("an answer cannot be read, at line {} column {}", error.line(), error.column()),
+        None => innermost.to_string(),
+    }
+}

@@ -1,0 +1,72 @@
+//! Single questions to the API server, for what the watches have not brought yet: a claim and its pod are often made at once.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kube::core::DynamicObject;
+use kube::{Api, Client};
+use pith_core::object::{Object, Reference};
+use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
+
+use super::api::{cause, read, resource};
+use crate::metrics::Metrics;
+
+/// How many questions there may be at once: Pith must not add much to the load of an API server that is behind.
+const AT_ONCE: usize = 16;
+
+/// Who asks.
+pub struct Live {
+    client: Client,
+    turns: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+/// The API server did not say whether an object exists, so nothing can be decided that depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the API server did not say whether {reference} exists: {why}")]
+pub struct Unanswered {
+    reference: Reference,
+    why: String,
+}
+
+impl Live {
+    /// Asks with this client.
+    pub fn new(client: Client, metrics: Arc<Metrics>) -> Live {
+        Live { client, turns: Semaphore::new(AT_ONCE), metrics }
+    }
+
+    /// The object as it is now; none if there is no such one.
+    pub(super) async fn get(&self, reference: &Reference, until: Instant) -> Result<Option<Object>, Unanswered> {
+        let (outcome, answer) = match timeout_at(until.into(), self.ask(reference)).await {
+            Ok(Ok(Some(object))) => ("found", Ok(Some(object))),
+            Ok(Ok(None)) => ("absent", Ok(None)),
+            Ok(Err(error)) => ("failed", Err(cause(&*error))),
+            Err(_) => ("late", Err("it did not answer in time".into())),
+        };
+        self.metrics.live_read(reference.kind(), outcome);
+        answer.map_err(|why| Unanswered { reference: reference.clone(), why })
+    }
+
+    async fn ask(&self, reference: &Reference) -> anyhow::Result<Option<Object>> {
+        let _turn = self.turns.acquire().await?;
+        let resource = resource(reference.kind());
+        let (api, name): (Api<DynamicObject>, _) = match reference {
+            Reference::Claim { namespace, name } => {
+                (Api::namespaced_with(self.client.clone(), namespace, &resource), name)
+            }
+            Reference::Namespace(name) | Reference::StorageClass(name) | Reference::PersistentVolume(name) => {
+                (Api::all_with(self.client.clone(), &resource), name)
+            }
+        };
+        let found = api.get_opt(name).await?;
+        found.map(|found| read(reference.kind(), found)).transpose()
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("turns", &self.turns).finish_non_exhaustive()
+    }
+}

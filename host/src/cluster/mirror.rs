@@ -1,0 +1,133 @@
+//! The objects that requests see, and how they change while requests run.
+//!
+//! A request takes a snapshot at its start and keeps it to its end. Each event of a watch changes what the next request takes; the
+//! lock is held for that one change, or for taking a snapshot, and never while anything waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use pith_core::object::{Kind, Object, Objects, Reference};
+
+use super::feed::{Feed, Told};
+use super::live::{Live, Unanswered};
+
+/// The most time that one decision waits for the API server. A webhook's caller waits for 10 s as a rule, and the API server
+/// answers such a question in milliseconds, or is not well.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The objects as they are now.
+#[derive(Debug)]
+pub struct Mirror {
+    state: RwLock<State>,
+    /// Absent where nobody can be asked for more.
+    live: Option<Live>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: Arc<Objects>,
+    /// The kinds that were not listed so far, and what went wrong last.
+    unlisted: BTreeMap<Kind, Option<String>>,
+    /// How often something may have been removed.
+    removals: u64,
+}
+
+impl Mirror {
+    /// These objects, which do not change.
+    pub fn fixed(objects: Objects) -> Mirror {
+        Mirror { state: RwLock::new(State { objects: Arc::new(objects), ..State::default() }), live: None }
+    }
+
+    /// Those of a cluster, none of which are there before [`follow`](super::follow) brings them.
+    pub fn followed(live: Live) -> Mirror {
+        let unlisted = Kind::ALL.map(|kind| (kind, None)).into();
+        Mirror { state: RwLock::new(State { unlisted, ..State::default() }), live: Some(live) }
+    }
+
+    /// The objects as they are now.
+    pub fn snapshot(&self) -> Arc<Objects> {
+        self.read().objects.clone()
+    }
+
+    /// What is still waited for before any decision can rely on what is here, as a sentence.
+    pub fn waiting(&self) -> Option<String> {
+        let state = self.read();
+        let kind = |(kind, problem): (&Kind, &Option<String>)| match problem {
+            Some(problem) => format!("{} ({problem})", kind.plural()),
+            None => kind.plural().to_string(),
+        };
+        let kinds: Vec<String> = state.unlisted.iter().map(kind).collect();
+        (!kinds.is_empty()).then(|| format!("the API server has not listed yet: {}", kinds.join(", ")))
+    }
+
+    /// Decides on a snapshot, and again where the decision missed objects that the API server has. It is asked once for each, and
+    /// not at all where nothing is missed.
+    pub async fn decide<D>(
+        &self,
+        deadline: Instant,
+        decide: impl Fn(&Objects) -> (D, BTreeSet<Reference>),
+    ) -> Result<D, Unanswered> {
+        let mut objects = self.snapshot();
+        let (mut decided, mut missing) = decide(&objects);
+        let Some(live) = &self.live else { return Ok(decided) };
+        let mut asked = BTreeSet::new();
+        let mut until = None;
+        loop {
+            missing.retain(|it| asked.insert(it.clone()));
+            let mut found = false;
+            for reference in &missing {
+                let removals = self.read().removals;
+                let until = *until.get_or_insert_with(|| deadline.min(Instant::now() + PATIENCE));
+                if let Some(object) = live.get(reference, until).await? {
+                    found = true;
+                    self.learn(object.clone(), removals);
+                    Arc::make_mut(&mut objects).insert(object);
+                }
+            }
+            if !found {
+                return Ok(decided);
+            }
+            (decided, missing) = decide(&objects);
+        }
+    }
+
+    /// Changes what the next request sees by one event. True if with it every kind was listed for the first time.
+    pub(super) fn tell(&self, feed: &mut Feed, told: Told) -> bool {
+        let state = &mut *self.write();
+        let listed = told == Told::Listed && state.unlisted.remove(&feed.kind).is_some();
+        if matches!(told, Told::Gone(_) | Told::Listed) {
+            state.removals += 1;
+        }
+        feed.apply(told, Arc::make_mut(&mut state.objects));
+        listed && state.unlisted.is_empty()
+    }
+
+    /// Notes why a kind is not listed yet.
+    pub(super) fn failed(&self, kind: Kind, problem: &str) {
+        if let Some(why) = self.write().unlisted.get_mut(&kind) {
+            *why = Some(problem.into());
+        }
+    }
+
+    /// Keeps what the API server was asked for, so that it is not asked again. Only where nothing was removed since: it may be
+    /// what was removed, and no watch would ever tell so a second time. And what a watch brought meanwhile is as new.
+    fn learn(&self, object: Object, removals: u64) {
+        let state = &mut *self.write();
+        if state.removals == removals && !state.objects.contains(&object.reference()) {
+            Arc::make_mut(&mut state.objects).insert(object);
+        }
+    }
+
+    // A panic of another thread leaves the objects as they were before or after its change.
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;
