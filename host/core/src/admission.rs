@@ -13,11 +13,12 @@ use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
 use crate::binding::{self, Binding, Evaluate};
+use crate::claim_secret;
 use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, Reference, StorageClass};
 use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
-use crate::reason::{DISABLE_LABEL, DONE_LABEL, ENABLE_LABEL, PolicyFailure, Refusal, STATUS_ANNOTATION, Skip};
+use crate::reason::{DISABLE_LABEL, DONE_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION, Skip};
 use crate::settings::{self, Configuration, Layers, Origin, Settings};
 use crate::sidecar::{self, Sidecar};
 
@@ -35,14 +36,30 @@ pub struct Context<'a> {
 /// What becomes of the pod.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// It stays as it is.
-    Skip(Skip),
+    /// It gets no sidecar.
+    Skip {
+        /// Why.
+        why: Skip,
+        /// The patch that writes a policy's reason onto the pod, where people look. Empty where that is there, and where the
+        /// reason is a label of pod or namespace, which people see.
+        patch: Vec<PatchOperation>,
+    },
     /// It is patched. An empty patch means that everything is there already.
     Inject(Vec<PatchOperation>),
     /// It is refused.
     Refuse(Refusal),
     /// A policy failed, and the request with it.
     Fail(PolicyFailure),
+}
+
+impl Verdict {
+    /// What is to be changed of the pod.
+    pub fn patch(&self) -> &[PatchOperation] {
+        match self {
+            Verdict::Inject(patch) | Verdict::Skip { patch, .. } => patch,
+            Verdict::Refuse(_) | Verdict::Fail(_) => &[],
+        }
+    }
 }
 
 /// A verdict and what people should know about how it came to be.
@@ -142,7 +159,10 @@ pub fn decide(context: &Context<'_>, namespace: &str, pod: &Value, policies: &dy
     let mut lookup = Lookup { objects: context.objects, missing: BTreeSet::new() };
     decision.verdict = match inject(context, &mut lookup, namespace, pod, policies, &mut decision) {
         Ok(patch) => Verdict::Inject(patch),
-        Err(Stop::Skip(skip)) => Verdict::Skip(skip),
+        Err(Stop::Skip(why)) => {
+            let patch = note_skip(pod, &why);
+            Verdict::Skip { why, patch }
+        }
         Err(Stop::Refuse(refusal)) => Verdict::Refuse(refusal),
         Err(Stop::Fail(failure)) => Verdict::Fail(failure),
     };
@@ -200,7 +220,7 @@ fn opted_in(lookup: &mut Lookup<'_>, namespace: &str, pod: Pod<'_>) -> Result<Ar
         return Err(Stop::Skip(Skip::DisabledByLabel));
     }
     let known = lookup.namespace(namespace).ok_or_else(|| Refusal::NamespaceUnknown(namespace.into()))?;
-    if known.labels.get(ENABLE_LABEL).map(String::as_str) != Some("true") {
+    if !claim_secret::opted_in(known) {
         return Err(Stop::Skip(Skip::NamespaceNotEnabled));
     }
     Ok(known.clone())
@@ -380,15 +400,27 @@ fn patch(pod: Pod<'_>, claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) -> Res
 }
 
 fn patch_metadata(patch: &mut Patch, pod: Pod<'_>, claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) {
-    let metadata = Step::Key("metadata");
-    if pod.object.get("metadata").is_none() {
-        patch.add(&[metadata], json!({}));
+    annotate(patch, pod.object, "labels", (DONE_LABEL, "true".to_string()));
+    annotate(patch, pod.object, "annotations", (STATUS_ANNOTATION, status(claims, sidecars).to_string()));
+}
+
+/// Writes a policy's reason into the pod's annotations.
+fn note_skip(pod: &Value, why: &Skip) -> Vec<PatchOperation> {
+    let mut patch = Patch::default();
+    if let Skip::Policy { .. } = why {
+        annotate(&mut patch, pod, "annotations", (SKIPPED_ANNOTATION, why.sentence()));
     }
-    let status = status(claims, sidecars).to_string();
-    for (key, wanted) in [("labels", (DONE_LABEL, "true".to_string())), ("annotations", (STATUS_ANNOTATION, status))] {
-        let parent = pod.object.get("metadata").and_then(|metadata| metadata.get(key));
-        patch.ensure_entries(&[metadata, Step::Key(key)], parent, &[wanted]);
+    patch.into_operations()
+}
+
+/// Sees to one entry of the pod's metadata.
+fn annotate(patch: &mut Patch, pod: &Value, key: &str, entry: (&str, String)) {
+    let metadata = pod.get("metadata");
+    if metadata.is_none() && patch.is_empty() {
+        patch.add(&[Step::Key("metadata")], json!({}));
     }
+    let parent = metadata.and_then(|metadata| metadata.get(key));
+    patch.ensure_entries(&[Step::Key("metadata"), Step::Key(key)], parent, &[entry]);
 }
 
 /// What was injected, for the second pass and for people.
@@ -406,6 +438,12 @@ fn status(claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) -> Value {
         })
         .collect();
     json!({"version": 1, "sidecars": volumes})
+}
+
+/// The claims that a pod has sidecars for, by its status annotation; none where that cannot be read.
+pub fn injected_claims(status: &str) -> BTreeSet<String> {
+    let status: Value = serde_json::from_str(status).unwrap_or_default();
+    list(&status["sidecars"]).iter().filter_map(|sidecar| sidecar["claim"].as_str()).map(String::from).collect()
 }
 
 /// The containers and volumes that an earlier pass recorded. A user can write the annotation too: it then only gives us leave

@@ -13,8 +13,8 @@ use rpds::HashTrieMapSync;
 /// node of a `BTreeMap` has room for eleven entries, and most objects have one or two.
 pub type Entries = LiteMap<String, String>;
 
-/// The name of a Secret. Its content is never read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The name of a Secret. No decision reads its content.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct SecretRef {
     /// Its namespace.
     pub namespace: String,
@@ -78,6 +78,8 @@ pub struct PersistentVolume {
     pub access_modes: Vec<AccessMode>,
     /// `spec.csi.nodePublishSecretRef`.
     pub secret: Option<SecretRef>,
+    /// `spec.claimRef.uid`: the claim that it is bound to. A claim can name any volume; only this says that it has it.
+    pub claim_uid: Option<String>,
 }
 
 /// A PersistentVolumeClaim.
@@ -286,6 +288,11 @@ impl Objects {
     /// The PersistentVolume of that name.
     pub fn persistent_volume(&self, name: &str) -> Option<&Arc<PersistentVolume>> {
         self.persistent_volumes.get(name)
+    }
+
+    /// All claims.
+    pub fn claims(&self) -> impl Iterator<Item = &Arc<Claim>> {
+        self.claims.values().flat_map(HashTrieMapSync::values)
     }
 
     /// The claim of that name in that namespace.

@@ -25,6 +25,11 @@ pub enum Step<'a> {
 }
 
 impl Patch {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
     /// The operations.
     pub fn into_operations(self) -> Vec<PatchOperation> {
         self.operations

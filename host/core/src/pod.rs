@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::object::Entries;
 use crate::policy::{Owner, PodFacts};
-use crate::reason::{DONE_LABEL, Refusal, STATUS_ANNOTATION};
+use crate::reason::{DONE_LABEL, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION};
 
 /// The JSON of a Pod, known to be an object with an object `spec`.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +103,7 @@ impl<'a> Pod<'a> {
         labels.remove(DONE_LABEL);
         let mut annotations = entries(&metadata["annotations"]);
         annotations.remove(STATUS_ANNOTATION);
+        annotations.remove(SKIPPED_ANNOTATION);
         PodFacts {
             name: text(&metadata["name"]),
             generate_name: text(&metadata["generateName"]),

@@ -63,6 +63,8 @@ pub const DISABLE_LABEL: &str = "disable.sidecar.juicefs.com/inject";
 pub const DONE_LABEL: &str = "done.sidecar.juicefs.com/inject";
 /// The annotation that records what was injected, as JSON.
 pub const STATUS_ANNOTATION: &str = "pith.io/injected";
+/// The annotation that says why a policy exempted a pod, for people. Pith writes it and never reads it.
+pub const SKIPPED_ANNOTATION: &str = "pith.io/skipped";
 
 /// Why a pod is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -233,9 +233,17 @@ pub fn resolve(
     Ok(settings)
 }
 
+/// The Secret of a claim's file system: the one that its volume names, else the one of its class.
+pub(crate) fn secret<'a>(
+    persistent_volume: Option<&'a PersistentVolume>,
+    storage_class: Option<&'a StorageClass>,
+) -> Option<&'a SecretRef> {
+    let of_volume = persistent_volume.and_then(|volume| volume.secret.as_ref());
+    of_volume.or_else(|| storage_class.and_then(|class| class.secret.as_ref()))
+}
+
 fn file_system<'a>(configuration: &'a Configuration, layers: &Layers<'_>) -> Option<&'a FileSystem> {
-    let of_volume = layers.persistent_volume.and_then(|volume| volume.secret.as_ref());
-    let secret = of_volume.or_else(|| layers.storage_class.and_then(|class| class.secret.as_ref()))?;
+    let secret = secret(layers.persistent_volume, layers.storage_class)?;
     configuration.file_systems.iter().find(|file_system| file_system.secret == *secret)
 }
 

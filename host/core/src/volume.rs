@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::object::Entries;
 
 pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict};
-pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place};
+pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
 pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, compare};
 
 /// What CreateVolume asks. Secrets are not part of it: it is kept in the record.

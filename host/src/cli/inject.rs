@@ -79,10 +79,8 @@ fn inject(context: &Context<'_>, policies: &Policies, default: &str, pod: Value,
     let evaluator = policies.evaluator(Instant::now() + TIME);
     let decision = admission::decide(context, &namespace, &pod, &evaluator);
     let mut after = pod.clone();
-    if let Verdict::Inject(patch) = &decision.verdict {
-        json_patch::patch(&mut after, patch)
-            .with_context(|| format!("patching the pod `{name}` of {}", place.display()))?;
-    }
+    json_patch::patch(&mut after, decision.verdict.patch())
+        .with_context(|| format!("patching the pod `{name}` of {}", place.display()))?;
     Ok(Injected { namespace, name, before: pod, after, decision, calls: evaluator.into_calls() })
 }
 
@@ -133,7 +131,7 @@ fn print_text(args: &Inject, it: &Injected, out: &mut String) -> Result<()> {
 /// What was decided, in a sentence.
 fn message(decision: &Decision) -> String {
     match &decision.verdict {
-        Verdict::Skip(skip) => format!("skipped: {}", skip.sentence()),
+        Verdict::Skip { why, .. } => format!("skipped: {}", why.sentence()),
         Verdict::Refuse(refusal) => format!("refused: {refusal}"),
         Verdict::Fail(failure) => format!("failed: {failure}"),
         Verdict::Inject(patch) if patch.is_empty() => "already injected".into(),
@@ -161,10 +159,6 @@ fn explain_text(it: &Injected) -> Vec<String> {
 
 fn explain_json(it: &Injected) -> Value {
     let (outcome, reason) = summary(&it.decision);
-    let patch = match &it.decision.verdict {
-        Verdict::Inject(patch) => json!(patch),
-        _ => json!([]),
-    };
     let sidecars = it.decision.explanations.iter().map(|sidecar| {
         let values = sidecar.settings.explain().into_iter();
         json!({
@@ -185,7 +179,7 @@ fn explain_json(it: &Injected) -> Value {
         "outcome": outcome,
         "reason": reason,
         "message": message(&it.decision),
-        "patch": patch,
+        "patch": it.decision.verdict.patch(),
         "volumes": sidecars.collect::<Vec<_>>(),
         "policies": calls.collect::<Vec<_>>(),
         "warnings": it.decision.warnings,

@@ -78,6 +78,7 @@ fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
         access_modes: access_modes(&spec["accessModes"])?,
         secret: text(&secret["name"])
             .map(|name| SecretRef { namespace: text(&secret["namespace"]).unwrap_or_default(), name }),
+        claim_uid: text(&spec["claimRef"]["uid"]),
     })
 }
 

@@ -137,7 +137,7 @@ async fn answer(
 /// The outcome and the reason of a decision, as metrics and the log say them.
 pub(crate) fn summary(decision: &Decision) -> (&'static str, &'static str) {
     match &decision.verdict {
-        Verdict::Skip(skip) => ("skip", skip.code()),
+        Verdict::Skip { why, .. } => ("skip", why.code()),
         Verdict::Inject(_) => ("inject", ""),
         Verdict::Refuse(refusal) => ("deny", refusal.code()),
         Verdict::Fail(failure) => ("fail", failure.failure.kind()),

@@ -97,16 +97,15 @@ pub enum Answer {
 pub fn render(uid: &str, decision: &Decision) -> Answer {
     let mut response = match &decision.verdict {
         Verdict::Fail(failure) => return Answer::Failure(failure.to_string()),
-        Verdict::Skip(skip) => allowed(uid, "skip", skip.code(), Some(&skip.sentence())),
+        Verdict::Skip { why, .. } => allowed(uid, "skip", why.code(), Some(&why.sentence())),
         Verdict::Refuse(refusal) => denied(uid, refusal),
-        Verdict::Inject(patch) if patch.is_empty() => allowed(uid, "inject", "", None),
-        Verdict::Inject(patch) => {
-            let mut response = allowed(uid, "inject", "", None);
-            response["patchType"] = json!("JSONPatch");
-            response["patch"] = json!(STANDARD.encode(serde_json::to_vec(patch).expect("operations are plain JSON")));
-            response
-        }
+        Verdict::Inject(_) => allowed(uid, "inject", "", None),
     };
+    let patch = decision.verdict.patch();
+    if !patch.is_empty() {
+        response["patchType"] = json!("JSONPatch");
+        response["patch"] = json!(STANDARD.encode(serde_json::to_vec(patch).expect("operations are plain JSON")));
+    }
     if !decision.warnings.is_empty() {
         response["warnings"] = warnings(&decision.warnings);
     }

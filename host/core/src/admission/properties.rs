@@ -139,7 +139,7 @@ fn injected(world: &World, pod: &Value) -> Option<(String, Value)> {
             json_patch::patch(&mut patched, &patch).expect("the patch fits the pod");
             Some((serde_json::to_string(&patch).expect("a patch is JSON"), patched))
         }
-        Verdict::Skip(Skip::NoJuiceFsClaims | Skip::NoClaims) => None,
+        Verdict::Skip { why: Skip::NoJuiceFsClaims | Skip::NoClaims, .. } => None,
         other => panic!("{other:?}"),
     }
 }
@@ -316,7 +316,7 @@ fn check_answered(world: &World, pod: &Value) -> Result<(), TestCaseError> {
             prop_assert!(!refusal.to_string().is_empty());
             Ok(())
         }
-        Verdict::Skip(_) | Verdict::Fail(_) => Ok(()),
+        Verdict::Skip { .. } | Verdict::Fail(_) => Ok(()),
     }
 }
 

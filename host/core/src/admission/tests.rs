@@ -8,7 +8,7 @@ use crate::testing::{PodFixture, World, claim, class, entries, only_read, pod, v
 /// A verdict as a word and a sentence.
 fn outcome(decision: &Decision) -> (&'static str, String) {
     match &decision.verdict {
-        Verdict::Skip(skip) => (skip.code(), skip.sentence()),
+        Verdict::Skip { why, .. } => (why.code(), why.sentence()),
         Verdict::Refuse(refusal) => (refusal.code(), refusal.to_string()),
         Verdict::Fail(failure) => (failure.failure.kind(), failure.to_string()),
         Verdict::Inject(_) => {
@@ -292,6 +292,20 @@ fn any_denial_wins_then_any_skip_then_the_pod_is_injected() {
     check_exemption(with_orders().exempting("b", skip("batch")).exempting("c", deny("no")), denied, &[]);
     check_exemption(with_orders().exempting("b", skip("batch")).exempting("d", skip("later")), skipped, &[]);
     check_exemption(with_orders().exempting("c", deny("no")).exempting("d", deny("later")), denied, &[]);
+}
+
+#[test]
+fn the_reason_of_an_exemption_is_written_onto_the_pod_once() {
+    let world = with_orders().exempting("b", skip("batch"));
+    for pod in [orders(), orders().annotated("team", "web"), orders().annotated(SKIPPED_ANNOTATION, "something else")] {
+        let mut pod = pod.0;
+        let verdict = world.decide(&pod).verdict;
+        json_patch::patch(&mut pod, verdict.patch()).expect("the patch fits");
+        assert_eq!(pod["metadata"]["annotations"][SKIPPED_ANNOTATION], "policy `b` exempts the pod: batch");
+        assert!(world.decide(&pod).verdict.patch().is_empty());
+    }
+    let unlabelled = world.decide(&orders().labelled(DISABLE_LABEL, "true").0);
+    assert!(unlabelled.verdict.patch().is_empty(), "the label says it");
 }
 
 #[test]

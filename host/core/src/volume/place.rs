@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::directory::{split, trim};
 use super::{Asked, Directory, PathProblem, SizeProblem};
 use crate::binding::{self, Binding, Evaluate};
-use crate::object::{Claim, Namespace};
+use crate::object::{Claim, Namespace, PersistentVolume};
 use crate::policy::{Failure, Hook, Naming, NamingRequest};
 use crate::reason::PolicyFailure;
 
@@ -219,13 +219,17 @@ fn below(prefix: &[String], components: Vec<String>) -> Result<Directory, PathPr
 }
 
 /// The directory that the mount option `subdir` names, where every volume that is asked so lies; empty without one.
-///
-/// Options are read as the sidecar reads them: lists with commas, the name before the first `=`.
 pub(super) fn prefix(asked: &Asked) -> Result<Vec<String>, VolumeRefusal> {
     let flags = asked.capabilities.iter().flat_map(|capability| &capability.mount_flags);
-    let options = flags.chain(asked.parameters.get("mountOptions")).flat_map(|list| list.split(','));
+    subdir(flags.chain(asked.parameters.get("mountOptions")).map(String::as_str))
+}
+
+/// What these mount options have as `subdir`; empty without one.
+///
+/// Options are read as the sidecar reads them: lists with commas, the name before the first `=`.
+fn subdir<'a>(lists: impl Iterator<Item = &'a str>) -> Result<Vec<String>, VolumeRefusal> {
     let mut found: Option<(&str, Vec<String>)> = None;
-    for value in options.filter_map(|option| option.trim().strip_prefix("subdir=")) {
+    for value in lists.flat_map(|list| list.split(',')).filter_map(|option| option.trim().strip_prefix("subdir=")) {
         let components = split(value);
         if value.contains("${") {
             return Err(VolumeRefusal::Subdir(format!("`{value}` has a template, which Pith does not fill in here")));
@@ -244,6 +248,21 @@ pub(super) fn prefix(asked: &Asked) -> Result<Vec<String>, VolumeRefusal> {
         }
     }
     Ok(found.map(|(_, components)| components).unwrap_or_default())
+}
+
+/// Where an existing volume lies, from the root of the file system: what its attribute `subPath` says, below its mount option
+/// `subdir`. Without either it is the whole file system, as with the JuiceFS driver.
+pub fn whereabouts(volume: &PersistentVolume) -> Result<String, VolumeRefusal> {
+    let attributes = &volume.volume_attributes;
+    let options = volume.mount_options.iter().chain(attributes.get("mountOptions"));
+    let mut components = subdir(options.map(String::as_str))?;
+    let below = attributes.get(SUB_PATH).map(|path| split(path)).unwrap_or_default();
+    if !below.is_empty() {
+        let problem = |problem| VolumeRefusal::Path { origin: format!("the attribute `{SUB_PATH}`"), problem };
+        Directory::new(below.clone()).map_err(problem)?;
+        components.extend(below);
+    }
+    Ok(format!("/{}", components.join("/")))
 }
 
 /// The components of a pattern with `${.pvc.name}`, `${.pvc.namespace}`, `${.pvc.labels.KEY}` and
