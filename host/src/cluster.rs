@@ -11,9 +11,11 @@ mod api;
 mod convert;
 mod folder;
 
+pub(crate) use api::cause;
 pub use api::connect;
 pub use convert::object;
 pub use folder::{documents, load};
 pub use live::{Live, Unanswered};
 pub use mirror::Mirror;
+pub(crate) use watch::events;
 pub use watch::follow;

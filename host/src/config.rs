@@ -29,8 +29,10 @@ pub use reference::{reference, schema};
 /// The configuration as the program uses it: paths absolute, names checked, bindings in order.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The webhook's listener and bounds.
-    pub webhook: Webhook,
+    /// The webhook's listener and bounds; absent for none.
+    pub webhook: Option<Webhook>,
+    /// What is kept in step in a cluster; absent for nothing.
+    pub controller: Option<Controller>,
     /// The admin listener's address.
     pub admin: SocketAddr,
     /// The folder that belongs to this process alone.
@@ -88,6 +90,32 @@ pub enum Tls {
         /// The key.
         key: PathBuf,
     },
+}
+
+/// What is kept in step in a cluster.
+#[derive(Debug, Clone)]
+pub struct Controller {
+    /// How often the Secret of a file system is read again.
+    pub source_interval: Duration,
+    /// How often the Secret beside each claim is compared with what it should be.
+    pub resync: Duration,
+    /// How pods that cannot end are freed; absent for never.
+    pub cleaner: Option<Cleaner>,
+}
+
+/// The pods that unmount what others left behind.
+#[derive(Debug, Clone)]
+pub struct Cleaner {
+    /// Their namespace.
+    pub namespace: String,
+    /// Their service account.
+    pub service_account: String,
+    /// Their image.
+    pub image: String,
+    /// How long after its grace period a pod must hang.
+    pub after: Duration,
+    /// The folder of the kubelet on every node.
+    pub kubelet_dir: PathBuf,
 }
 
 /// The CSI controller.
@@ -199,8 +227,8 @@ fn read(path: &Path) -> Result<(file::File, Value)> {
 }
 
 fn with_overrides(mut typed: file::File, overrides: &Overrides) -> file::File {
-    if let Some(listen) = overrides.listen {
-        typed.webhook.listen = listen;
+    if let (Some(listen), Some(webhook)) = (overrides.listen, &mut typed.webhook) {
+        webhook.listen = listen;
     }
     if let Some(listen) = overrides.admin_listen {
         typed.admin.listen = listen;
@@ -241,28 +269,11 @@ fn leaves(tree: &Value) -> BTreeMap<String, Value> {
 
 fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
     let folder = std::path::absolute(folder).context("finding the folder of the configuration")?;
-    ensure!(!typed.webhook.timeout.0.is_zero(), "webhook.timeout is zero: give it a span such as 10s");
-    ensure!(typed.webhook.max_body.0 >= 1 << 10, "webhook.maxBody is below 1Ki: no review fits");
-    ensure!(typed.webhook.max_in_flight > 0, "webhook.maxInFlight is zero: no request would be answered");
-    let max_in_flight = usize::try_from(typed.webhook.max_in_flight).context("webhook.maxInFlight is too large")?;
-    let max_body = usize::try_from(typed.webhook.max_body.0).context("webhook.maxBody is too large")?;
-    let tls = match typed.webhook.tls {
-        file::Tls::SelfSigned(it) if it.names.is_empty() => {
-            bail!("webhook.tls.selfSigned.names is empty: name at least one")
-        }
-        file::Tls::SelfSigned(it) => Tls::SelfSigned(it.names),
-        file::Tls::Files(it) => Tls::Files { certificate: folder.join(it.certificate), key: folder.join(it.key) },
-    };
     let policies = typed.policies.into_iter().map(|binding| policy(binding, &folder)).collect::<Result<Vec<_>>>()?;
     let state_dir = folder.join(typed.state_dir);
     Ok(Config {
-        webhook: Webhook {
-            listen: typed.webhook.listen,
-            tls,
-            max_body,
-            max_in_flight,
-            timeout: typed.webhook.timeout.0,
-        },
+        webhook: typed.webhook.map(|it| webhook(it, &folder)).transpose()?,
+        controller: typed.controller.map(|it| controller(it, &typed.objects)).transpose()?,
         admin: typed.admin.listen,
         log: typed.log,
         objects: typed.objects.map(|objects| match objects {
@@ -276,6 +287,56 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
         state_dir,
         sidecars: sidecars(typed.driver, typed.sidecar, typed.file_systems)?,
         policies: in_order(policies)?,
+    })
+}
+
+fn webhook(typed: file::Webhook, folder: &Path) -> Result<Webhook> {
+    ensure!(!typed.timeout.0.is_zero(), "webhook.timeout is zero: give it a span such as 10s");
+    ensure!(typed.max_body.0 >= 1 << 10, "webhook.maxBody is below 1Ki: no review fits");
+    ensure!(typed.max_in_flight > 0, "webhook.maxInFlight is zero: no request would be answered");
+    let tls = match typed.tls {
+        file::Tls::SelfSigned(it) if it.names.is_empty() => {
+            bail!("webhook.tls.selfSigned.names is empty: name at least one")
+        }
+        file::Tls::SelfSigned(it) => Tls::SelfSigned(it.names),
+        file::Tls::Files(it) => Tls::Files { certificate: folder.join(it.certificate), key: folder.join(it.key) },
+    };
+    Ok(Webhook {
+        listen: typed.listen,
+        tls,
+        max_body: usize::try_from(typed.max_body.0).context("webhook.maxBody is too large")?,
+        max_in_flight: usize::try_from(typed.max_in_flight).context("webhook.maxInFlight is too large")?,
+        timeout: typed.timeout.0,
+    })
+}
+
+fn controller(typed: file::Controller, objects: &Option<file::ObjectSource>) -> Result<Controller> {
+    ensure!(
+        matches!(objects, Some(file::ObjectSource::Cluster(_))),
+        "controller is there and objects.cluster is not: what it keeps in step is in a cluster"
+    );
+    for (key, span) in [("sourceInterval", typed.source_interval), ("resync", typed.resync)] {
+        ensure!(!span.0.is_zero(), "controller.{key} is zero: give it a span such as 30s");
+    }
+    let cleaner = |it: file::Cleaner| {
+        for (key, value) in
+            [("namespace", &it.namespace), ("serviceAccount", &it.service_account), ("image", &it.image)]
+        {
+            ensure!(!value.is_empty(), "controller.cleaner.{key} is empty");
+        }
+        ensure!(it.kubelet_dir.is_absolute(), "controller.cleaner.kubeletDir must be an absolute path");
+        Ok(Cleaner {
+            namespace: it.namespace,
+            service_account: it.service_account,
+            image: it.image,
+            after: it.after.0,
+            kubelet_dir: it.kubelet_dir,
+        })
+    };
+    Ok(Controller {
+        source_interval: typed.source_interval.0,
+        resync: typed.resync.0,
+        cleaner: typed.cleaner.map(cleaner).transpose()?,
     })
 }
 
@@ -471,7 +532,8 @@ mod tests {
     #[test]
     fn an_empty_file_means_the_defaults() {
         let config = load("").expect("empty is fine");
-        assert_eq!(config.webhook.listen.port(), 9443);
+        assert_eq!(config.webhook.map(|it| it.listen.port()), Some(9443));
+        assert!(load("webhook: null").expect("it may be absent").webhook.is_none());
         assert_eq!(config.sidecars, Config::built_in().sidecars);
     }
 
@@ -492,7 +554,7 @@ mod tests {
             load("webhook: {tls: {files: {certificate: a.crt, key: a.key}}}\nsidecar: {cache: {container: {}}}\n");
         let config = config.expect("it is well formed");
         assert_eq!(config.sidecars.cache, Cache::Container);
-        assert!(matches!(config.webhook.tls, Tls::Files { .. }));
+        assert!(matches!(config.webhook.map(|it| it.tls), Some(Tls::Files { .. })));
         check_error("sidecar:\n  cache:\n    hostPath: {}\n", "unknown variant `hostPath`");
         assert_eq!(load("").expect("it may be absent").objects, None);
         let objects = |text: &str| load(text).expect("it is well formed").objects.expect("it is there");
@@ -500,6 +562,9 @@ mod tests {
         assert_eq!(objects("objects: {directory: /a}"), ObjectSource::Directory("/a".into()));
         check_error("objects: {directory: a, cluster: {}}", "objects");
         check_error("objects: {cluster: {namespace: a}}", "unknown field `namespace`");
+        check_error("controller: {}", "controller is there and objects.cluster is not");
+        check_error("objects: {cluster: {}}\ncontroller: {resync: 0s}", "controller.resync is zero");
+        check_error("objects: {cluster: {}}\ncontroller: {cleaner: {}}", "missing field `namespace`");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //! main ─ run ─┬─ webhook (review, handler) ─┐
 //!             ├─ cli (inject, policy, config)├─ policy ─ wasm ─ pith-core
-//!             └─ admin, tls, telemetry       └─ cluster ─────── pith-core
+//!             ├─ admin, tls, telemetry       └─ cluster ─────── pith-core
+//!             └─ controller (secrets, cleaner) ── cluster, juicefs (source)
 //! ```
 //!
 //! Modules stand in the order in which a reader meets them.
@@ -23,6 +24,7 @@ pub mod policy;
 pub mod wasm;
 pub mod juicefs;
 pub mod cluster;
+pub mod controller;
 pub mod cli;
 
 use std::process::ExitCode;

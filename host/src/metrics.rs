@@ -29,6 +29,9 @@ pub struct Metrics {
     objects: Family<ObjectKind, Gauge>,
     watch_restarts: Family<ObjectKind, Counter>,
     live_reads: Family<LiveRead, Counter>,
+    claim_secrets: Family<ClaimSecretState, Gauge>,
+    /// Cleaner pods that were started.
+    pub cleaners: Counter,
     csi_seconds: Family<CsiCall, Histogram>,
 }
 
@@ -74,6 +77,11 @@ struct LiveRead {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClaimSecretState {
+    state: &'static str,
+}
+
 /// The labels that csi-lib-utils gives to the same metric.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CsiCall {
@@ -106,6 +114,8 @@ impl Metrics {
             objects: Family::default(),
             watch_restarts: Family::default(),
             live_reads: Family::default(),
+            claim_secrets: Family::default(),
+            cleaners: Counter::default(),
             csi_seconds: Family::new_with_constructor(|| Histogram::new(CSI_SECONDS)),
         };
         let help = "Time of a CSI call, from the whole request to the answer";
@@ -126,6 +136,10 @@ impl Metrics {
         registry.register("watch_restarts", help, metrics.watch_restarts.clone());
         let help = "Objects that the API server was asked for because no watch had brought them yet, by outcome";
         registry.register("live_reads", help, metrics.live_reads.clone());
+        let help = "Claims that should have a Secret beside them, by whether it is written";
+        registry.register("claim_secrets", help, metrics.claim_secrets.clone());
+        let help = "Pods that were started to unmount what another pod left behind";
+        registry.register("cleaners", help, metrics.cleaners.clone());
         metrics
     }
 
@@ -148,13 +162,20 @@ impl Metrics {
     }
 
     /// How often the watch of a kind failed; 0 from the moment when this is called.
-    pub fn watch_restarts(&self, kind: Kind) -> Counter {
-        self.watch_restarts.get_or_create(&ObjectKind { kind: kind.plural() }).clone()
+    pub fn watch_restarts(&self, kind: &'static str) -> Counter {
+        self.watch_restarts.get_or_create(&ObjectKind { kind }).clone()
     }
 
     /// Counts a question to the API server about one object.
     pub fn live_read(&self, kind: Kind, outcome: &'static str) {
         self.live_reads.get_or_create(&LiveRead { kind: kind.plural(), outcome }).inc();
+    }
+
+    /// Says how many claims have their Secret, and how many wait for it.
+    pub fn claim_secrets(&self, written: usize, missing: usize) {
+        for (state, count) in [("written", written), ("missing", missing)] {
+            self.claim_secrets.get_or_create(&ClaimSecretState { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Says how many objects of each kind are in memory.

@@ -26,7 +26,7 @@ use crate::policy::Policies;
 use crate::provisioner::{self, Provisioner};
 use crate::wasm::{Engine, EngineOptions};
 use crate::webhook::{self, Webhook};
-use crate::{cluster, memory, telemetry, tls};
+use crate::{cluster, controller, memory, telemetry, tls};
 
 /// The longest that a stop waits for requests that were begun.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -54,11 +54,6 @@ pub fn serve(args: &Serve) -> Result<()> {
     };
     // Hundreds of megabytes after a start that compiled.
     memory::give_back();
-    let serving = tls::load(&config.webhook.tls, &config.state_dir)?;
-    if let Some(expires) = serving.expires {
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit into 53 bits")]
-        metrics.certificate_expiry.set(expires.unix_timestamp() as f64);
-    }
     let (policies, objects) = (Arc::new(policies), Arc::new(objects));
     let provisioner = config.csi.as_ref().map(|csi| {
         let provisioner = provisioner(csi, &config.juicefs, steps(args)?, policies.clone(), objects.clone())?;
@@ -66,23 +61,37 @@ pub fn serve(args: &Serve) -> Result<()> {
     });
     let provisioner = provisioner.transpose()?;
     let driver = config.sidecars.driver.clone();
-    let webhook = Arc::new(Webhook {
-        policies,
-        objects: objects.clone(),
-        configuration: config.sidecars,
-        metrics: metrics.clone(),
-        max_body: config.webhook.max_body,
-        in_flight: Semaphore::new(config.webhook.max_in_flight),
-        timeout: config.webhook.timeout,
-    });
+    let webhook = match config.webhook {
+        Some(options) => {
+            let serving = tls::load(&options.tls, &config.state_dir)?;
+            if let Some(expires) = serving.expires {
+                #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit into 53 bits")]
+                metrics.certificate_expiry.set(expires.unix_timestamp() as f64);
+            }
+            let webhook = Webhook {
+                policies,
+                objects: objects.clone(),
+                configuration: config.sidecars,
+                metrics: metrics.clone(),
+                max_body: options.max_body,
+                in_flight: Semaphore::new(options.max_in_flight),
+                timeout: options.timeout,
+            };
+            Some((options.listen, serving.config, Arc::new(webhook)))
+        }
+        None => None,
+    };
 
     runtime.block_on(async {
         let readiness = Readiness::default();
         let stop = Handle::new();
-        let webhook = {
-            let mut server = axum_server::bind_rustls(config.webhook.listen, RustlsConfig::from_config(serving.config));
+        let webhook_at = webhook.as_ref().map(|(listen, ..)| *listen);
+        let handle = stop.clone();
+        let webhook = async move {
+            let Some((listen, certificate, webhook)) = webhook else { return std::future::pending().await };
+            let mut server = axum_server::bind_rustls(listen, RustlsConfig::from_config(certificate));
             server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-            server.handle(stop.clone()).serve(webhook::router(webhook).into_make_service())
+            server.handle(handle).serve(webhook::router(webhook).into_make_service()).await
         };
         let admin_stop = Handle::new();
         let admin = {
@@ -98,28 +107,38 @@ pub fn serve(args: &Serve) -> Result<()> {
                 let listener = csi::server::bind(&csi.socket).await?;
                 tracing::info!(socket = %csi.socket.display(), "listening for CSI");
                 let volumes = provisioner.clone();
-                let csi = Csi { driver, node_id: csi.node_id.clone(), volumes, metrics: metrics.clone() };
+                let csi =
+                    Csi { driver: driver.clone(), node_id: csi.node_id.clone(), volumes, metrics: metrics.clone() };
                 let stop = csi_stop.clone();
                 tokio::spawn(csi::server::serve(listener, csi, async move { stop.notified().await }, DRAIN))
             }
             None => tokio::spawn(std::future::pending()),
         };
-        let watches = tokio::spawn(async move {
-            match client {
-                Some(client) => cluster::follow(client, &objects, &metrics).await,
-                None => std::future::pending().await,
+        let watches = tokio::spawn({
+            let (client, objects, metrics) = (client.clone(), objects.clone(), metrics.clone());
+            async move {
+                match client {
+                    Some(client) => cluster::follow(client, &objects, &metrics).await,
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        let controller = tokio::spawn(async move {
+            match (config.controller, client) {
+                (Some(options), Some(client)) => controller::run(client, objects, options, &driver, &metrics).await,
+                _ => std::future::pending().await,
             }
         });
         let (webhook, admin) = (tokio::spawn(webhook), tokio::spawn(admin));
 
-        let announced = announce(&stop, &admin_stop, args.addresses_file.as_deref(), &readiness);
-        let (webhook_at, admin_at) = (config.webhook.listen, config.admin);
+        let stops = (webhook_at.is_some().then_some(&stop), &admin_stop);
+        let announced = announce(stops, args.addresses_file.as_deref(), &readiness);
         tokio::pin!(webhook, admin, csi);
         // A listener that ends before it is told to is the end of the process: a webhook that does not answer is worse than
         // one that is restarted, and so is one that knows nothing new.
         tokio::select! {
             ended = &mut webhook => return ended_early("webhook", webhook_at, ended),
-            ended = &mut admin => return ended_early("admin", admin_at, ended),
+            ended = &mut admin => return ended_early("admin", Some(config.admin), ended),
             ended = &mut csi => {
                 ended.context("the CSI listener died")??;
                 bail!("the CSI listener ended");
@@ -128,6 +147,10 @@ pub fn serve(args: &Serve) -> Result<()> {
                 ended.context("the watches of the API server died")?;
                 bail!("the watches of the API server ended");
             }
+            ended = controller => {
+                ended.context("the controller died")?;
+                bail!("the controller ended");
+            }
             stopped = async { announced.await?; wait_for_stop().await } => stopped?,
         }
         tracing::info!("stopping: no new requests, finishing those that were begun");
@@ -135,7 +158,9 @@ pub fn serve(args: &Serve) -> Result<()> {
         stop.graceful_shutdown(Some(DRAIN));
         csi_stop.notify_one();
         let drained = async {
-            webhook.await.context("the webhook's listener died")?.context("stopping the webhook")?;
+            if webhook_at.is_some() {
+                webhook.await.context("the webhook's listener died")?.context("stopping the webhook")?;
+            }
             if let Some((_, provisioner)) = &provisioner {
                 csi.await.context("the CSI listener died")?.context("stopping the CSI listener")?;
                 provisioner.stop().await;
@@ -200,33 +225,40 @@ fn steps(_: &Serve) -> Result<Steps> {
 
 /// Says where it listens, once it does.
 async fn announce(
-    webhook: &Handle<SocketAddr>,
-    admin: &Handle<SocketAddr>,
+    (webhook, admin): (Option<&Handle<SocketAddr>>, &Handle<SocketAddr>),
     addresses_file: Option<&Path>,
     readiness: &Readiness,
 ) -> Result<()> {
-    let (Some(webhook), Some(admin)) = (webhook.listening().await, admin.listening().await) else {
+    let webhook = match webhook {
+        Some(webhook) => webhook.listening().await.map(Some),
+        None => Some(None),
+    };
+    let (Some(webhook), Some(admin)) = (webhook, admin.listening().await) else {
         // The select in `serve` sees the listener's own error, which says more than this could.
         return std::future::pending().await;
     };
     readiness.set(true);
     if let Some(path) = addresses_file {
-        let addresses = json!({"webhook": webhook.to_string(), "admin": admin.to_string()});
+        let addresses = json!({"webhook": webhook.map(|it| it.to_string()), "admin": admin.to_string()});
         let place = || format!("writing {}", path.display());
         // Renamed into place, so that whoever waits for the file never reads half of it.
         let part = path.with_extension("part");
         std::fs::write(&part, format!("{addresses}\n")).with_context(place)?;
         std::fs::rename(&part, path).with_context(place)?;
     }
-    tracing::info!(%webhook, %admin, "listening");
+    match webhook {
+        Some(webhook) => tracing::info!(%webhook, %admin, "listening"),
+        None => tracing::info!(%admin, "listening"),
+    }
     Ok(())
 }
 
 fn ended_early(
     what: &str,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     ended: Result<std::io::Result<()>, tokio::task::JoinError>,
 ) -> Result<()> {
+    let address = address.map(|it| it.to_string()).unwrap_or_default();
     ended
         .with_context(|| format!("the {what} listener died"))?
         .with_context(|| format!("the {what} listener at {address}"))?;

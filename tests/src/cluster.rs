@@ -118,10 +118,10 @@ impl Cluster {
         Ok(kubeconfig.to_string())
     }
 
-    /// A kubeconfig for Pith's own service account, with the rights of `deploy/rbac.yaml` and no other.
-    pub fn kubeconfig_of_pith(&self) -> Result<String> {
+    /// A kubeconfig for a service account of Pith, with the rights of `deploy/rbac.yaml` and no other.
+    pub fn kubeconfig_of_pith(&self, account: &str) -> Result<String> {
         self.apply(&fs::read_to_string(root().join("deploy/rbac.yaml"))?)?;
-        self.kubeconfig("pith-system", "pith")
+        self.kubeconfig("pith-system", account)
     }
 
     /// Runs `kubectl`, whatever comes of it, with this on its standard input.

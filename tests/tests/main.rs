@@ -1,6 +1,7 @@
 //! The end-to-end tests, in one binary.
 
 mod cluster;
+mod controller;
 mod csi_contract;
 mod csi_sanity;
 mod guests;

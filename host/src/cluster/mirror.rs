@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use pith_core::object::{Kind, Object, Objects, Reference};
+use tokio::sync::watch;
 
 use super::feed::{Feed, Told};
 use super::live::{Live, Unanswered};
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Mirror {
     state: RwLock<State>,
+    changes: watch::Sender<()>,
     /// Absent where nobody can be asked for more.
     live: Option<Live>,
 }
@@ -36,18 +38,31 @@ struct State {
 impl Mirror {
     /// These objects, which do not change.
     pub fn fixed(objects: Objects) -> Mirror {
-        Mirror { state: RwLock::new(State { objects: Arc::new(objects), ..State::default() }), live: None }
+        Mirror {
+            state: RwLock::new(State { objects: Arc::new(objects), ..State::default() }),
+            changes: watch::Sender::default(),
+            live: None,
+        }
     }
 
     /// Those of a cluster, none of which are there before [`follow`](super::follow) brings them.
     pub fn followed(live: Live) -> Mirror {
         let unlisted = Kind::ALL.map(|kind| (kind, None)).into();
-        Mirror { state: RwLock::new(State { unlisted, ..State::default() }), live: Some(live) }
+        Mirror {
+            state: RwLock::new(State { unlisted, ..State::default() }),
+            changes: watch::Sender::default(),
+            live: Some(live),
+        }
     }
 
     /// The objects as they are now.
     pub fn snapshot(&self) -> Arc<Objects> {
         self.read().objects.clone()
+    }
+
+    /// Tells of every change, and of many at once as of one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// What is still waited for before any decision can rely on what is here, as a sentence.
@@ -100,6 +115,7 @@ impl Mirror {
             state.removals += 1;
         }
         feed.apply(told, Arc::make_mut(&mut state.objects));
+        self.changes.send_replace(());
         listed && state.unlisted.is_empty()
     }
 

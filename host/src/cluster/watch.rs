@@ -49,27 +49,41 @@ async fn kind<K>(kind: Kind, client: &Client, mirror: &Mirror, metrics: &Metrics
 where
     K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned + Send + Serialize + 'static,
 {
-    let restarts = metrics.watch_restarts(kind);
+    let restarts = metrics.watch_restarts(kind.plural());
     let api = Api::<K>::all_with(client.clone(), &resource(kind));
-    let mut events = pin!(watcher(api, Config::default().page_size(PAGE)));
-    let mut last_failure = None;
     let (mut feed, mut reader) = (Feed::of(kind), Reader { kind, unreadable: BTreeSet::new() });
+    events(api, Config::default(), kind.plural(), |event| match event {
+        Ok(event) => {
+            let listed = matches!(event, Event::InitDone);
+            if mirror.tell(&mut feed, reader.told(event)) {
+                tracing::info!(took = ?started.elapsed(), "every kind of object is listed");
+            }
+            if listed {
+                memory::give_back();
+            }
+        }
+        Err(problem) => {
+            restarts.inc();
+            mirror.failed(kind, problem);
+        }
+    })
+    .await;
+}
+
+/// Hands on every event of a watch, and why it failed where it did. It ends only with a defect.
+pub(crate) async fn events<K>(api: Api<K>, config: Config, what: &str, mut tell: impl FnMut(Result<Event<K>, &str>))
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut events = pin!(watcher(api, config.page_size(PAGE)));
+    let mut last_failure = None;
     while let Some(event) = events.next().await {
         match event {
-            Ok(event) => {
-                let listed = matches!(event, Event::InitDone);
-                if mirror.tell(&mut feed, reader.told(event)) {
-                    tracing::info!(took = ?started.elapsed(), "every kind of object is listed");
-                }
-                if listed {
-                    memory::give_back();
-                }
-            }
+            Ok(event) => tell(Ok(event)),
             Err(error) => {
                 let error = cause(&error);
-                restarts.inc();
-                mirror.failed(kind, &error);
-                tracing::warn!(kind = kind.plural(), %error, "a watch failed, and begins again");
+                tell(Err(&error));
+                tracing::warn!(what, %error, "a watch failed, and begins again");
                 let pause = pause_after(last_failure, Instant::now());
                 tokio::time::sleep(pause).await;
                 last_failure = Some((Instant::now(), pause));

@@ -17,8 +17,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct File {
-    /// The admission webhook.
-    pub webhook: Webhook,
+    /// The admission webhook; `null` for a process that answers no reviews.
+    pub webhook: Option<Webhook>,
+    /// What Pith keeps in step in a cluster: the Secrets of claims, and pods that hang. Absent for nothing; it needs
+    /// `objects.cluster`.
+    pub controller: Option<Controller>,
     /// The listener for health, readiness and metrics (plain HTTP).
     pub admin: Admin,
     /// A folder that belongs to this process alone: self-made certificates and compiled policies.
@@ -47,7 +50,8 @@ pub struct File {
 impl Default for File {
     fn default() -> File {
         File {
-            webhook: Webhook::default(),
+            webhook: Some(Webhook::default()),
+            controller: None,
             admin: Admin::default(),
             state_dir: "state".into(),
             log: Log::default(),
@@ -190,6 +194,55 @@ pub enum ObjectSource {
 pub struct ClusterSource {
     /// A kubeconfig, for use outside of the cluster; the service account of Pith's pod where this is absent.
     pub kubeconfig: Option<PathBuf>,
+}
+
+/// What Pith keeps in step in a cluster. Every replica does all of it: what one did already, the next finds done.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Controller {
+    /// How often the Secret of a file system is read again, to see whether it changed. It is never watched.
+    pub source_interval: Period,
+    /// How often the Secret beside each claim is compared with what it should be. A claim that is bound, and a pod that is
+    /// injected, have it looked at at once.
+    pub resync: Period,
+    /// Frees pods that cannot end because a JuiceFS mount was left on their node; absent for never.
+    pub cleaner: Option<Cleaner>,
+}
+
+impl Default for Controller {
+    fn default() -> Controller {
+        Controller {
+            source_interval: Period(Duration::from_secs(30)),
+            resync: Period(Duration::from_secs(600)),
+            cleaner: None,
+        }
+    }
+}
+
+/// The pods that unmount on a node what a pod's own containers could not, because all of them were killed at once.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cleaner {
+    /// The namespace that they run in. They are privileged, so its Pod Security level must allow that.
+    pub namespace: String,
+    /// Their service account, which needs no rights.
+    pub service_account: String,
+    /// Their image, which has `/usr/local/bin/pith-guard`.
+    pub image: String,
+    /// How long after its grace period a pod must hang.
+    #[serde(default = "half_a_minute")]
+    pub after: Period,
+    /// The folder of the kubelet on every node.
+    #[serde(default = "kubelet_dir")]
+    pub kubelet_dir: PathBuf,
+}
+
+fn half_a_minute() -> Period {
+    Period(Duration::from_secs(30))
+}
+
+fn kubelet_dir() -> PathBuf {
+    "/var/lib/kubelet".into()
 }
 
 /// The defaults and ceilings of sidecars.

@@ -121,8 +121,13 @@ impl FileSystem {
     }
 
     /// The metadata engine, without its password.
-    pub(super) fn meta_url(&self) -> &str {
+    pub fn meta_url(&self) -> &str {
         &self.0.meta_url
+    }
+
+    /// The password of the metadata engine; empty where it has none.
+    pub fn meta_password(&self) -> &str {
+        self.0.environment.get("META_PASSWORD").map(String::as_str).unwrap_or_default()
     }
 
     /// The variables of every client of this file system, the engine's password among them.

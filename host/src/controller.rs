@@ -1,0 +1,33 @@
+//! What Pith keeps in step in a cluster, beside the answers that it gives: the Secret of each claim, and pods that cannot end.
+//!
+//! There is no leader. Every replica looks at the same objects and does the same, and what one has done already the next finds
+//! done: Secrets are applied, not edited, and the names of events and of cleaner pods follow from what they are about.
+
+mod secrets;
+mod pods;
+mod cleaner;
+mod event;
+
+use std::sync::Arc;
+
+use kube::Client;
+
+use crate::cluster::Mirror;
+use crate::config::Controller;
+use crate::metrics::Metrics;
+
+/// Who writes, in the words of server-side apply.
+const FIELD_MANAGER: &str = "pith";
+
+/// Keeps everything in step. It ends only with a defect.
+pub async fn run(client: Client, mirror: Arc<Mirror>, options: Controller, driver: &str, metrics: &Metrics) {
+    let pods = pods::Pods::default();
+    let secrets = secrets::Reconciler::new(&client, &mirror, &pods, &options, driver, metrics);
+    let cleaner = async {
+        match &options.cleaner {
+            Some(cleaner) => cleaner::run(&client, &pods, cleaner, metrics).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::join!(pods.follow(&client, metrics), secrets.run(), cleaner);
+}

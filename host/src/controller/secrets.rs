@@ -1,0 +1,435 @@
+//! The Secret beside each claim: written once the claim is bound, kept as it should be, removed where the namespace opts out.
+//!
+//! What there should be is a function of the objects (`pith_core::claim_secret`); here it is compared with what there is. The Secrets
+//! of file systems are read by name, one `get` at a time, and their content stays in memory. The claim owns its Secret, so the
+//! garbage collector removes the one with the other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client, ResourceExt};
+use pith_core::claim_secret::{self, Bound, Wanted};
+use pith_core::object::{Claim, SecretRef};
+use pith_core::sidecar::{secret_key, secret_name};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::pods::{InjectedPod, PodName, Pods};
+use super::{FIELD_MANAGER, event};
+use crate::cluster::{self, Mirror};
+use crate::config::Controller;
+use crate::juicefs::FileSystem;
+use crate::metrics::Metrics;
+
+/// How many Secrets are looked at at once: the API server has other callers.
+const AT_ONCE: usize = 8;
+/// Changes that come within this time are one: a claim, its volume and its pod are often made together.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// The most time for one request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause after a first failure, which doubles from one to the next.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The label by which people and Pith itself tell these Secrets from others.
+const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "pith");
+
+/// Keeps the Secrets.
+pub(super) struct Reconciler<'a> {
+    client: &'a Client,
+    mirror: &'a Mirror,
+    pods: &'a Pods,
+    options: &'a Controller,
+    driver: &'a str,
+    metrics: &'a Metrics,
+    /// What was done about each claim, by its UID.
+    done: HashMap<String, Done>,
+    sources: HashMap<SecretRef, Source>,
+    /// Pods that were seen, by UID.
+    seen: HashSet<String>,
+}
+
+/// What was done about a claim.
+struct Done {
+    /// What it was done for; see [`Task::fingerprint`].
+    fingerprint: [u8; 32],
+    /// Whether there is now what there should be.
+    written: bool,
+    failures: u32,
+    /// When it is looked at again, whether or not something changed.
+    due: Instant,
+}
+
+/// The Secret of a file system, as it was when it was read.
+struct Source {
+    read: Instant,
+    content: Result<FileSystem, String>,
+}
+
+/// What is to be done about one claim.
+struct Task {
+    bound: Bound,
+    /// What the Secret is to hold, why there can be none, or that there is to be none.
+    content: Option<Result<Content, String>>,
+    fingerprint: [u8; 32],
+}
+
+/// What a claim's Secret holds. No Debug: it is secret.
+#[derive(Clone, PartialEq, Eq)]
+struct Content(BTreeMap<&'static str, String>);
+
+impl<'a> Reconciler<'a> {
+    pub(super) fn new(
+        client: &'a Client,
+        mirror: &'a Mirror,
+        pods: &'a Pods,
+        options: &'a Controller,
+        driver: &'a str,
+        metrics: &'a Metrics,
+    ) -> Reconciler<'a> {
+        Reconciler {
+            client,
+            mirror,
+            pods,
+            options,
+            driver,
+            metrics,
+            done: HashMap::new(),
+            sources: HashMap::new(),
+            seen: HashSet::new(),
+        }
+    }
+
+    /// Looks at everything whenever something changed, and at what is due. It ends only with a defect.
+    pub(super) async fn run(mut self) {
+        let (mut objects, mut pods) = (self.mirror.changes(), self.pods.changes());
+        loop {
+            // Before the look, so that what changes during it is seen by the next.
+            objects.mark_unchanged();
+            pods.mark_unchanged();
+            let next = match self.pods.snapshot() {
+                // Before everything is listed, a Secret that is in use would look as if nobody needed it.
+                Some(pods) if self.mirror.waiting().is_none() => self.look(&pods).await,
+                _ => Instant::now() + LONGEST_PAUSE,
+            };
+            tokio::select! {
+                _ = objects.changed() => {}
+                _ = pods.changed() => {}
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+            tokio::time::sleep(TOGETHER).await;
+        }
+    }
+
+    /// One look at everything; the answer is when the next is due.
+    async fn look(&mut self, pods: &BTreeMap<PodName, InjectedPod>) -> Instant {
+        let bound = claim_secret::bound(&self.mirror.snapshot(), self.driver);
+        self.done.retain(|uid, _| bound.contains_key(uid));
+        self.read_sources(&bound).await;
+        let in_use = claims_of(pods.iter());
+        // A pod that is new starts now, so what it needs is looked at now.
+        let fresh = claims_of(pods.iter().filter(|(_, pod)| !self.seen.contains(&pod.uid)));
+        self.seen = pods.values().map(|pod| pod.uid.clone()).collect();
+
+        let now = Instant::now();
+        let mut tasks = Vec::new();
+        for (uid, bound) in bound {
+            let name = (bound.claim.namespace.clone(), bound.claim.name.clone());
+            let task = self.task(bound);
+            if task.content.is_none() && in_use.contains(&name) {
+                // Its containers may be started again, and cannot be without it.
+                continue;
+            }
+            let due = self.done.get(&uid).is_none_or(|done| done.fingerprint != task.fingerprint || done.due <= now);
+            if due || fresh.contains(&name) {
+                tasks.push(task);
+            }
+        }
+        let client = self.client;
+        let outcomes: Vec<_> = stream::iter(tasks)
+            .map(|task| async move {
+                let outcome = carry_out(client, &task).await;
+                (task, outcome)
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for (task, outcome) in outcomes {
+            self.note(task, outcome, pods).await;
+        }
+        let missing = self.done.values().filter(|done| !done.written).count();
+        self.metrics.claim_secrets(self.done.len() - missing, missing);
+        let sources = self.sources.values().map(|source| source.read + self.options.source_interval);
+        let due = self.done.values().map(|done| done.due).chain(sources).min();
+        due.unwrap_or_else(|| Instant::now() + self.options.resync)
+    }
+
+    /// Reads the Secrets of file systems that are needed and were not read lately.
+    async fn read_sources(&mut self, bound: &BTreeMap<String, Bound>) {
+        let needed: HashSet<&SecretRef> = bound
+            .values()
+            .filter_map(|it| match &it.secret {
+                Wanted::Made { source, .. } => Some(source),
+                Wanted::Impossible(_) | Wanted::Nothing => None,
+            })
+            .collect();
+        self.sources.retain(|source, _| needed.contains(source));
+        let interval = self.options.source_interval;
+        let old = |source: &&SecretRef| self.sources.get(source).is_none_or(|known| known.read.elapsed() >= interval);
+        let old: Vec<SecretRef> = needed.into_iter().filter(old).cloned().collect();
+        let client = self.client;
+        let read: Vec<_> = stream::iter(old)
+            .map(|source| async move {
+                let content = read_source(client, &source).await;
+                (source, Source { read: Instant::now(), content })
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        self.sources.extend(read);
+    }
+
+    fn task(&self, bound: Bound) -> Task {
+        let content = match &bound.secret {
+            Wanted::Nothing => None,
+            Wanted::Impossible(why) => Some(Err(why.clone())),
+            Wanted::Made { source, directory } => Some(match self.sources.get(source).map(|it| &it.content) {
+                Some(Ok(file_system)) => Ok(Content::of(file_system, directory)),
+                Some(Err(why)) => Err(why.clone()),
+                None => Err(format!("the Secret `{}/{}` was not read yet", source.namespace, source.name)),
+            }),
+        };
+        let fingerprint = fingerprint(content.as_ref());
+        Task { bound, content, fingerprint }
+    }
+
+    /// Remembers what came of a task, and says what could not be done on the claim and on the pods that wait for it.
+    async fn note(&mut self, task: Task, outcome: Result<(), String>, pods: &BTreeMap<PodName, InjectedPod>) {
+        let claim = &task.bound.claim;
+        let before = self.done.get(&claim.uid).map_or(0, |done| done.failures);
+        let (failures, wait) = match &outcome {
+            Ok(()) => (0, spread(self.options.resync, &claim.uid)),
+            Err(_) => (before + 1, (FIRST_PAUSE * 2_u32.saturating_pow(before)).min(LONGEST_PAUSE)),
+        };
+        let done =
+            Done { fingerprint: task.fingerprint, written: outcome.is_ok(), failures, due: Instant::now() + wait };
+        self.done.insert(claim.uid.clone(), done);
+        let Err(problem) = outcome else { return };
+        if before == 0 {
+            tracing::warn!(namespace = %claim.namespace, claim = %claim.name, %problem, "a claim's Secret is not as it should be");
+        }
+        let note = format!("pods cannot mount the claim `{}` with JuiceFS: {problem}", claim.name);
+        let happened =
+            event::Happened { kind: "Warning", reason: "SecretNotWritten", action: "WriteSecret", note: &note };
+        let object = event::about("PersistentVolumeClaim", &claim.namespace, &claim.name, &claim.uid);
+        event::tell(self.client, object, happened).await;
+        let waiting = pods.iter().filter(|((namespace, _), pod)| {
+            *namespace == claim.namespace && pod.claims.contains(&claim.name) && pod.ends.is_none()
+        });
+        for ((namespace, name), pod) in waiting {
+            event::tell(self.client, event::about("Pod", namespace, name, &pod.uid), happened).await;
+        }
+    }
+}
+
+impl Content {
+    fn of(file_system: &FileSystem, directory: &str) -> Content {
+        Content(BTreeMap::from([
+            (secret_key::META_URL, file_system.meta_url().to_string()),
+            (secret_key::META_PASSWORD, file_system.meta_password().to_string()),
+            (secret_key::SUBDIR, directory.to_string()),
+        ]))
+    }
+
+    /// Whether a Secret holds this, and nothing else.
+    fn is_in(&self, secret: &Secret) -> bool {
+        let held = secret.data.iter().flatten().map(|(key, ByteString(value))| (key.as_str(), value.as_slice()));
+        held.eq(self.0.iter().map(|(key, value)| (*key, value.as_bytes())))
+    }
+}
+
+/// The same only for two that ask for the same. A digest, so that no password is kept longer than it is needed.
+fn fingerprint(content: Option<&Result<Content, String>>) -> [u8; 32] {
+    let said = match content {
+        None => Value::Null,
+        Some(Ok(Content(values))) => json!(values),
+        Some(Err(why)) => json!(why),
+    };
+    Sha256::digest(said.to_string()).into()
+}
+
+/// The claims that pods use, by namespace and name.
+fn claims_of<'p>(pods: impl Iterator<Item = (&'p PodName, &'p InjectedPod)>) -> BTreeSet<(String, String)> {
+    pods.flat_map(|((namespace, _), pod)| pod.claims.iter().map(|claim| (namespace.clone(), claim.clone()))).collect()
+}
+
+/// Between half of a span and all of it, so that ten thousand Secrets are not looked at in the same second.
+fn spread(span: Duration, uid: &str) -> Duration {
+    let byte = Sha256::digest(uid)[0];
+    span / 2 + span * u32::from(byte) / 512
+}
+
+async fn carry_out(client: &Client, task: &Task) -> Result<(), String> {
+    let claim = &*task.bound.claim;
+    let api = Api::<Secret>::namespaced(client.clone(), &claim.namespace);
+    let name = secret_name(claim);
+    let what = |verb: &str| format!("the Secret `{}/{name}` cannot be {verb}", claim.namespace);
+    match &task.content {
+        None => remove(&api, &name).await.map_err(|why| format!("{}: {why}", what("removed"))),
+        Some(Err(why)) => Err(why.clone()),
+        Some(Ok(content)) => {
+            write(&api, &name, claim, content).await.map_err(|why| format!("{}: {why}", what("written")))
+        }
+    }
+}
+
+async fn write(api: &Api<Secret>, name: &str, claim: &Claim, content: &Content) -> Result<(), String> {
+    let present = in_time(api.get_opt(name)).await?;
+    let is_right = |present: &Secret| {
+        let owned = present.owner_references().iter().any(|owner| owner.uid == claim.uid);
+        owned && is_ours(present.labels()) && content.is_in(present)
+    };
+    match present {
+        Some(present) if is_right(&present) => return Ok(()),
+        // Applying takes no key away that somebody else put there, and a type cannot be changed.
+        Some(present) if !only_keys_of(&present, content) || present.type_.as_deref() != Some("Opaque") => {
+            delete(api, &present).await?;
+        }
+        _ => {}
+    }
+    let applied = PatchParams::apply(FIELD_MANAGER).force();
+    let manifest = Patch::Apply(manifest(name, claim, content));
+    in_time(api.patch(name, &applied, &manifest)).await?;
+    tracing::info!(namespace = %claim.namespace, claim = %claim.name, secret = %name, "wrote the Secret of a claim");
+    Ok(())
+}
+
+fn manifest(name: &str, claim: &Claim, content: &Content) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": claim.namespace,
+            "labels": {MANAGED_BY.0: MANAGED_BY.1},
+            "annotations": {"pith.io/claim": claim.name},
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": claim.name, "uid": claim.uid,
+            }],
+        },
+        "type": "Opaque",
+        "data": content.0.iter().map(|(key, value)| (*key, ByteString(value.clone().into_bytes()))).collect::<BTreeMap<_, _>>(),
+    })
+}
+
+fn only_keys_of(present: &Secret, content: &Content) -> bool {
+    present.data.iter().flatten().all(|(key, _)| content.0.contains_key(key.as_str()))
+}
+
+fn is_ours(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(MANAGED_BY.0).map(String::as_str) == Some(MANAGED_BY.1)
+}
+
+/// Removes the Secret, if it is there and ours.
+async fn remove(api: &Api<Secret>, name: &str) -> Result<(), String> {
+    match in_time(api.get_opt(name)).await? {
+        Some(present) if is_ours(present.labels()) => {
+            delete(api, &present).await?;
+            tracing::info!(secret = %name, "removed the Secret of a claim whose namespace opted out");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Deletes this very Secret, and no other that took its name meanwhile.
+async fn delete(api: &Api<Secret>, present: &Secret) -> Result<(), String> {
+    let preconditions = Some(Preconditions { uid: present.uid(), resource_version: None });
+    let (name, params) = (present.name_any(), DeleteParams { preconditions, ..DeleteParams::default() });
+    match tokio::time::timeout(PATIENCE, api.delete(&name, &params)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+        Ok(Err(error)) => Err(cluster::cause(&error)),
+        Err(_) => Err(LATE.into()),
+    }
+}
+
+/// The file system that a Secret describes, or the sentence that says why it describes none.
+async fn read_source(client: &Client, source: &SecretRef) -> Result<FileSystem, String> {
+    let SecretRef { namespace, name } = source;
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    let secret = match in_time(api.get_opt(name)).await {
+        Ok(Some(secret)) => secret,
+        Ok(None) => return Err(format!("the Secret `{namespace}/{name}` of its file system does not exist")),
+        Err(why) => return Err(format!("the Secret `{namespace}/{name}` of its file system cannot be read: {why}")),
+    };
+    let values: Option<BTreeMap<String, String>> = secret
+        .data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, ByteString(value))| Some((key, String::from_utf8(value).ok()?)))
+        .collect();
+    let values = values.ok_or_else(|| format!("the Secret `{namespace}/{name}` has a value that is no text"))?;
+    FileSystem::from_secrets(&values).map_err(|problem| format!("{problem} (it is `{namespace}/{name}`)"))
+}
+
+const LATE: &str = "the API server did not answer in time";
+
+/// What the API server answers, if it does so in time.
+async fn in_time<T>(asked: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(|error| cluster::cause(&error)),
+        Err(_) => Err(LATE.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content() -> Content {
+        let secrets = [("name", "shop"), ("metaurl", "redis://:canary@redis:6379/1")];
+        let secrets = secrets.map(|(key, value)| (key.to_string(), value.to_string())).into();
+        Content::of(&FileSystem::from_secrets(&secrets).expect("a file system"), "/web/orders")
+    }
+
+    #[test]
+    fn a_secret_holds_the_address_the_password_and_the_directory_and_no_more() {
+        let expected = [("meta-password", "canary"), ("metaurl", "redis://:@redis:6379/1"), ("subdir", "/web/orders")];
+        assert_eq!(content().0.into_iter().collect::<Vec<_>>(), expected.map(|(key, value)| (key, value.to_string())));
+    }
+
+    #[test]
+    fn a_secret_is_right_only_with_these_keys_and_values() {
+        let claim = Claim { namespace: "shop".into(), name: "orders".into(), uid: "1".into(), ..Claim::default() };
+        let written = |change: &dyn Fn(&mut BTreeMap<String, ByteString>)| {
+            let mut secret: Secret = serde_json::from_value(manifest("pith-1", &claim, &content())).expect("a Secret");
+            change(secret.data.get_or_insert_default());
+            content().is_in(&secret)
+        };
+        assert!(written(&|_| {}));
+        assert!(!written(&|data| drop(data.remove("subdir"))));
+        assert!(!written(&|data| drop(data.insert("subdir".into(), ByteString(b"/".to_vec())))));
+        assert!(!written(&|data| drop(data.insert("token".into(), ByteString(Vec::new())))));
+    }
+
+    #[test]
+    fn what_changed_has_another_fingerprint() {
+        let (made, failed) = (Some(Ok(content())), Some(Err("why".to_string())));
+        let all = [fingerprint(None), fingerprint(made.as_ref()), fingerprint(failed.as_ref())];
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), 3);
+        assert_eq!(fingerprint(made.as_ref()), all[1]);
+    }
+
+    #[test]
+    fn looks_are_spread_over_half_of_the_time() {
+        for uid in ["a", "b", "c", "d", "e"] {
+            let wait = spread(Duration::from_secs(600), uid);
+            assert!((300..600).contains(&wait.as_secs()), "{wait:?}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What `controller` keeps in step on a real API server, with the rights of `deploy/rbac.yaml` and no other.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pith_tests::cluster::{CLUSTER, Cluster, Namespace};
+use pith_tests::server::Server;
+use serde_json::{Value, json};
+
+use crate::cluster::{static_volume, yaml};
+
+/// In the password of every file system here: it is looked for where it must not be.
+const CANARY: &str = "canary-4f1d";
+
+/// A controller, and a namespace that opted in.
+struct Kept {
+    cluster: &'static Cluster,
+    namespace: Namespace,
+    server: Server,
+}
+
+impl Kept {
+    fn start(about: &str) -> Kept {
+        let cluster = &*CLUSTER;
+        let labels = json!({"juicefs.com/enable-injection": "true"});
+        let namespace = cluster.namespace(about, &labels).expect("a namespace");
+        Kept { cluster, namespace, server: serve(cluster) }
+    }
+
+    fn name(&self) -> &str {
+        &self.namespace.name
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> String {
+        self.cluster.kubectl(&[arguments, &["--namespace", self.name()]].concat()).expect("kubectl")
+    }
+
+    /// The Secret of a file system whose metadata engine has this database.
+    fn file_system(&self, database: u8) {
+        let values = json!({"name": "shop", "metaurl": format!("redis://:{CANARY}@redis.example:6379/{database}")});
+        let metadata = json!({"namespace": self.name(), "name": "file-system"});
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values});
+        self.cluster.apply(&secret.to_string()).expect("a Secret");
+    }
+
+    /// A claim that is bound to a volume in `team/data`. The answer is the name of its Secret.
+    fn claim(&self) -> String {
+        let mut objects = static_volume(self.name(), "data");
+        objects[0]["spec"]["csi"]["nodePublishSecretRef"] = json!({"namespace": self.name(), "name": "file-system"});
+        objects[0]["spec"]["csi"]["volumeAttributes"] = json!({"subPath": "team/data"});
+        self.cluster.apply(&yaml(&objects)).expect("a volume");
+        self.cluster.wait(self.name(), "jsonpath={.status.phase}=Bound", "pvc/data").expect("it is bound");
+        let claim = self.cluster.get(&["pvc", "data", "--namespace", self.name()]).expect("the claim");
+        format!("pith-{}", claim["metadata"]["uid"].as_str().expect("a uid"))
+    }
+
+    fn secret(&self, name: &str) -> Option<Value> {
+        let found = self.kubectl(&["get", "secret", name, "--output=json", "--ignore-not-found"]);
+        (!found.is_empty()).then(|| serde_json::from_str(&found).expect("a Secret"))
+    }
+
+    /// Waits until the Secret holds exactly this.
+    #[track_caller]
+    fn until_it_holds(&self, secret: &str, expected: &[(&str, &str)]) -> Value {
+        let expected: serde_json::Map<String, Value> =
+            expected.iter().map(|(key, value)| (key.to_string(), json!(STANDARD.encode(value)))).collect();
+        let look = || Ok(self.secret(secret).filter(|found| found["data"].as_object() == Some(&expected)));
+        let found = self.cluster.until(self.name(), "the Secret of a claim", look);
+        found.unwrap_or_else(|error| panic!("{error:#}\n{:#?}\n{}", self.secret(secret), self.server.log()))
+    }
+
+    #[track_caller]
+    fn until_it_is_gone(&self, secret: &str) {
+        let look = || Ok(self.secret(secret).is_none().then_some(()));
+        let found = self.cluster.until(self.name(), "no Secret", look);
+        found.unwrap_or_else(|error| panic!("{error:#}\n{}", self.server.log()));
+    }
+
+    fn end(self) {
+        let log = self.server.log();
+        assert!(!log.contains(CANARY) && !log.contains(&STANDARD.encode(CANARY)), "{log}");
+        self.kubectl(&["delete", "pvc", "--all", "--ignore-not-found"]);
+        self.cluster
+            .kubectl(&["delete", "pv", &format!("{}-data", self.name()), "--ignore-not-found", "--wait=false"])
+            .expect("it is deleted");
+    }
+}
+
+fn serve(cluster: &'static Cluster) -> Server {
+    let kubeconfig = cluster.kubeconfig_of_pith("pith-controller").expect("a kubeconfig");
+    let config = "controller: {sourceInterval: 200ms, resync: 1s}\nlog: {filter: trace}\n";
+    Server::start_following(cluster, config, &kubeconfig).expect("it serves")
+}
+
+fn expected(database: u8) -> [(&'static str, String); 3] {
+    [
+        ("meta-password", CANARY.into()),
+        ("metaurl", format!("redis://:@redis.example:6379/{database}")),
+        ("subdir", "/team/data".into()),
+    ]
+}
+
+#[test]
+fn the_secret_beside_a_claim_is_written_kept_rotated_and_removed() {
+    let kept = Kept::start("secrets");
+    kept.file_system(1);
+    let name = kept.claim();
+    let holds = |database: u8| {
+        let expected = expected(database);
+        let expected: Vec<(&str, &str)> = expected.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        kept.until_it_holds(&name, &expected)
+    };
+    let secret = holds(1);
+    let claim = kept.cluster.get(&["pvc", "data", "--namespace", kept.name()]).expect("the claim");
+    let owner = &secret["metadata"]["ownerReferences"][0];
+    assert_eq!((&owner["kind"], &owner["uid"]), (&json!("PersistentVolumeClaim"), &claim["metadata"]["uid"]));
+
+    for change in [
+        json!({"data": {"subdir": STANDARD.encode("/")}}),
+        json!({"data": {"subdir": null}}),
+        json!({"data": {"token": STANDARD.encode("more than is needed")}}),
+    ] {
+        kept.kubectl(&["patch", "secret", &name, "--patch", &change.to_string()]);
+        holds(1);
+    }
+    kept.kubectl(&["delete", "secret", &name]);
+    holds(1);
+    kept.file_system(2);
+    holds(2);
+
+    // The namespace opts out, and in again.
+    kept.cluster.kubectl(&["label", "namespace", kept.name(), "juicefs.com/enable-injection-"]).expect("a label");
+    kept.until_it_is_gone(&name);
+    let label = "juicefs.com/enable-injection=true";
+    kept.cluster.kubectl(&["label", "namespace", kept.name(), label]).expect("a label");
+    holds(2);
+
+    // The claim goes, and takes its Secret with it.
+    kept.kubectl(&["delete", "pvc", "data"]);
+    kept.until_it_is_gone(&name);
+    kept.end();
+}
+
+#[test]
+fn a_namespace_that_opts_out_while_nobody_runs_loses_its_secrets_later() {
+    let mut kept = Kept::start("opted-out");
+    kept.file_system(1);
+    let name = kept.claim();
+    kept.cluster.until(kept.name(), "a Secret", || Ok(kept.secret(&name))).expect("it is written");
+    kept.server.terminate().expect("a signal");
+    kept.server.wait().expect("it ends");
+    kept.cluster.kubectl(&["label", "namespace", kept.name(), "juicefs.com/enable-injection-"]).expect("a label");
+    kept.server = serve(kept.cluster);
+    kept.until_it_is_gone(&name);
+    kept.end();
+}
+
+#[test]
+fn what_keeps_a_secret_from_being_written_is_said_on_the_claim_and_on_its_pods() {
+    let kept = Kept::start("impossible");
+    let name = kept.claim();
+    let sentence = format!("the Secret `{}/file-system` of its file system does not exist", kept.name());
+    let on = |object: &str, sentence: &str| {
+        let told = || {
+            let events = kept.cluster.events(kept.name(), object)?;
+            Ok(events.iter().any(|event| event.contains(sentence)).then_some(()))
+        };
+        kept.cluster
+            .until(kept.name(), sentence, told)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", kept.server.log()));
+    };
+    on("data", &sentence);
+    // One that waits for the claim. Nobody runs it: what counts is what an injection leaves on it.
+    let status = json!({"version": 1, "sidecars": [{"claim": "data", "container": "jfs-mount", "volumes": []}]});
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "namespace": kept.name(), "name": "waits", "labels": {"done.sidecar.juicefs.com/inject": "true"},
+            "annotations": {"pith.io/injected": status.to_string()},
+        },
+        "spec": {
+            "schedulerName": "nobody", "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "app", "image": "docker.io/pith/app:0.1.0"}],
+        },
+    });
+    kept.cluster.apply(&pod.to_string()).expect("a pod");
+    on("waits", &sentence);
+    let values = json!({"metaurl": format!("redis://:{CANARY}@redis.example:6379/1")});
+    let metadata = json!({"namespace": kept.name(), "name": "file-system"});
+    let half = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values});
+    kept.cluster.apply(&half.to_string()).expect("a Secret");
+    on("data", "the Secret of the file system has no `name`");
+    assert!(kept.secret(&name).is_none());
+    let events = kept.kubectl(&["get", "events", "--output=json"]);
+    assert!(!events.contains(CANARY), "{events}");
+
+    kept.file_system(1);
+    kept.cluster.until(kept.name(), "a Secret", || Ok(kept.secret(&name))).expect("it is written");
+    kept.kubectl(&["delete", "pod", "waits"]);
+    kept.end();
+}
