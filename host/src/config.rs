@@ -416,6 +416,7 @@ fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::File
     Ok(Configuration {
         driver,
         image: sidecar.image,
+        guard_image: sidecar.guard_image,
         requests: amounts(sidecar.resources.requests),
         limits: amounts(sidecar.resources.limits),
         cache: match sidecar.cache {

@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 
 use crate::volumes::{directories, tree};
 
+/// The image of the guard on a cluster's node, where there is none of the whole Pith.
+pub(crate) const GUARD: &str = "docker.io/pith/guard:0.1.0";
+
 /// The documents of a file of the demo, as the API server takes them: it chooses uids and sets statuses itself.
 fn demo(file: &str) -> Vec<Value> {
     let text = fs::read_to_string(server::root().join("deploy/demo").join(file)).expect("a file of the demo");
@@ -385,7 +388,8 @@ fn an_injected_pod_starts_after_its_mount_is_there_and_writes() {
         .expect("a Secret");
 
     let image = format!("docker.io/pith/juicefs:{}", *VERSION);
-    let config = json!({"image": image, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}});
+    let config =
+        json!({"image": image, "guardImage": GUARD, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}});
     let config = format!("sidecar: {config}\n");
     let server = Server::start_on(cluster, &config, &cluster.objects().expect("objects")).expect("it serves");
     register(cluster, name, &server);
@@ -398,7 +402,7 @@ fn an_injected_pod_starts_after_its_mount_is_there_and_writes() {
             cluster.kubectl_with(&[&["create", "-f", "-", "--output=json"], more].concat(), &pod.to_string())?;
         anyhow::Ok(serde_json::from_str::<Value>(&created)?)
     };
-    let injected = |pod: &Value| pod["spec"]["initContainers"][0]["name"] == "jfs-mount";
+    let injected = |pod: &Value| pod["spec"]["initContainers"][0]["name"] == "pith-guard";
     // The API server hears of the webhook in a moment.
     cluster
         .until(name, "an injection", || Ok(injected(&create(&["--dry-run=server"])?).then_some(())))

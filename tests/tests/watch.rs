@@ -80,7 +80,7 @@ impl Following {
 }
 
 fn injected(pod: &Value) -> bool {
-    pod["spec"]["initContainers"][0]["name"] == "jfs-mount"
+    pod["spec"]["initContainers"][1]["name"] == "jfs-mount"
 }
 
 /// Deletes a volume that a claim has, against the controller's protection.

@@ -63,8 +63,10 @@ async fn a_pod_is_injected_alike_over_both_versions_of_http_and_every_time() {
     assert_eq!(response["patchType"], "JSONPatch");
     let mut pod: Value = serde_json::from_str::<Value>(WEB).expect("JSON")["request"]["object"].take();
     json_patch::patch(&mut pod, &patch(&response)).expect("the patch fits the pod");
-    assert_eq!(pod["spec"]["initContainers"][0]["name"], "jfs-mount");
-    assert_eq!(pod["spec"]["initContainers"][0]["restartPolicy"], "Always");
+    for (place, name) in ["pith-guard", "jfs-mount"].into_iter().enumerate() {
+        assert_eq!(pod["spec"]["initContainers"][place]["name"], name);
+        assert_eq!(pod["spec"]["initContainers"][place]["restartPolicy"], "Always");
+    }
     assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][0]["mountPropagation"], "HostToContainer");
     assert_eq!(pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"], "orders");
 

@@ -25,6 +25,8 @@ use crate::workspace::{cargo_rustc, relative, root, target};
 const PAUSE: &str = "1";
 /// Where the certificates are, on Debian and in the images: where Go and Rust look for them.
 const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
+/// Where the guard is, in each image that has it.
+const GUARD: &str = "usr/local/bin/pith-guard";
 /// The user of the `pith` image, by number, as a kubelet that is told `runAsNonRoot` cannot look up a name.
 const PITH_USER: u32 = 65532;
 /// As [`PITH_USER`], of the `pause` image.
@@ -52,7 +54,9 @@ pub(crate) struct Options {
 enum Name {
     /// Pith with the JuiceFS client that its controller starts. It has no shell.
     Pith,
-    /// The JuiceFS client as a sidecar needs it: beside `sh`, `mount` and `umount`.
+    /// Nothing but the guard, for the nodes of the tests: it is built in seconds. Elsewhere `pith` is the guard's image.
+    Guard,
+    /// The JuiceFS client as a sidecar needs it: beside `sh`, `test`, `mount` and `umount`.
     Juicefs,
     /// The pause program of pods in the tests.
     Pause,
@@ -83,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Builds what the node of a test cluster needs, for this machine. The answer is the archives.
 pub(crate) fn for_a_node() -> Result<Vec<PathBuf>> {
-    let images = vec![Name::Pause, Name::Juicefs, Name::App];
+    let images = vec![Name::Pause, Name::Guard, Name::Juicefs, Name::App];
     let output = target().join("images");
     let archives = images.iter().map(|image| output.join(format!("{}.tar", word(image)))).collect();
     run(&Options { images, output, platforms: Vec::new(), prefix: "docker.io/pith".into() })?;
@@ -124,7 +128,7 @@ fn keep(archive: &Archive, place: &Path) -> Result<bool> {
 impl Name {
     fn version(self) -> &'static str {
         match self {
-            Name::Pith | Name::App => env!("CARGO_PKG_VERSION"),
+            Name::Pith | Name::Guard | Name::App => env!("CARGO_PKG_VERSION"),
             Name::Juicefs => tools::JUICEFS,
             Name::Pause => PAUSE,
         }
@@ -133,6 +137,7 @@ impl Name {
     fn title(self) -> &'static str {
         match self {
             Name::Pith => "Pith",
+            Name::Guard => "Guard for the tests of Pith",
             Name::Juicefs => "JuiceFS client",
             Name::Pause => "Pause program for the tests of Pith",
             Name::App => "Application for the tests of Pith",
@@ -144,7 +149,7 @@ impl Name {
         match self {
             Name::Pith => "Apache-2.0 AND LGPL-2.1-or-later AND MPL-2.0",
             Name::Juicefs => "Apache-2.0 AND GPL-2.0-only AND LGPL-2.1-or-later AND MPL-2.0",
-            Name::Pause => "Apache-2.0 AND LGPL-2.1-or-later",
+            Name::Guard | Name::Pause => "Apache-2.0 AND LGPL-2.1-or-later",
             Name::App => "GPL-2.0-only AND LGPL-2.1-or-later",
         }
     }
@@ -152,6 +157,7 @@ impl Name {
     fn on(self, platform: Platform) -> Result<Image> {
         let layers = match self {
             Name::Pith => vec![client(platform)?, pith(platform)?],
+            Name::Guard => vec![Layer::default().program(GUARD, built(platform, "pith-guard")?)],
             Name::Juicefs => vec![client(platform)?, busybox(platform)?, mount_helper()],
             Name::Pause => vec![pause(platform)?],
             Name::App => vec![busybox(platform)?],
@@ -172,6 +178,7 @@ impl Name {
         let path = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
         match self {
             Name::Pith => json!({"Entrypoint": ["/usr/local/bin/pith"], "Env": path, "User": user(PITH_USER)}),
+            Name::Guard => json!({"Entrypoint": [format!("/{GUARD}")], "Env": path}),
             Name::Juicefs => json!({"Cmd": ["/usr/local/bin/juicefs"], "Env": path}),
             Name::Pause => json!({"Entrypoint": ["/pause"], "User": user(PAUSE_USER)}),
             Name::App => json!({"Cmd": ["/bin/sh"], "Env": path}),
@@ -187,12 +194,25 @@ fn client(platform: Platform) -> Result<Layer> {
     Ok(Layer::default().program("usr/local/bin/juicefs", client).copy(CERTIFICATES, certificates))
 }
 
-/// Linked statically, for which there is no profile: what is dynamic in target/release shares all but the last step of the build.
+/// Pith itself, and the guard that its sidecars come with.
 fn pith(platform: Platform) -> Result<Layer> {
+    Ok(Layer::default()
+        .folder("tmp", 0o1777)
+        .program("usr/local/bin/pith", built(platform, "pith")?)
+        .program(GUARD, built(platform, "pith-guard")?)
+        // Pith starts its client without a PATH, and the C library then looks for a name in /bin and /usr/bin alone.
+        .link("usr/bin/juicefs", "/usr/local/bin/juicefs")
+        .text("etc/passwd", &format!("pith:x:{PITH_USER}:{PITH_USER}:Pith:/tmp:/usr/sbin/nologin\n"))
+        .text("etc/group", &format!("pith:x:{PITH_USER}:\n")))
+}
+
+/// A program of ours by its package, linked statically, for which there is no profile: what is dynamic in target/release shares
+/// all but the last step of the build.
+fn built(platform: Platform, package: &str) -> Result<PathBuf> {
     let compiler = platform.compiler()?;
     let mut folder = target();
     let mut build = cargo_rustc();
-    build.args(["--release", "--package", "pith", "--bin", "pith"]);
+    build.args(["--release", "--package", package, "--bin", package]);
     if !platform.is_of_this_machine() {
         let rust = format!("{}-unknown-linux-gnu", platform.machine());
         tools::rust_target(&rust)?;
@@ -201,14 +221,7 @@ fn pith(platform: Platform) -> Result<Layer> {
         folder.push(rust);
     }
     run_command(build.args(["--", "-C", "target-feature=+crt-static"]))?;
-    let built = platform.program(folder.join("release/pith"))?;
-    Ok(Layer::default()
-        .folder("tmp", 0o1777)
-        .program("usr/local/bin/pith", built)
-        // Pith starts its client without a PATH, and the C library then looks for a name in /bin and /usr/bin alone.
-        .link("usr/bin/juicefs", "/usr/local/bin/juicefs")
-        .text("etc/passwd", &format!("pith:x:{PITH_USER}:{PITH_USER}:Pith:/tmp:/usr/sbin/nologin\n"))
-        .text("etc/group", &format!("pith:x:{PITH_USER}:\n")))
+    platform.program(folder.join("release").join(package))
 }
 
 fn pause(platform: Platform) -> Result<Layer> {

@@ -27,8 +27,9 @@ pub(crate) enum Selection {
 type Part = (&'static str, fn() -> Result<()>);
 
 /// The crates with unit tests, and nothing that needs more than their own code.
-const UNIT: [&str; 9] = [
+const UNIT: [&str; 10] = [
     "pith-core",
+    "pith-guard",
     "pith-proto",
     "pith-policy-sdk",
     "pith-policy-sdk-macros",

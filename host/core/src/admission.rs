@@ -1,7 +1,7 @@
 //! The whole decision about one pod: from the pod, the objects and the bindings to a verdict.
 //!
 //! ```text
-//! skip? ─ claims ─ exemption policies ─ for each claim: settings ⊕ sidecar policies ⊕ ceilings ─ sidecars ─ patch
+//! skip? ─ claims ─ exemption policies ─ for each claim: settings ⊕ sidecar policies ⊕ ceilings ─ sidecars, guard ─ patch
 //! ```
 //!
 //! The same input gives the same answer to the byte: a dry run, a second pass and the offline CLI are this function.
@@ -208,7 +208,8 @@ fn inject(
         });
         sidecars.push(sidecar);
     }
-    Ok(patch(pod, &claims, &sidecars)?)
+    let guard = sidecar::guard(&context.configuration.guard_image, &sidecars);
+    Ok(patch(pod, &claims, &sidecars, &guard)?)
 }
 
 /// The namespace, if the pod is to be looked at further.
@@ -386,7 +387,12 @@ fn apply(settings: &Settings, change: &Change, binding: &Binding) -> Result<Opti
 }
 
 /// The operations that bring the pod to what it should be. Empty where it already is.
-fn patch(pod: Pod<'_>, claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) -> Result<Vec<PatchOperation>, Refusal> {
+fn patch(
+    pod: Pod<'_>,
+    claims: &[JuiceFsClaim<'_>],
+    sidecars: &[Sidecar],
+    guard: &Value,
+) -> Result<Vec<PatchOperation>, Refusal> {
     let recorded = recorded_names(pod);
     let mut patch = Patch::default();
     patch_metadata(&mut patch, pod, claims, sidecars);
@@ -395,7 +401,9 @@ fn patch(pod: Pod<'_>, claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) -> Res
     }
     patch_mounts(&mut patch, pod, claims, sidecars)?;
     // Last, because inserting at the front moves the positions that the mounts were found at.
-    patch_containers(&mut patch, pod, sidecars, &recorded)?;
+    let clients = sidecars.iter().map(|sidecar| (sidecar.container_name.as_str(), &sidecar.container));
+    let containers: Vec<_> = std::iter::once((sidecar::GUARD_NAME, guard)).chain(clients).collect();
+    patch_containers(&mut patch, pod, &containers, &recorded)?;
     Ok(patch.into_operations())
 }
 
@@ -437,7 +445,7 @@ fn status(claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) -> Value {
             })
         })
         .collect();
-    json!({"version": 1, "sidecars": volumes})
+    json!({"version": 1, "guard": sidecar::GUARD_NAME, "sidecars": volumes})
 }
 
 /// The claims that a pod has sidecars for, by its status annotation; none where that cannot be read.
@@ -452,6 +460,7 @@ fn recorded_names(pod: Pod<'_>) -> BTreeSet<String> {
     let status = pod.annotation(STATUS_ANNOTATION).and_then(|text| serde_json::from_str::<Value>(text).ok());
     let sidecars = status.as_ref().map(|status| list(&status["sidecars"])).unwrap_or_default();
     let names = sidecars.iter().flat_map(|sidecar| list(&sidecar["volumes"]).iter().chain([&sidecar["container"]]));
+    let names = names.chain(status.as_ref().map(|status| &status["guard"]));
     names.filter_map(|name| name.as_str().map(str::to_string)).collect()
 }
 
@@ -526,31 +535,31 @@ fn is_intact(present: &Value, wanted: &Value) -> bool {
     list(&present["args"]).is_empty() && contains(present, wanted)
 }
 
+/// Puts these containers, by name, into the pod in this order: the kubelet stops them in the opposite one.
 fn patch_containers(
     patch: &mut Patch,
     pod: Pod<'_>,
-    sidecars: &[Sidecar],
+    containers: &[(&str, &Value)],
     recorded: &BTreeSet<String>,
 ) -> Result<(), Refusal> {
     let path = [Step::Key("spec"), Step::Key(ContainerList::Init.key())];
     if !pod.spec[ContainerList::Init.key()].is_array() {
         patch.add(&path, json!([]));
     }
-    // The names as the operations so far leave them: each missing sidecar goes behind the one before it, the first to the front.
+    // The names as the operations so far leave them: each missing one goes behind the one before it, the first to the front.
     let mut names: Vec<&str> =
         pod.containers(ContainerList::Init).iter().map(|it| it["name"].as_str().unwrap_or_default()).collect();
     let mut next = 0;
-    for sidecar in sidecars {
-        let name = sidecar.container_name.as_str();
+    for (name, wanted) in containers.iter().copied() {
         let place = names.iter().position(|known| *known == name).unwrap_or(next);
         let at = [&path[..], &[Step::At(place)]].concat();
         match pod.all_containers().find(|(_, _, container)| container["name"] == name) {
             None => {
                 names.insert(place, name);
-                patch.add(&at, sidecar.container.clone());
+                patch.add(&at, wanted.clone());
             }
-            Some((ContainerList::Init, _, present)) if is_intact(present, &sidecar.container) => {}
-            Some((ContainerList::Init, ..)) if recorded.contains(name) => patch.replace(&at, sidecar.container.clone()),
+            Some((ContainerList::Init, _, present)) if is_intact(present, wanted) => {}
+            Some((ContainerList::Init, ..)) if recorded.contains(name) => patch.replace(&at, wanted.clone()),
             Some(_) => return Err(Refusal::ForeignContainer { container: name.into() }),
         }
         next = place + 1;

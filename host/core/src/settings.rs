@@ -21,6 +21,8 @@ pub struct Configuration {
     pub driver: String,
     /// The image of the JuiceFS client.
     pub image: String,
+    /// The image of the guard, which unmounts what clients leave behind.
+    pub guard_image: String,
     /// Requests where nothing else says so.
     pub requests: BTreeMap<String, Quantity>,
     /// Limits where nothing else says so.

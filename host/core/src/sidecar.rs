@@ -1,4 +1,4 @@
-//! The sidecar as a container: argv and environment, no shell.
+//! The sidecar as a container, and the guard beside it: argv and environment, no shell.
 //!
 //! Shape: a native sidecar (an init container with `restartPolicy: Always`) that mounts with FUSE onto an emptyDir, seen by the
 //! application through mount propagation. What is secret, or known only once the claim is bound, comes by `secretKeyRef` from
@@ -15,6 +15,8 @@ use crate::settings::{self, Settings};
 
 /// Where the client lies in its image.
 const CLIENT: &str = "/usr/local/bin/juicefs";
+/// Where the guard lies in its image.
+const GUARD: &str = "/usr/local/bin/pith-guard";
 /// Where the client keeps its cache unless an option says otherwise.
 const CACHE_DIRECTORY: &str = "/var/jfsCache";
 /// The port of the client's own metrics; a pod's second client takes the next one, as they share the network namespace.
@@ -30,6 +32,9 @@ pub mod secret_key {
     pub const SUBDIR: &str = "subdir";
 }
 
+/// The name of the guard's container.
+pub const GUARD_NAME: &str = "pith-guard";
+
 /// What the pod gets for one claim.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sidecar {
@@ -39,6 +44,8 @@ pub struct Sidecar {
     pub container: Value,
     /// The name of the emptyDir that the application's mounts are renamed to.
     pub mount_volume: String,
+    /// Where the container mounts the file system, on that emptyDir.
+    pub mount_path: String,
     /// The pod's new volumes.
     pub volumes: Vec<Value>,
 }
@@ -50,9 +57,7 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
     let mount_path = format!("/jfs/{volume}");
     let cache = cache(settings, volume);
 
-    let mut mounts = vec![json!({
-        "name": mount_volume, "mountPath": mount_path, "mountPropagation": "Bidirectional",
-    })];
+    let mut mounts = vec![bidirectional(&mount_volume, &mount_path)];
     let mut volumes = vec![json!({"name": mount_volume, "emptyDir": {}})];
     if let Some(cache) = cache {
         mounts.push(json!({"name": cache.volume, "mountPath": cache.path}));
@@ -66,9 +71,7 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
         "restartPolicy": "Always",
         "command": command(settings, &metrics, &mount_path),
         "env": env(settings, claim),
-        // Mounting for the neighbours (Bidirectional) is allowed to privileged containers only, and FUSE needs root here; the
-        // pod's own runAsNonRoot would otherwise keep the container from starting.
-        "securityContext": {"privileged": true, "runAsUser": 0, "runAsNonRoot": false},
+        "securityContext": security_context(),
         // The client's control file: a bare directory does not have it, so the application never starts on one.
         "startupProbe": {
             "exec": {"command": ["test", "-f", format!("{mount_path}/{}", control_file(settings))]},
@@ -86,7 +89,40 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
         let name = if index == 0 { "metrics".to_string() } else { format!("metrics-{index}") };
         container["ports"] = json!([{"name": name, "containerPort": port, "protocol": "TCP"}]);
     }
-    Sidecar { container_name, container, mount_volume, volumes }
+    Sidecar { container_name, container, mount_volume, mount_path, volumes }
+}
+
+/// Builds the container that unmounts what these sidecars leave behind. It must stand before them, so that it is stopped last.
+///
+/// It does nothing until it is told to end, so it needs next to nothing. Limits are there because a namespace's quota may ask for
+/// them; below 16Mi the container runtime has no room to start it.
+pub fn guard(image: &str, sidecars: &[Sidecar]) -> Value {
+    let mut command = vec![GUARD, "hold"];
+    command.extend(sidecars.iter().map(|sidecar| sidecar.mount_path.as_str()));
+    let mounts = sidecars.iter().map(|sidecar| bidirectional(&sidecar.mount_volume, &sidecar.mount_path));
+    json!({
+        "name": GUARD_NAME,
+        "image": image,
+        "restartPolicy": "Always",
+        "command": command,
+        "resources": {
+            "requests": {"cpu": "1m", "memory": "4Mi"},
+            "limits": {"cpu": "100m", "memory": "16Mi"},
+        },
+        "securityContext": security_context(),
+        "volumeMounts": mounts.collect::<Vec<Value>>(),
+    })
+}
+
+/// A mount of the directory in which the file system appears, for whoever mounts or unmounts it for all the others.
+fn bidirectional(volume: &str, path: &str) -> Value {
+    json!({"name": volume, "mountPath": path, "mountPropagation": "Bidirectional"})
+}
+
+/// Mounting for the neighbours (Bidirectional) is allowed to privileged containers only, and FUSE needs root here; the pod's own
+/// runAsNonRoot would otherwise keep the container from starting.
+fn security_context() -> Value {
+    json!({"privileged": true, "runAsUser": 0, "runAsNonRoot": false})
 }
 
 /// The name of the Secret that holds what a claim's sidecars need, in the claim's namespace.

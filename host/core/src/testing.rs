@@ -34,6 +34,7 @@ pub(crate) fn configuration() -> Configuration {
     Configuration {
         driver: "csi.juicefs.com".into(),
         image: "juicefs:1".into(),
+        guard_image: "pith:1".into(),
         requests: amounts(&[("cpu", "1"), ("memory", "1Gi")]),
         limits: amounts(&[("cpu", "2"), ("memory", "5Gi")]),
         cache: Cache::Container,

@@ -251,7 +251,10 @@ fn kubelet_dir() -> PathBuf {
 pub struct Sidecar {
     /// The image of the JuiceFS client. It has the client at `/usr/local/bin/juicefs`, and `test` and `umount` in its PATH.
     pub image: String,
-    /// Requests and limits.
+    /// The image of the guard, a container of each injected pod that unmounts what a client leaves behind when it cannot do so
+    /// itself. It has the guard at `/usr/local/bin/pith-guard`, as the image of Pith has.
+    pub guard_image: String,
+    /// Requests and limits of the client. Those of the guard are fixed.
     pub resources: Resources,
     /// Where the client keeps its cache.
     #[serde(with = "yaml_serde::with::singleton_map")]
@@ -271,6 +274,7 @@ impl Default for Sidecar {
         };
         Sidecar {
             image: "juicedata/mount:ce-v1.3.1".into(),
+            guard_image: concat!("docker.io/pith/pith:", env!("CARGO_PKG_VERSION")).into(),
             resources: Resources { requests: amounts("1", "1Gi"), limits: amounts("2", "5Gi") },
             cache: Cache::default(),
             ceilings: BTreeMap::new(),

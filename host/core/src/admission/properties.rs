@@ -207,7 +207,7 @@ fn without_ours(pod: &Value) -> Value {
     let mut pod = pod.clone();
     let ours = |item: &Value| {
         let name = item["name"].as_str().unwrap_or_default();
-        ["jfs-mount", "pith-mount-", "pith-cache-"].iter().any(|prefix| name.starts_with(prefix))
+        ["jfs-mount", "pith-guard", "pith-mount-", "pith-cache-"].iter().any(|prefix| name.starts_with(prefix))
     };
     for list in ["initContainers", "containers", "volumes"] {
         for item in pod["spec"][list].as_array_mut().into_iter().flat_map(|items| {
@@ -243,10 +243,15 @@ fn list_is_empty(value: &Value) -> bool {
     value.as_array().is_none_or(Vec::is_empty)
 }
 
+/// Whether Pith makes containers of this one's name.
+fn is_ours(container: &Value) -> bool {
+    container["name"].as_str().is_some_and(|name| name.starts_with("jfs-mount") || name == sidecar::GUARD_NAME)
+}
+
 /// Every mount of the pod, ours left out.
 fn mounts(pod: &Value) -> Vec<&Value> {
     let lists = ["initContainers", "containers"].into_iter().flat_map(|list_of| list(&pod["spec"][list_of]));
-    let theirs = lists.filter(|it| !it["name"].as_str().unwrap_or_default().starts_with("jfs-mount"));
+    let theirs = lists.filter(|it| !is_ours(it));
     theirs.flat_map(|container| list(&container["volumeMounts"])).collect()
 }
 
@@ -294,7 +299,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
-        select(vec!["data", "orders", "logs", "true", "jfs-mount", "pith-mount-data", "csi.juicefs.com"])
+        select(vec!["data", "orders", "logs", "true", "jfs-mount", "pith-guard", "pith-mount-data", "csi.juicefs.com"])
             .prop_map(Value::from),
         "\\PC{0,5}".prop_map(Value::from),
     ];
@@ -388,13 +393,26 @@ proptest! {
     }
 
     #[test]
+    fn the_guard_stands_before_every_client_and_sees_what_each_mounts(pod in a_pod()) {
+        if let Some((_, once)) = injected(&busy_world(), &pod) {
+            let ours: Vec<&Value> = list(&once["spec"]["initContainers"]).iter().filter(|it| is_ours(it)).collect();
+            let (guard, clients) = ours.split_first().expect("there are some");
+            prop_assert_eq!(&guard["name"], sidecar::GUARD_NAME);
+            let mounted: Vec<&Value> = clients.iter().map(|client| &client["volumeMounts"][0]).collect();
+            prop_assert_eq!(list(&guard["volumeMounts"]).iter().collect::<Vec<_>>(), mounted.clone());
+            let paths: Vec<&Value> = mounted.into_iter().map(|mount| &mount["mountPath"]).collect();
+            prop_assert_eq!(list(&guard["command"])[2..].iter().collect::<Vec<_>>(), paths);
+        }
+    }
+
+    #[test]
     fn whatever_is_taken_from_a_sidecar_comes_back(pod in a_pod(), which in any::<Index>(), what in any::<Index>()) {
         let world = busy_world();
         if let Some((_, once)) = injected(&world, &pod) {
             let sidecars: Vec<usize> = list(&once["spec"]["initContainers"])
                 .iter()
                 .enumerate()
-                .filter(|(_, it)| it["name"].as_str().is_some_and(|name| name.starts_with("jfs-mount")))
+                .filter(|(_, it)| is_ours(it))
                 .map(|(place, _)| place)
                 .collect();
             let place = *which.get(&sidecars);

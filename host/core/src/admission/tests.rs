@@ -238,11 +238,15 @@ fn a_pod_that_no_sidecar_can_serve_is_refused_with_the_reason() {
 
 #[test]
 fn a_name_of_ours_that_others_use_is_refused() {
-    let container = "the pod already has a container `jfs-mount` that Pith did not inject: rename it, or set the label \
-                     disable.sidecar.juicefs.com/inject=true on the pod to mount JuiceFS yourself";
-    let foreign = json!({"name": "jfs-mount", "image": "theirs"});
-    check(&with_orders(), orders().with_container(foreign.clone()), "foreign-container", container);
-    check(&with_orders(), orders().with_init_container(foreign), "foreign-container", container);
+    for name in ["jfs-mount", "pith-guard"] {
+        let container = format!(
+            "the pod already has a container `{name}` that Pith did not inject: rename it, or set the label \
+             disable.sidecar.juicefs.com/inject=true on the pod to mount JuiceFS yourself"
+        );
+        let foreign = json!({"name": name, "image": "theirs"});
+        check(&with_orders(), orders().with_container(foreign.clone()), "foreign-container", &container);
+        check(&with_orders(), orders().with_init_container(foreign), "foreign-container", &container);
+    }
     check(
         &with_orders(),
         orders().with_volume(json!({"name": "pith-mount-data", "hostPath": {"path": "/"}})),
@@ -436,7 +440,7 @@ fn a_mount_is_renamed_and_keeps_the_rest() {
 #[track_caller]
 fn check_read_only(world: &World, pod: PodFixture, client: bool, mounts: &[bool]) {
     let pod = world.inject(&pod.0);
-    let command = list(&pod["spec"]["initContainers"][0]["command"]);
+    let command = list(&pod["spec"]["initContainers"][1]["command"]);
     assert_eq!(command.contains(&json!("--read-only")), client, "{command:?}");
     let read_only: Vec<bool> =
         list(&pod["spec"]["containers"][0]["volumeMounts"]).iter().map(|mount| mount["readOnly"] == true).collect();
@@ -495,15 +499,15 @@ fn the_injected_pod_is_whole() {
         .with_volume(json!({"name": "tmp", "emptyDir": {}}))
         .specifying("futureField", json!({"kept": [1, 2]}));
     let mut injected = with_orders().inject(&pod.0);
-    // The container has its own snapshot, in `sidecar`.
+    // Ours have their own snapshots, in `sidecar`.
     let containers = injected["spec"]["initContainers"].as_array_mut().expect("a list");
-    let sidecar = containers.remove(0);
-    assert_eq!(sidecar["name"], "jfs-mount");
+    let ours: Vec<Value> = containers.drain(..2).map(|mut container| container["name"].take()).collect();
+    assert_eq!(ours, ["pith-guard", "jfs-mount"]);
     insta::assert_json_snapshot!(injected, @r#"
     {
       "metadata": {
         "annotations": {
-          "pith.io/injected": "{\"sidecars\":[{\"claim\":\"orders\",\"container\":\"jfs-mount\",\"volumes\":[\"pith-mount-data\"]}],\"version\":1}"
+          "pith.io/injected": "{\"guard\":\"pith-guard\",\"sidecars\":[{\"claim\":\"orders\",\"container\":\"jfs-mount\",\"volumes\":[\"pith-mount-data\"]}],\"version\":1}"
         },
         "labels": {
           "app": "web",
@@ -579,7 +583,7 @@ fn two_claims_get_two_sidecars_in_the_order_of_the_pods_volumes() {
     let names = |list: &Value| -> Vec<String> {
         list.as_array().expect("a list").iter().map(|it| it["name"].as_str().expect("a name").into()).collect()
     };
-    assert_eq!(names(&pod["spec"]["initContainers"]), ["jfs-mount", "jfs-mount-1"]);
+    assert_eq!(names(&pod["spec"]["initContainers"]), ["pith-guard", "jfs-mount", "jfs-mount-1"]);
     assert_eq!(
         names(&pod["spec"]["volumes"]),
         ["log", "data", "pith-mount-log", "pith-cache-log", "pith-mount-data", "pith-cache-data"]
@@ -590,7 +594,8 @@ fn two_claims_get_two_sidecars_in_the_order_of_the_pods_volumes() {
 #[test]
 fn two_volumes_of_one_claim_share_a_sidecar() {
     let pod = with_orders().inject(&orders().mounting("again", "orders").0);
-    assert_eq!(list(&pod["spec"]["initContainers"]).len(), 1);
+    assert_eq!(list(&pod["spec"]["initContainers"]).len(), 2);
+    assert_eq!(pod["spec"]["initContainers"][0]["command"], json!(["/usr/local/bin/pith-guard", "hold", "/jfs/data"]));
     let mounts: Vec<&Value> =
         list(&pod["spec"]["containers"][0]["volumeMounts"]).iter().map(|mount| &mount["name"]).collect();
     assert_eq!(mounts, ["pith-mount-data", "pith-mount-data"]);
@@ -609,7 +614,7 @@ fn claims_of_other_drivers_are_left_as_they_are() {
 #[test]
 fn on_the_nodes_network_the_client_picks_its_port() {
     let pod = with_orders().inject(&orders().specifying("hostNetwork", json!(true)).0);
-    let sidecar = &pod["spec"]["initContainers"][0];
+    let sidecar = &pod["spec"]["initContainers"][1];
     assert_eq!(sidecar["ports"], Value::Null);
     assert_eq!(sidecar["command"][3], "--metrics=0.0.0.0:0");
     assert_eq!(sidecar["command"][4], "-o");
@@ -640,19 +645,14 @@ fn a_second_pass_repairs_what_was_damaged() {
         command.insert(2, json!("--debug"));
     });
     check_repaired(|pod| pod["spec"]["initContainers"][0]["args"] = json!(["--debug"]));
-    check_repaired(|pod| pod["spec"]["initContainers"][0]["env"][0]["valueFrom"] = json!({}));
+    check_repaired(|pod| pod["spec"]["initContainers"][2]["env"][0]["valueFrom"] = json!({}));
     check_repaired(|pod| pod["spec"]["volumes"][2] = json!({"name": "pith-mount-data", "hostPath": {"path": "/"}}));
     check_repaired(|pod| pod["metadata"]["labels"] = json!({}));
     check_repaired(|pod| pod["metadata"]["labels"][DONE_LABEL] = json!("false"));
-    check_repaired(|pod| {
-        pod["spec"]["initContainers"].as_array_mut().expect("a list").remove(0);
-    });
-    check_repaired(|pod| {
-        pod["spec"]["initContainers"].as_array_mut().expect("a list").remove(1);
-    });
-    check_repaired(|pod| {
-        pod["spec"]["initContainers"].as_array_mut().expect("a list").drain(..2);
-    });
+    check_repaired(|pod| pod["spec"]["initContainers"][0]["volumeMounts"][1]["mountPropagation"] = json!("None"));
+    for removed in [0..1, 1..2, 2..3, 0..2, 1..3, 0..3] {
+        check_repaired(|pod| drop(pod["spec"]["initContainers"].as_array_mut().expect("a list").drain(removed)));
+    }
 }
 
 #[test]
@@ -689,7 +689,7 @@ fn shapes_that_the_api_server_never_sends_still_get_a_patch_that_fits() {
         *pod.pointer_mut(path).expect(path) = shape;
         let injected = with_orders().inject(&pod);
         assert_eq!(injected["metadata"]["labels"][DONE_LABEL], "true", "{path}");
-        assert_eq!(injected["spec"]["initContainers"][0]["name"], "jfs-mount", "{path}");
+        assert_eq!(injected["spec"]["initContainers"][0]["name"], "pith-guard", "{path}");
     }
     let bare = json!({"spec": orders().0["spec"]});
     assert_eq!(with_orders().inject(&bare)["metadata"]["labels"], json!({DONE_LABEL: "true"}));

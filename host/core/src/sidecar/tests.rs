@@ -171,6 +171,52 @@ fn the_container_is_complete() {
 }
 
 #[test]
+fn the_guard_unmounts_where_each_client_mounts() {
+    let settings = with_options(&[]);
+    let sidecars = [build(&settings, &claim("a"), "one", 0), build(&settings, &claim("b"), "two", 1)];
+    insta::assert_json_snapshot!(guard("pith:1", &sidecars), @r#"
+    {
+      "command": [
+        "/usr/local/bin/pith-guard",
+        "hold",
+        "/jfs/one",
+        "/jfs/two"
+      ],
+      "image": "pith:1",
+      "name": "pith-guard",
+      "resources": {
+        "limits": {
+          "cpu": "100m",
+          "memory": "16Mi"
+        },
+        "requests": {
+          "cpu": "1m",
+          "memory": "4Mi"
+        }
+      },
+      "restartPolicy": "Always",
+      "securityContext": {
+        "privileged": true,
+        "runAsNonRoot": false,
+        "runAsUser": 0
+      },
+      "volumeMounts": [
+        {
+          "mountPath": "/jfs/one",
+          "mountPropagation": "Bidirectional",
+          "name": "pith-mount-one"
+        },
+        {
+          "mountPath": "/jfs/two",
+          "mountPropagation": "Bidirectional",
+          "name": "pith-mount-two"
+        }
+      ]
+    }
+    "#);
+}
+
+#[test]
 fn options_of_the_kernel_go_behind_o_and_the_rest_are_flags() {
     check_argv(&with_options(&[]), &[METRICS], "allow_other");
     check_argv(

@@ -1,0 +1,119 @@
+//! `pith-guard`: unmounts what the JuiceFS clients of a pod leave behind, in whatever state they are.
+//!
+//! It is a container of each injected pod, started first and so stopped last, and a short-lived pod of the controller's for what
+//! the containers of a pod can't do any more. It starts nothing, reads no configuration and touches no mount but those of FUSE.
+
+mod connection;
+mod mountinfo;
+mod unmount;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Component, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::signal::{SigSet, Signal};
+use thiserror::Error;
+
+use crate::unmount::{Done, Places};
+
+/// What it is told to do.
+#[derive(Debug, PartialEq)]
+enum Order {
+    /// Wait for SIGTERM or SIGINT, then unmount what is mounted at these paths.
+    Hold(Places),
+    /// Unmount what is mounted at these directories or below.
+    Clean(Places),
+}
+
+/// Why something may still be mounted.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(
+        "say `pith-guard hold PATH…`, which unmounts at these paths once it is told to end, or `pith-guard clean DIR…`, \
+             which unmounts at these directories and below"
+    )]
+    Usage,
+    #[error("`{0}` can't be guarded: name an absolute path without `..` that is not the root")]
+    Path(PathBuf),
+    #[error("SIGTERM can't be waited for: {0}")]
+    Signals(nix::Error),
+    #[error("/proc/self/mountinfo can't be read, so what is mounted is not known: {0}")]
+    Table(io::Error),
+    #[error("{} is still mounted: {why}", .at.display())]
+    Left { at: PathBuf, why: String },
+}
+
+fn main() -> ExitCode {
+    let told = Order::read(std::env::args_os().skip(1)).and_then(Order::carry_out);
+    // Whoever reads it may be gone first, which changes nothing about what was done.
+    match told {
+        Ok(done) => {
+            let _ = writeln!(io::stdout(), "{done}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Order {
+    fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Order, Failure> {
+        let mut arguments = arguments.into_iter();
+        let order = arguments.next().ok_or(Failure::Usage)?;
+        let paths = arguments.map(PathBuf::from).map(checked).collect::<Result<Vec<_>, _>>()?;
+        match order.to_str() {
+            _ if paths.is_empty() => Err(Failure::Usage),
+            Some("hold") => Ok(Order::Hold(Places::At(paths))),
+            Some("clean") => Ok(Order::Clean(Places::Below(paths))),
+            _ => Err(Failure::Usage),
+        }
+    }
+
+    fn carry_out(self) -> Result<Done, Failure> {
+        match self {
+            Order::Hold(places) => {
+                wait_for_the_end().map_err(Failure::Signals)?;
+                unmount::all(places)
+            }
+            Order::Clean(places) => unmount::all(places),
+        }
+    }
+}
+
+/// Paths are compared with those of the kernel as they are: to look at one could mean to wait for a client that is gone.
+fn checked(path: PathBuf) -> Result<PathBuf, Failure> {
+    let mut components = path.components();
+    let absolute = components.next() == Some(Component::RootDir);
+    let rest: Vec<Component<'_>> = components.collect();
+    let plain = !rest.is_empty() && rest.iter().all(|it| matches!(it, Component::Normal(_)));
+    if absolute && plain { Ok(path) } else { Err(Failure::Path(path)) }
+}
+
+/// The first process of a container gets a signal only if it handles or blocks it.
+fn wait_for_the_end() -> nix::Result<()> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    signals.thread_block()?;
+    signals.wait().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_a_word_and_paths() {
+        let read = |words: &[&str]| Order::read(words.iter().map(OsString::from));
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(read(&["hold", "/jfs/a", "/jfs/b"]).unwrap(), Order::Hold(Places::At(paths(&["/jfs/a", "/jfs/b"]))));
+        assert_eq!(read(&["clean", "/pods"]).unwrap(), Order::Clean(Places::Below(paths(&["/pods"]))));
+        for wrong in [&[] as &[&str], &["hold"], &["clean"], &["/jfs/a"], &["--help", "/jfs/a"]] {
+            assert!(matches!(read(wrong), Err(Failure::Usage)), "{wrong:?}");
+        }
+        for path in ["", "/", "jfs", "/jfs/../etc", "./jfs"] {
+            assert!(matches!(read(&["clean", path]), Err(Failure::Path(_))), "{path}");
+        }
+    }
+}

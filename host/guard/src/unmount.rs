@@ -1,0 +1,160 @@
+//! Unmounting: everything of FUSE at some places, without waiting for whoever serves it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+
+use crate::Failure;
+use crate::connection::{self, Connection, Settled};
+use crate::mountinfo::{self, Mount};
+
+/// More mounts than clients can have left at one pod: each was started by the kubelet, at most every ten seconds.
+const MOST: usize = 100_000;
+
+/// Where to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Places {
+    /// At these paths.
+    At(Vec<PathBuf>),
+    /// At these directories and below.
+    Below(Vec<PathBuf>),
+}
+
+impl Places {
+    fn include(&self, point: &Path) -> bool {
+        match self {
+            Places::At(paths) => paths.iter().any(|path| point == path),
+            Places::Below(directories) => directories.iter().any(|directory| point.starts_with(directory)),
+        }
+    }
+}
+
+/// What was done.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    places: Places,
+    /// How many mounts lay at each path.
+    unmounted: BTreeMap<PathBuf, usize>,
+    settled: Settled,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.unmounted.is_empty() {
+            let (at, paths) = match &self.places {
+                Places::At(paths) => ("at", paths),
+                Places::Below(directories) => ("at or below", directories),
+            };
+            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            return write!(f, "nothing was mounted {at} {}", paths.join(", "));
+        }
+        let unmounted = self.unmounted.iter().map(|(path, count)| match count {
+            1 => path.display().to_string(),
+            more => format!("{} ({more} on top of each other)", path.display()),
+        });
+        write!(f, "unmounted {}", unmounted.collect::<Vec<_>>().join(", "))?;
+        for number in &self.settled.aborted {
+            write!(f, "; aborted FUSE connection {number}, whose client did not answer")?;
+        }
+        match &self.settled.unknown {
+            Some(why) => write!(f, "; whether a client is stuck is not known: {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Unmounts them all. An error names what is still mounted then.
+///
+/// Lazily: the mount is gone at once, for the node and for every container of the pod, and whoever has a file open keeps it.
+pub(crate) fn all(places: Places) -> Result<Done, Failure> {
+    let mut unmounted = BTreeMap::new();
+    let mut connections = Vec::new();
+    let mut failed = BTreeMap::new();
+    let mut tried = BTreeSet::new();
+    for _ in 0..MOST {
+        let mounts = read()?;
+        let found = mountinfo::of_fuse(&mounts, |point| places.include(point));
+        let next = found.into_iter().find(|it| mountinfo::covers(&mounts, it).is_none() && !tried.contains(&it.id));
+        let Some(mount) = next else { break };
+        tried.insert(mount.id);
+        connections.extend(Connection::of(mount));
+        match umount2(&mount.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => *unmounted.entry(mount.point.clone()).or_insert(0) += 1,
+            Err(error) => drop(failed.insert(mount.point.clone(), error)),
+        }
+    }
+    let settled = connection::settle(connections);
+    let mounts = read()?;
+    match mountinfo::of_fuse(&mounts, |point| places.include(point)).first() {
+        Some(left) => {
+            let why = match failed.get(&left.point) {
+                Some(error) => format!("unmounting it failed ({error})"),
+                None if mountinfo::covers(&mounts, left).is_some() => "another file system lies on top of it".into(),
+                None => "a client has mounted it again: run this once more".into(),
+            };
+            Err(Failure::Left { at: left.point.clone(), why })
+        }
+        None => Ok(Done { places, unmounted, settled }),
+    }
+}
+
+fn read() -> Result<Vec<Mount>, Failure> {
+    fs::read("/proc/self/mountinfo").map(|table| mountinfo::parse(&table)).map_err(Failure::Table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_path_or_everything_below_a_directory() {
+        let at = Places::At(vec!["/jfs/a/".into(), "/jfs/b".into()]);
+        let below = Places::Below(vec!["/pods/x".into()]);
+        for (places, point, expected) in [
+            (&at, "/jfs/a", true),
+            (&at, "/jfs/b", true),
+            (&at, "/jfs/a/sub", false),
+            (&at, "/jfs", false),
+            (&below, "/pods/x", true),
+            (&below, "/pods/x/volumes/y", true),
+            (&below, "/pods/xy", false),
+            (&below, "/pods", false),
+        ] {
+            assert_eq!(places.include(Path::new(point)), expected, "{point}");
+        }
+    }
+
+    #[test]
+    fn what_was_done_is_one_line() {
+        let places = || Places::At(vec!["/jfs/a".into(), "/jfs/b".into()]);
+        let settled = |aborted: &[u32]| Settled { aborted: aborted.into(), unknown: None };
+        let unknown = Settled { aborted: vec![], unknown: Some("it is dark".into()) };
+        let unmounted = |counts: &[(&str, usize)]| counts.iter().map(|(path, count)| (path.into(), *count)).collect();
+        for (unmounted, settled, expected) in [
+            (unmounted(&[]), settled(&[]), "nothing was mounted at /jfs/a, /jfs/b"),
+            (
+                unmounted(&[("/jfs/a", 2), ("/jfs/b", 1)]),
+                settled(&[]),
+                "unmounted /jfs/a (2 on top of each other), /jfs/b",
+            ),
+            (
+                unmounted(&[("/jfs/a", 1)]),
+                settled(&[63]),
+                "unmounted /jfs/a; aborted FUSE connection 63, whose client did not answer",
+            ),
+            (
+                unmounted(&[("/jfs/a", 1)]),
+                unknown,
+                "unmounted /jfs/a; whether a client is stuck is not known: it is dark",
+            ),
+        ] {
+            assert_eq!(Done { places: places(), unmounted, settled }.to_string(), expected);
+        }
+        let nothing =
+            Done { places: Places::Below(vec!["/x".into()]), unmounted: BTreeMap::new(), settled: settled(&[]) };
+        assert_eq!(nothing.to_string(), "nothing was mounted at or below /x");
+    }
+}
