@@ -16,6 +16,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use self::oci::{Archive, Image, Layer};
+use crate::cluster::programs;
 use crate::command::{capture, run as run_command};
 use crate::terminal::seconds;
 use crate::tools;
@@ -54,6 +55,8 @@ enum Name {
     Pith,
     /// The JuiceFS client as a sidecar needs it: beside `sh`, `mount` and `umount`.
     Juicefs,
+    /// csi-provisioner and csi-resizer, where Kubernetes' own images have them, for the tests of the chart.
+    Csi,
     /// The pause program of pods in the tests.
     Pause,
     /// A shell and its tools, for applications in the tests.
@@ -124,7 +127,7 @@ fn keep(archive: &Archive, place: &Path) -> Result<bool> {
 impl Name {
     fn version(self) -> &'static str {
         match self {
-            Name::Pith | Name::App => env!("CARGO_PKG_VERSION"),
+            Name::Pith | Name::App | Name::Csi => env!("CARGO_PKG_VERSION"),
             Name::Juicefs => tools::JUICEFS,
             Name::Pause => PAUSE,
         }
@@ -134,6 +137,7 @@ impl Name {
         match self {
             Name::Pith => "Pith",
             Name::Juicefs => "JuiceFS client",
+            Name::Csi => "csi-provisioner and csi-resizer for the tests of Pith",
             Name::Pause => "Pause program for the tests of Pith",
             Name::App => "Application for the tests of Pith",
         }
@@ -144,6 +148,7 @@ impl Name {
         match self {
             Name::Pith => "Apache-2.0 AND LGPL-2.1-or-later AND MPL-2.0",
             Name::Juicefs => "Apache-2.0 AND GPL-2.0-only AND LGPL-2.1-or-later AND MPL-2.0",
+            Name::Csi => "Apache-2.0",
             Name::Pause => "Apache-2.0 AND LGPL-2.1-or-later",
             Name::App => "GPL-2.0-only AND LGPL-2.1-or-later",
         }
@@ -153,6 +158,7 @@ impl Name {
         let layers = match self {
             Name::Pith => vec![client(platform)?, pith(platform)?],
             Name::Juicefs => vec![client(platform)?, busybox(platform)?, mount_helper()],
+            Name::Csi => vec![csi(platform)?],
             Name::Pause => vec![pause(platform)?],
             Name::App => vec![busybox(platform)?],
         };
@@ -173,6 +179,7 @@ impl Name {
         match self {
             Name::Pith => json!({"Entrypoint": ["/usr/local/bin/pith"], "Env": path, "User": user(PITH_USER)}),
             Name::Juicefs => json!({"Cmd": ["/usr/local/bin/juicefs"], "Env": path}),
+            Name::Csi => json!({"Entrypoint": ["/csi-provisioner"], "User": user(PITH_USER)}),
             Name::Pause => json!({"Entrypoint": ["/pause"], "User": user(PAUSE_USER)}),
             Name::App => json!({"Cmd": ["/bin/sh"], "Env": path}),
         }
@@ -209,6 +216,18 @@ fn pith(platform: Platform) -> Result<Layer> {
         .link("usr/bin/juicefs", "/usr/local/bin/juicefs")
         .text("etc/passwd", &format!("pith:x:{PITH_USER}:{PITH_USER}:Pith:/tmp:/usr/sbin/nologin\n"))
         .text("etc/group", &format!("pith:x:{PITH_USER}:\n")))
+}
+
+fn csi(platform: Platform) -> Result<Layer> {
+    ensure!(
+        platform.is_of_this_machine(),
+        "the programs of a cluster are built for this machine only, and not for {}: build the image on one of them",
+        word(&platform)
+    );
+    let folder = programs::csi()?;
+    ["csi-provisioner", "csi-resizer"]
+        .into_iter()
+        .try_fold(Layer::default(), |layer, name| Ok(layer.program(name, platform.program(folder.join(name))?)))
 }
 
 fn pause(platform: Platform) -> Result<Layer> {
