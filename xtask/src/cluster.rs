@@ -16,7 +16,7 @@ mod fuse;
 mod keep;
 mod parts;
 mod place;
-mod programs;
+pub(crate) mod programs;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -262,9 +262,10 @@ fn wait_ready(place: &Place, tiers: &[Tier], started: Instant) -> Result<()> {
 
 /// What every cluster has, applied again each time: it is the same afterwards.
 fn settle(place: &Place, programs: &Programs, tiers: &[Tier], images: &[PathBuf], started: Instant) -> Result<()> {
-    let kubectl = programs.folders.iter().map(|folder| folder.join("kubectl")).find(|it| it.is_file());
-    let kubectl = kubectl.context("kubectl belongs to the control plane")?;
-    write_kubectl(place, &kubectl)?;
+    for name in ["kubectl", "helm"] {
+        let program = programs.folders.iter().map(|folder| folder.join(name)).find(|it| it.is_file());
+        write_client(place, name, &program.with_context(|| format!("{name} belongs to the control plane"))?)?;
+    }
     let kubectl = |arguments: &[&str]| capture(Command::new(place.folder().join("bin/kubectl")).args(arguments));
     let objects = config_folder().join("objects.yaml");
     for file in [&programs.kinds, &objects] {
@@ -305,20 +306,20 @@ fn wait_for_node(kubectl: &dyn Fn(&[&str]) -> Result<String>) -> Result<()> {
     }
 }
 
-/// A `kubectl` on the cluster's network, whose API server listens nowhere else.
-fn write_kubectl(place: &Place, kubectl: &Path) -> Result<()> {
+/// A client on the cluster's network, whose API server listens nowhere else.
+fn write_client(place: &Place, name: &str, program: &Path) -> Result<()> {
     let keeper = place.running()?;
-    let file = place.folder().join("bin/kubectl");
+    let file = place.folder().join("bin").join(name);
     let script = format!(
-        "#!/bin/sh\n# kubectl on the network of the cluster `{}`.\nKUBECONFIG='{}' exec nsenter --target {} --net -- '{}' \"$@\"\n",
+        "#!/bin/sh\n# {name} on the network of the cluster `{}`.\nKUBECONFIG='{}' exec nsenter --target {} --net -- '{}' \"$@\"\n",
         place.name(),
         place.kubeconfig().display(),
         keeper.process,
-        kubectl.display()
+        program.display()
     );
-    fs::create_dir_all(place.folder().join("bin")).context("making the folder of kubectl")?;
+    fs::create_dir_all(place.folder().join("bin")).with_context(|| format!("making the folder of {name}"))?;
     fs::write(&file, script).with_context(|| format!("writing {}", relative(&file)))?;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).context("making kubectl executable")
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).with_context(|| format!("making {name} executable"))
 }
 
 /// Where the programs are found.
@@ -414,7 +415,7 @@ fn env(place: &Place) -> Result<()> {
     place.running()?;
     println!("export PATH='{}':\"$PATH\"", place.folder().join("bin").display());
     println!("export KUBECONFIG='{}'", place.kubeconfig().display());
-    println!("# `kubectl` is now one on the cluster's network. Other programs get there by");
+    println!("# `kubectl` and `helm` are now on the cluster's network. Other programs get there by");
     println!("#   cargo xtask cluster exec{} -- PROGRAM", said(place));
     Ok(())
 }

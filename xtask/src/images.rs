@@ -16,6 +16,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use self::oci::{Archive, Image, Layer};
+use crate::cluster::programs;
 use crate::command::{capture, run as run_command};
 use crate::terminal::seconds;
 use crate::tools;
@@ -44,6 +45,9 @@ pub(crate) struct Options {
     /// A platform that each archive is to have. May be given several times; this machine's where it is not given.
     #[arg(long = "platform", value_enum)]
     platforms: Vec<Platform>,
+    /// How our own programs are built.
+    #[arg(long, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
     /// What stands before the image in its name, which is `<PREFIX>/<image>:<version>`.
     #[arg(long = "name", value_name = "PREFIX", default_value = "docker.io/pith")]
     prefix: String,
@@ -58,10 +62,21 @@ enum Name {
     Guard,
     /// The JuiceFS client as a sidecar needs it: beside `sh`, `test`, `mount` and `umount`.
     Juicefs,
+    /// csi-provisioner and csi-resizer, where Kubernetes' own images have them, for the tests of the chart.
+    Csi,
     /// The pause program of pods in the tests.
     Pause,
     /// A shell and its tools, for applications in the tests.
     App,
+}
+
+/// How our own programs are built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Profile {
+    /// For use.
+    Release,
+    /// For trying out: from what `cargo build` has built anyway.
+    Dev,
 }
 
 /// What an image runs on.
@@ -87,10 +102,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Builds what the node of a test cluster needs, for this machine. The answer is the archives.
 pub(crate) fn for_a_node() -> Result<Vec<PathBuf>> {
-    let images = vec![Name::Pause, Name::Guard, Name::Juicefs, Name::App];
+    archives(vec![Name::Pause, Name::Guard, Name::Juicefs, Name::App], Profile::Release)
+}
+
+/// Builds what it takes to run Pith in pods beside that. The answer is the archives.
+pub(crate) fn for_pith_on_a_node() -> Result<Vec<PathBuf>> {
+    archives(vec![Name::Pith, Name::Csi], Profile::Dev)
+}
+
+fn archives(images: Vec<Name>, profile: Profile) -> Result<Vec<PathBuf>> {
     let output = target().join("images");
     let archives = images.iter().map(|image| output.join(format!("{}.tar", word(image)))).collect();
-    run(&Options { images, output, platforms: Vec::new(), prefix: "docker.io/pith".into() })?;
+    run(&Options { images, output, platforms: Vec::new(), profile, prefix: "docker.io/pith".into() })?;
     Ok(archives)
 }
 
@@ -99,7 +122,7 @@ fn build(image: Name, platforms: &[Platform], options: &Options) -> Result<()> {
     let names = platforms.iter().map(word).collect::<Vec<_>>().join(", ");
     let reference = format!("{}/{}", options.prefix, word(&image));
     println!("{reference}:{}  {names}", image.version());
-    let images = platforms.iter().map(|platform| image.on(*platform)).collect::<Result<Vec<_>>>()?;
+    let images = platforms.iter().map(|platform| image.on(*platform, options.profile)).collect::<Result<Vec<_>>>()?;
     let archive = Archive::new(&reference, image.version(), &images)?;
     let place = options.output.join(format!("{}.tar", word(&image)));
     let outcome = if keep(&archive, &place)? { "written" } else { "as it was" };
@@ -128,7 +151,7 @@ fn keep(archive: &Archive, place: &Path) -> Result<bool> {
 impl Name {
     fn version(self) -> &'static str {
         match self {
-            Name::Pith | Name::Guard | Name::App => env!("CARGO_PKG_VERSION"),
+            Name::Pith | Name::Guard | Name::App | Name::Csi => env!("CARGO_PKG_VERSION"),
             Name::Juicefs => tools::JUICEFS,
             Name::Pause => PAUSE,
         }
@@ -139,6 +162,7 @@ impl Name {
             Name::Pith => "Pith",
             Name::Guard => "Guard for the tests of Pith",
             Name::Juicefs => "JuiceFS client",
+            Name::Csi => "csi-provisioner and csi-resizer for the tests of Pith",
             Name::Pause => "Pause program for the tests of Pith",
             Name::App => "Application for the tests of Pith",
         }
@@ -149,16 +173,18 @@ impl Name {
         match self {
             Name::Pith => "Apache-2.0 AND LGPL-2.1-or-later AND MPL-2.0",
             Name::Juicefs => "Apache-2.0 AND GPL-2.0-only AND LGPL-2.1-or-later AND MPL-2.0",
+            Name::Csi => "Apache-2.0",
             Name::Guard | Name::Pause => "Apache-2.0 AND LGPL-2.1-or-later",
             Name::App => "GPL-2.0-only AND LGPL-2.1-or-later",
         }
     }
 
-    fn on(self, platform: Platform) -> Result<Image> {
+    fn on(self, platform: Platform, profile: Profile) -> Result<Image> {
         let layers = match self {
-            Name::Pith => vec![client(platform)?, pith(platform)?],
-            Name::Guard => vec![Layer::default().program(GUARD, built(platform, "pith-guard")?)],
+            Name::Pith => vec![client(platform)?, pith(platform, profile)?],
+            Name::Guard => vec![Layer::default().program(GUARD, built(platform, profile, "pith-guard")?)],
             Name::Juicefs => vec![client(platform)?, busybox(platform)?, mount_helper()],
+            Name::Csi => vec![csi(platform)?],
             Name::Pause => vec![pause(platform)?],
             Name::App => vec![busybox(platform)?],
         };
@@ -180,6 +206,7 @@ impl Name {
             Name::Pith => json!({"Entrypoint": ["/usr/local/bin/pith"], "Env": path, "User": user(PITH_USER)}),
             Name::Guard => json!({"Entrypoint": [format!("/{GUARD}")], "Env": path}),
             Name::Juicefs => json!({"Cmd": ["/usr/local/bin/juicefs"], "Env": path}),
+            Name::Csi => json!({"Entrypoint": ["/csi-provisioner"], "User": user(PITH_USER)}),
             Name::Pause => json!({"Entrypoint": ["/pause"], "User": user(PAUSE_USER)}),
             Name::App => json!({"Cmd": ["/bin/sh"], "Env": path}),
         }
@@ -195,24 +222,24 @@ fn client(platform: Platform) -> Result<Layer> {
 }
 
 /// Pith itself, and the guard that its sidecars come with.
-fn pith(platform: Platform) -> Result<Layer> {
+fn pith(platform: Platform, profile: Profile) -> Result<Layer> {
     Ok(Layer::default()
         .folder("tmp", 0o1777)
-        .program("usr/local/bin/pith", built(platform, "pith")?)
-        .program(GUARD, built(platform, "pith-guard")?)
+        .program("usr/local/bin/pith", built(platform, profile, "pith")?)
+        .program(GUARD, built(platform, profile, "pith-guard")?)
         // Pith starts its client without a PATH, and the C library then looks for a name in /bin and /usr/bin alone.
         .link("usr/bin/juicefs", "/usr/local/bin/juicefs")
         .text("etc/passwd", &format!("pith:x:{PITH_USER}:{PITH_USER}:Pith:/tmp:/usr/sbin/nologin\n"))
         .text("etc/group", &format!("pith:x:{PITH_USER}:\n")))
 }
 
-/// A program of ours by its package, linked statically, for which there is no profile: what is dynamic in target/release shares
-/// all but the last step of the build.
-fn built(platform: Platform, package: &str) -> Result<PathBuf> {
+/// A program of ours by its package, linked statically, for which there is no profile: what is dynamic in the folder of the same
+/// profile shares all but the last step of the build.
+fn built(platform: Platform, profile: Profile, package: &str) -> Result<PathBuf> {
     let compiler = platform.compiler()?;
     let mut folder = target();
     let mut build = cargo_rustc();
-    build.args(["--release", "--package", package, "--bin", package]);
+    build.args(["--package", package, "--bin", package]);
     if !platform.is_of_this_machine() {
         let rust = format!("{}-unknown-linux-gnu", platform.machine());
         tools::rust_target(&rust)?;
@@ -220,8 +247,27 @@ fn built(platform: Platform, package: &str) -> Result<PathBuf> {
         build.env(format!("CARGO_TARGET_{}_LINKER", rust.replace('-', "_").to_uppercase()), compiler);
         folder.push(rust);
     }
-    run_command(build.args(["--", "-C", "target-feature=+crt-static"]))?;
-    platform.program(folder.join("release").join(package))
+    match profile {
+        Profile::Release => {
+            build.arg("--release");
+            folder.push("release");
+        }
+        Profile::Dev => folder.push("debug"),
+    }
+    run_command(build.args(["--", "-C", "target-feature=+crt-static", "-C", "strip=debuginfo"]))?;
+    platform.program(folder.join(package))
+}
+
+fn csi(platform: Platform) -> Result<Layer> {
+    ensure!(
+        platform.is_of_this_machine(),
+        "the programs of a cluster are built for this machine only, and not for {}: build the image on one of them",
+        word(&platform)
+    );
+    let folder = programs::csi()?;
+    ["csi-provisioner", "csi-resizer"]
+        .into_iter()
+        .try_fold(Layer::default(), |layer, name| Ok(layer.program(name, platform.program(folder.join(name))?)))
 }
 
 fn pause(platform: Platform) -> Result<Layer> {

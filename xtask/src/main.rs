@@ -71,7 +71,8 @@ enum Command {
         #[command(subcommand)]
         action: cluster::Action,
     },
-    /// Writes the files that are generated from the code: docs/configuration.md and docs/pith.schema.json.
+    /// Writes the files that are generated: docs/configuration.md and docs/pith.schema.json from the code, and deploy/rendered
+    /// from the chart.
     Generate {
         /// Write nothing; fail if a file is not what it would be.
         #[arg(long)]

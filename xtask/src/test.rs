@@ -40,7 +40,7 @@ const UNIT: [&str; 10] = [
     "xtask",
 ];
 
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 13] = [
     ("rights", rights),
     ("format", format),
     ("dependencies", dependencies),
@@ -48,6 +48,7 @@ const PARTS: [Part; 12] = [
     ("lints", lints),
     ("unit tests", unit),
     ("examples in doc comments", doc_tests),
+    ("chart", generate::lint_chart),
     ("generated files", generate::check),
     ("policies", policies::run),
     ("a Kubernetes", cluster::up_for_tests),

@@ -23,7 +23,7 @@ struct Set {
 }
 
 /// In the order in which they are built.
-const SETS: [Set; 5] = [
+const SETS: [Set; 6] = [
     Set {
         tier: Tier::Control,
         module: "kubernetes",
@@ -37,6 +37,7 @@ const SETS: [Set; 5] = [
         ],
         seccomp: false,
     },
+    HELM,
     Set {
         tier: Tier::Csi,
         module: "csi",
@@ -66,6 +67,13 @@ const SETS: [Set; 5] = [
     },
     Set { tier: Tier::Node, module: "runc", packages: &["github.com/opencontainers/runc"], seccomp: true },
 ];
+
+/// Also for charts that are rendered without a cluster.
+const HELM: Set = Set { tier: Tier::Control, module: "helm", packages: &["helm.sh/helm/v4/cmd/helm"], seccomp: false };
+
+/// No part of a cluster, but what one may keep its objects on.
+const S3: Set =
+    Set { tier: Tier::Node, module: "s3", packages: &["github.com/versity/versitygw/cmd/versitygw"], seccomp: false };
 
 /// Programs of Debian that parts call, and the packages that have them.
 const DEBIAN: [(Tier, &str, &str); 6] = [
@@ -98,13 +106,32 @@ pub(crate) fn build(tiers: &[Tier]) -> Result<Programs> {
     for set in SETS.iter().filter(|set| set.tier == Tier::Control || tiers.contains(&set.tier)) {
         folders.push(set.build()?);
     }
-    // Gigabytes that only another version of a module would need, most of which it would not find there.
-    let intermediate = intermediate()?;
-    if intermediate.exists() {
-        fs::remove_dir_all(&intermediate).context("removing the intermediate files of Go")?;
-    }
+    remove_intermediate()?;
     let kinds = folders.first().context("the control plane is always built")?.join("kinds");
     Ok(Programs { folders, kinds })
+}
+
+/// Helm, for what needs no cluster.
+pub(crate) fn helm() -> Result<PathBuf> {
+    Ok(alone(&HELM)?.join("helm"))
+}
+
+/// The S3 server.
+#[expect(dead_code, reason = "the demo on a cluster is going to keep its objects there")]
+pub(crate) fn s3() -> Result<PathBuf> {
+    Ok(alone(&S3)?.join("versitygw"))
+}
+
+/// The folder of the programs that call a CSI driver.
+pub(crate) fn csi() -> Result<PathBuf> {
+    alone(SETS.iter().find(|set| set.tier == Tier::Csi).context("there is a set of them")?)
+}
+
+fn alone(set: &Set) -> Result<PathBuf> {
+    tools::require(&[("go", "golang-go")])?;
+    let folder = set.build()?;
+    remove_intermediate()?;
+    Ok(folder)
 }
 
 /// The version of Kubernetes, such as `v1.36.3`, from where it is pinned.
@@ -159,7 +186,7 @@ impl Set {
             go.env("GOCACHE", intermediate()?).env("GOFLAGS", "");
             run(go.arg("build").args(flags).arg("-o").arg(folder.join(program(package))).arg(package))?;
         }
-        if self.tier == Tier::Control {
+        if self.module == "kubernetes" && self.tier == Tier::Control {
             // Of a module of its own, because its dependencies clash with those of Kubernetes.
             let go = |arguments: &[&str]| capture(Command::new("go").current_dir(self::module("csi")).args(arguments));
             go(&["mod", "download", SNAPSHOT_KINDS])?;
@@ -198,6 +225,15 @@ fn module(name: &str) -> PathBuf {
 
 fn intermediate() -> Result<PathBuf> {
     Ok(cache()?.join("go-build"))
+}
+
+/// Gigabytes that only another version of a module would need, most of which it would not find there.
+fn remove_intermediate() -> Result<()> {
+    let intermediate = intermediate()?;
+    if intermediate.exists() {
+        fs::remove_dir_all(&intermediate).context("removing the intermediate files of Go")?;
+    }
+    Ok(())
 }
 
 /// In hexadecimal.

@@ -1,0 +1,65 @@
+{{/* The MutatingWebhookConfiguration, whoever applies it. */}}
+{{- define "pith.registration" -}}
+{{- $webhook := .Values.webhook -}}
+{{- $excluded := append $webhook.excludedNamespaces .Release.Namespace | uniq -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata:
+  name: {{ include "pith.name" . }}-webhook
+  labels: {{- include "pith.labels" (list . "webhook") | nindent 4 }}
+  {{- if and (eq $webhook.registration "chart") (eq .Values.certificates.source "cert-manager") }}
+  annotations:
+    cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/{{ include "pith.name" . }}-webhook
+  {{- end }}
+webhooks:
+  - name: inject.pith.dev
+    admissionReviewVersions: [v1]
+    clientConfig:
+      service:
+        namespace: {{ .Release.Namespace }}
+        name: {{ include "pith.name" . }}-webhook
+        path: /mutate
+        port: 443
+      {{- with .Values.certificates.caBundle }}
+      caBundle: {{ b64enc . }}
+      {{- end }}
+    rules:
+      - apiGroups: [""]
+        apiVersions: [v1]
+        operations: [CREATE]
+        resources: [pods]
+        scope: Namespaced
+    matchPolicy: Equivalent
+    namespaceSelector:
+      matchExpressions:
+        - { key: juicefs.com/enable-injection, operator: In, values: ["true"] }
+        - { key: kubernetes.io/metadata.name, operator: NotIn, values: {{ toJson $excluded }} }
+        {{- with $webhook.namespaceSelector.matchExpressions }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $webhook.namespaceSelector.matchLabels }}
+      matchLabels: {{- toYaml . | nindent 8 }}
+      {{- end }}
+    objectSelector:
+      matchExpressions:
+        - { key: disable.sidecar.juicefs.com/inject, operator: NotIn, values: ["true"] }
+        {{- with $webhook.objectSelector.matchExpressions }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with $webhook.objectSelector.matchLabels }}
+      matchLabels: {{- toYaml . | nindent 8 }}
+      {{- end }}
+    matchConditions:
+      - name: has-a-volume-that-may-be-juicefs
+        expression: >-
+          has(object.spec.volumes) && object.spec.volumes.exists(volume,
+          has(volume.persistentVolumeClaim) || has(volume.ephemeral) ||
+          (has(volume.csi) && volume.csi.driver == {{ .Values.driver | quote }}))
+      {{- with $webhook.matchConditions }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    failurePolicy: {{ $webhook.failurePolicy }}
+    reinvocationPolicy: {{ $webhook.reinvocationPolicy }}
+    sideEffects: {{ $webhook.sideEffects }}
+    timeoutSeconds: {{ $webhook.timeoutSeconds }}
+{{- end }}
