@@ -31,8 +31,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use self::parts::{NODE, Tier};
-use self::place::{Keeper, PartState, PartStatus, Place, Wanted};
+use self::parts::NODE;
+pub(crate) use self::parts::Tier;
+pub(crate) use self::place::Place;
+use self::place::{Keeper, PartState, PartStatus, Wanted};
 use self::programs::Programs;
 use crate::command::{POLL, capture, run, spawn};
 use crate::images;
@@ -136,6 +138,18 @@ pub(crate) fn up_for_tests() -> Result<()> {
 /// Ends it.
 pub(crate) fn down_after_tests() -> Result<()> {
     down(&Place::named(TESTS)?)
+}
+
+/// Starts a cluster of this name, with these images beside its own.
+pub(crate) fn start(name: &str, tiers: &[Tier], archives: &[PathBuf]) -> Result<Place> {
+    let place = Place::named(name)?;
+    up(&place, tiers, archives)?;
+    Ok(place)
+}
+
+/// Ends a cluster, if there is one of this name.
+pub(crate) fn end(name: &str) -> Result<()> {
+    down(&Place::named(name)?)
 }
 
 /// Does what was asked.

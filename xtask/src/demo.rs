@@ -6,6 +6,7 @@
 mod containers;
 mod file_system;
 mod fixtures;
+pub(crate) mod in_cluster;
 mod kubelet;
 mod node;
 mod review;

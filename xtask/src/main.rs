@@ -44,7 +44,12 @@ enum Command {
     /// three pods over TLS (injected, exempt, refused), the injected containers as processes until a quota stops them, a volume
     /// deleted, what to try next. The seventh needs root and /dev/fuse; without them the demo says which one is missing and goes
     /// on. Edit what is in deploy/demo and run it again.
-    Demo,
+    Demo {
+        /// Shows it in a real Kubernetes instead: Pith is installed by Helm, and an application team applies a claim and a
+        /// Deployment. The cluster is of this machine, needs root, and stays for looking around.
+        #[arg(long)]
+        cluster: bool,
+    },
     /// Runs the checks: all of them, as CI does, or the part that takes seconds.
     ///
     /// A missing tool is an error that names it, never a skip: some parts need root and /dev/fuse.
@@ -95,7 +100,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Demo => demo::run(),
+        Command::Demo { cluster: true } => demo::in_cluster::run(),
+        Command::Demo { cluster: false } => demo::run(),
         Command::Test { selection } => test::run(selection),
         Command::Policies => policies::run(),
         Command::Images(options) => images::run(&options),

@@ -117,7 +117,6 @@ pub(crate) fn helm() -> Result<PathBuf> {
 }
 
 /// The S3 server.
-#[expect(dead_code, reason = "the demo on a cluster is going to keep its objects there")]
 pub(crate) fn s3() -> Result<PathBuf> {
     Ok(alone(&S3)?.join("versitygw"))
 }

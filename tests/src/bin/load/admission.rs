@@ -1,0 +1,236 @@
+//! What the webhook adds to the creation of a pod, as whoever creates it sees it: through a real API server.
+//!
+//! Pods are created in three namespaces in turn, and again: one that no webhook is asked about, one whose pods are injected, and one
+//! whose pods are injected with three bindings. Nobody schedules them, so what is measured is their creation and nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use pith_tests::client::{Client, Protocol};
+use pith_tests::cluster::{ADDRESS, Cluster, Namespace};
+use pith_tests::server::Server;
+use serde_json::{Value, json};
+
+use crate::process::kibibytes;
+use crate::webhook::three_policies;
+use crate::{Args, gather, median, time};
+
+/// The cluster, which `cargo xtask bench` starts.
+const CLUSTER: &str = "bench";
+const CONNECTIONS: [usize; 2] = [1, 16];
+const CLAIMS: usize = 20;
+const PODS: usize = 300;
+/// Of how many pods each namespace has its turn.
+const TURN: usize = 100;
+
+/// A namespace and what is asked about its pods.
+struct Target {
+    name: &'static str,
+    namespace: Namespace,
+    server: Option<Server>,
+}
+
+/// How the API server is asked.
+#[derive(Clone)]
+struct Access {
+    address: SocketAddr,
+    ca: PathBuf,
+    token: String,
+}
+
+/// What one turn of one namespace gave.
+struct Turn {
+    latencies: Vec<Duration>,
+    took: Duration,
+}
+
+/// Measures and prints its section.
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::find(CLUSTER)?));
+    let access = access(cluster)?;
+    let targets = [
+        target(cluster, args, "no webhook", None)?,
+        target(cluster, args, "injected", Some(""))?,
+        target(cluster, args, "injected, three bindings", Some(&three_policies()))?,
+    ];
+    println!("## Pod creation through a real API server\n");
+    println!(
+        "{PODS} pods with one of {CLAIMS} claims each, {TURN} in a turn, namespaces in turn; p50 and p99 over all, the rate of the \
+         median turn.\n"
+    );
+    println!("| connections | namespace | p50 | added | p99 | pods/s | of no webhook | resident |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for connections in CONNECTIONS {
+        let mut turns: Vec<Vec<Turn>> = targets.iter().map(|_| Vec::new()).collect();
+        for round in 0..=PODS / TURN {
+            for (target, turns) in targets.iter().zip(&mut turns) {
+                let turn = create(&access, &target.namespace.name, connections).await?;
+                remove(&access, &target.namespace.name).await?;
+                // The first round warms up.
+                if round > 0 {
+                    turns.push(turn);
+                }
+            }
+        }
+        let mut first = None;
+        for (target, turns) in targets.iter().zip(&turns) {
+            let mut latencies: Vec<f64> =
+                turns.iter().flat_map(|turn| &turn.latencies).map(Duration::as_secs_f64).collect();
+            latencies.sort_unstable_by(f64::total_cmp);
+            let (p50, p99) = (latencies[latencies.len() / 2], latencies[latencies.len() * 99 / 100]);
+            #[expect(clippy::cast_precision_loss, reason = "a count of pods is small")]
+            let rate = median(turns.iter().map(|turn| turn.latencies.len() as f64 / turn.took.as_secs_f64()).collect());
+            let (alone, rate_alone) = *first.get_or_insert((p50, rate));
+            let resident = match &target.server {
+                Some(server) => format!("{:.1} MiB", kibibytes(server.pid(), "Rss:")? / 1024.0),
+                None => String::new(),
+            };
+            println!(
+                "| {connections} | {} | {} | {} | {} | {rate:.0} | {:.0} % | {resident} |",
+                target.name,
+                time(p50),
+                time((p50 - alone).max(0.0)),
+                time(p99),
+                rate / rate_alone * 100.0,
+            );
+        }
+    }
+    for target in &targets {
+        if target.server.is_some() {
+            cluster.kubectl(&["delete", "mutatingwebhookconfiguration", &format!("pith-{}", target.namespace.name)])?;
+        }
+    }
+    Ok(())
+}
+
+/// An account that may do everything, and where the API server is.
+fn access(cluster: &Cluster) -> Result<Access> {
+    cluster.apply(
+        &json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "bench"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "namespace": "default", "name": "default"}],
+        })
+        .to_string(),
+    )?;
+    Ok(Access {
+        address: format!("{ADDRESS}:6443").parse()?,
+        ca: cluster.folder().join("lib/pki/ca.crt"),
+        token: cluster.kubectl(&["create", "token", "default", "--duration=24h"])?.trim().into(),
+    })
+}
+
+/// A namespace with bound claims. With a configuration, a webhook is asked about its pods.
+fn target(cluster: &'static Cluster, args: &Args, name: &'static str, config: Option<&str>) -> Result<Target> {
+    let label = if config.is_some() { "true" } else { "false" };
+    let namespace = cluster.namespace("bench", &json!({"juicefs.com/enable-injection": label}))?;
+    let objects: Vec<String> = (0..CLAIMS).flat_map(|index| volume(&namespace.name, index)).collect();
+    cluster.apply(&objects.join("---\n"))?;
+    for index in 0..CLAIMS {
+        cluster.wait(&namespace.name, "jsonpath={.status.phase}=Bound", &format!("pvc/data-{index}"))?;
+    }
+    let server = match config {
+        Some(config) => {
+            let kubeconfig = cluster.kubeconfig_of_pith("pith")?;
+            let server = Server::start_binary_following(cluster, &args.pith, config, &kubeconfig)?;
+            cluster.until(&namespace.name, "readiness", || {
+                Ok((cluster.http(server.admin, "/readyz")?.0 == 200).then_some(()))
+            })?;
+            cluster.register(&namespace.name, &server)?;
+            let label = format!("pith.test/webhook={}", namespace.name);
+            cluster.kubectl(&["label", "namespace", &namespace.name, &label])?;
+            let dry = ["create", "--dry-run=server", "--output=json", "-f", "-"];
+            let pod = pod(&namespace.name, 0).to_string();
+            cluster.until(&namespace.name, "an injection", || {
+                let made: Value = serde_json::from_str(&cluster.kubectl_with(&dry, &pod)?)?;
+                Ok(made["spec"]["initContainers"].is_array().then_some(()))
+            })?;
+            Some(server)
+        }
+        None => None,
+    };
+    Ok(Target { name, namespace, server })
+}
+
+fn volume(namespace: &str, index: usize) -> [String; 2] {
+    let (claim, volume) = (format!("data-{index}"), format!("{namespace}-{index}"));
+    [
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
+            "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "persistentVolumeReclaimPolicy": "Retain",
+                "claimRef": {"namespace": namespace, "name": claim},
+                "csi": {"driver": "csi.juicefs.com", "volumeHandle": volume},
+            },
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": namespace, "name": claim},
+            "spec": {
+                "accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": volume,
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        }),
+    ]
+    .map(|object| format!("{object}\n"))
+}
+
+/// A pod that nobody runs.
+fn pod(namespace: &str, index: usize) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "generateName": "web-", "labels": {"app": "web"}},
+        "spec": {
+            "schedulerName": "nobody", "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "app", "image": "docker.io/pith/app:0.1.0",
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": format!("data-{}", index % CLAIMS)}}],
+        },
+    })
+}
+
+/// Creates pods as fast as answers come, on each connection on its own.
+async fn create(access: &Access, namespace: &str, connections: usize) -> Result<Turn> {
+    let mut clients = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        clients.push(Client::connect(access.address, &access.ca, Protocol::Http1).await?);
+    }
+    let started = Instant::now();
+    let loops = clients.into_iter().enumerate().map(|(first, client)| {
+        let (access, namespace) = (access.clone(), namespace.to_string());
+        let mine: Vec<usize> = (first..TURN).step_by(connections).collect();
+        tokio::spawn(create_each(client, access, namespace, mine))
+    });
+    let latencies = gather(loops.collect()).await?;
+    Ok(Turn { latencies, took: started.elapsed() })
+}
+
+async fn create_each(mut client: Client, access: Access, namespace: String, pods: Vec<usize>) -> Result<Vec<Duration>> {
+    let mut latencies = Vec::with_capacity(pods.len());
+    for index in pods {
+        let body = Bytes::from(pod(&namespace, index).to_string());
+        let asked = Instant::now();
+        let answer = ask(&mut client, &access, "POST", &format!("/api/v1/namespaces/{namespace}/pods"), body).await?;
+        latencies.push(asked.elapsed());
+        drop(answer);
+    }
+    Ok(latencies)
+}
+
+async fn remove(access: &Access, namespace: &str) -> Result<()> {
+    let mut client = Client::connect(access.address, &access.ca, Protocol::Http1).await?;
+    let path = format!("/api/v1/namespaces/{namespace}/pods?gracePeriodSeconds=0");
+    ask(&mut client, access, "DELETE", &path, Bytes::new()).await.map(drop)
+}
+
+async fn ask(client: &mut Client, access: &Access, method: &str, path: &str, body: Bytes) -> Result<Bytes> {
+    let mut request = client.request(method, path, "application/json", body)?;
+    let token = format!("Bearer {}", access.token).parse().context("a token")?;
+    request.headers_mut().insert("authorization", token);
+    let answer = client.send(request).await?;
+    ensure!(answer.status.is_success(), "{}: {}", answer.status, answer.text());
+    Ok(answer.body)
+}
