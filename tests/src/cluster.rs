@@ -118,10 +118,23 @@ impl Cluster {
         Ok(kubeconfig.to_string())
     }
 
-    /// A kubeconfig for a service account of Pith, with the rights of `deploy/rbac.yaml` and no other.
+    /// A kubeconfig for a service account of Pith, `pith-webhook` or `pith-controller`, with the rights that the chart gives it
+    /// and no other.
     pub fn kubeconfig_of_pith(&self, account: &str) -> Result<String> {
-        self.apply(&fs::read_to_string(root().join("deploy/rbac.yaml"))?)?;
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "pith-system"}});
+        let rendered = fs::read_to_string(root().join("deploy/rendered/default.yaml"))?;
+        let of_rights = |document: &&str| {
+            let mut lines = document.lines();
+            lines.any(|line| line == "apiVersion: rbac.authorization.k8s.io/v1" || line == "kind: ServiceAccount")
+        };
+        let rights = rendered.split("\n---\n").filter(of_rights).collect::<Vec<_>>().join("\n---\n");
+        self.apply(&format!("{namespace}\n---\n{rights}"))?;
         self.kubeconfig("pith-system", account)
+    }
+
+    /// Runs `helm`, whatever comes of it.
+    pub fn helm(&self, arguments: &[&str]) -> Result<Output> {
+        Command::new(self.folder.join("bin/helm")).args(arguments).output().context("starting helm")
     }
 
     /// Runs `kubectl`, whatever comes of it, with this on its standard input.

@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one binary.
 
+mod chart;
 mod cluster;
 mod controller;
 mod csi_contract;

@@ -1,4 +1,4 @@
-//! Objects from a real API server, which `pith serve` follows with the rights of `deploy/rbac.yaml` and no other.
+//! Objects from a real API server, which `pith serve` follows with the rights that the chart gives the webhook and no other.
 //!
 //! The API server asks the webhook about pods that nobody runs: a dry run shows what it answers.
 
@@ -28,7 +28,7 @@ impl Following {
     fn start(cluster: &'static Cluster, about: &str) -> Following {
         let labels = json!({"juicefs.com/enable-injection": "true", "pith.test/webhook": about});
         let namespace = cluster.namespace(about, &labels).expect("a namespace");
-        let kubeconfig = cluster.kubeconfig_of_pith("pith").expect("a kubeconfig");
+        let kubeconfig = cluster.kubeconfig_of_pith("pith-webhook").expect("a kubeconfig");
         let server = Server::start_following(cluster, "", &kubeconfig).expect("it serves");
         let following = Following { cluster, server, namespace };
         following.until("readiness", || (following.readiness().0 == 200).then_some(()));
@@ -268,7 +268,7 @@ async fn without_an_api_server_it_is_not_ready_and_decides_nothing() {
 #[test]
 fn it_says_which_rights_it_lacks_and_is_ready_once_it_has_them() {
     let cluster = &*CLUSTER;
-    cluster.kubeconfig_of_pith("pith").expect("the rights are there to be given");
+    cluster.kubeconfig_of_pith("pith-webhook").expect("the rights are there to be given");
     let namespace = cluster.namespace("rights", &json!({})).expect("a namespace");
     let name = &*namespace.name;
     cluster.kubectl(&["create", "serviceaccount", "pith", "--namespace", name]).expect("a service account");
@@ -282,7 +282,9 @@ fn it_says_which_rights_it_lacks_and_is_ready_once_it_has_them() {
     assert_eq!(ready().expect("an answer").0, 503);
 
     let account = format!("--serviceaccount={name}:pith");
-    cluster.kubectl(&["create", "clusterrolebinding", name, "--clusterrole=pith", &account]).expect("the rights");
+    cluster
+        .kubectl(&["create", "clusterrolebinding", name, "--clusterrole=pith-webhook", &account])
+        .expect("the rights");
     cluster
         .until(name, "readiness", || Ok((ready()?.0 == 200).then_some(())))
         .unwrap_or_else(|error| panic!("{error:#}\n{}", server.log()));

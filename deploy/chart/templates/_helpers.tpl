@@ -90,6 +90,7 @@ stateDir: /var/lib/pith
 {{- end -}}
 {{- $config := include "pith.config.common" . | fromYaml -}}
 {{- $_ := set $config "webhook" $webhook -}}
+{{- $_ := set $config "sidecar" (dict "guardImage" (include "pith.image" (list .Values.image .Chart.AppVersion))) -}}
 {{- toYaml (mergeOverwrite $config (omit (deepCopy .Values.config) "csi" "controller")) -}}
 {{- end }}
 
@@ -97,7 +98,13 @@ stateDir: /var/lib/pith
 {{- define "pith.config.controller" -}}
 {{- $config := include "pith.config.common" . | fromYaml -}}
 {{- $_ := set $config "csi" (dict "socket" "/run/pith/csi.sock" "cluster" .Values.clusterName "recordKey" "/etc/pith/record-key/record.key") -}}
-{{- $_ := set $config "controller" (dict "namespace" .Release.Namespace) -}}
+{{- $controller := dict -}}
+{{- if .Values.controller.cleaner -}}
+{{- $cleaner := dict "namespace" .Release.Namespace "serviceAccount" (printf "%s-cleaner" (include "pith.name" .)) -}}
+{{- $_ := set $cleaner "image" (include "pith.image" (list .Values.image .Chart.AppVersion)) -}}
+{{- $_ := set $controller "cleaner" $cleaner -}}
+{{- end -}}
+{{- $_ := set $config "controller" $controller -}}
 {{- $config = mergeOverwrite $config (omit (deepCopy .Values.config) "webhook") -}}
 {{- $_ := set $config "webhook" nil -}}
 {{- toYaml $config -}}

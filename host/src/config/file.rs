@@ -184,7 +184,7 @@ pub enum LogFormat {
 pub enum ObjectSource {
     /// A folder of YAML files, read at start. Other kinds than the four are ignored, Secrets above all.
     Directory(PathBuf),
-    /// The API server of a cluster, followed while Pith runs. `deploy/rbac.yaml` has the rights that it needs.
+    /// The API server of a cluster, followed while Pith runs. The chart in `deploy/chart` gives it the rights that it needs.
     Cluster(ClusterSource),
 }
 

@@ -3,7 +3,8 @@
 //! A block of code marked `sh` or `console` is a promise that its lines can be typed; in `console` blocks, those after `$ `.
 //!
 //! - In most documents the reader is in the checkout. There the lines that start with one of [`PROGRAMS`] are run, each once;
-//!   what starts otherwise (`kubectl`, `apt-get`) is for another machine.
+//!   what starts otherwise (`kubectl`, `apt-get`) is for another machine. Of `helm install`, which is for a cluster, it is run what
+//!   needs none: everything is rendered, and nothing sent.
 //! - A document with `cargo new` is a tutorial, followed in an empty folder beside the checkout: every line is run, and a block
 //!   whose paragraph begins with the name of a file is written to that file.
 
@@ -17,12 +18,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cluster::programs;
 use crate::command::{POLL, both, output, spawn, wait};
 use crate::terminal::seconds;
 use crate::workspace::{forget_package, pith, relative, root, target, variable};
 
 /// What a line that is run starts with.
-const PROGRAMS: [&str; 3] = ["cargo xtask", "cargo build", "pith"];
+const PROGRAMS: [&str; 4] = ["cargo xtask", "cargo build", "pith", INSTALL];
+/// What would change a cluster, and what keeps it from that.
+const INSTALL: &str = "helm install";
+const DRY_RUN: &str = "--dry-run=client";
 /// What is run by running this check: to run it here would never end.
 const THIS: &str = "cargo xtask test";
 /// The measurements take minutes, and their numbers are no matter of right and wrong.
@@ -53,7 +58,9 @@ struct Reader {
 pub(crate) fn check() -> Result<()> {
     let pith = pith()?;
     let installed = pith.parent().unwrap_or(root()).display();
-    let path = format!("{installed}:{}", variable("PATH").unwrap_or_default());
+    let helm = programs::helm()?;
+    let helm = helm.parent().unwrap_or(root()).display();
+    let path = format!("{installed}:{helm}:{}", variable("PATH").unwrap_or_default());
     let mut reader = Reader { path, typed: BTreeSet::new() };
     for document in documents()? {
         let text = fs::read_to_string(&document).with_context(|| format!("reading {}", relative(&document)))?;
@@ -117,7 +124,8 @@ impl Reader {
         if starts(command, SERVER) {
             self.execute_server(command, folder).with_context(|| format!("`{command}`"))?;
         } else {
-            let said = output(&mut self.shell(command, folder))?;
+            let dry = if starts(command, INSTALL) { format!("{command} {DRY_RUN}") } else { command.to_string() };
+            let said = output(&mut self.shell(&dry, folder))?;
             ensure!(said.status.success(), "`{command}` failed ({})\n{}", said.status, both(&said));
         }
         println!("{command}  [{}]", seconds(started.elapsed()));
@@ -245,6 +253,8 @@ mod tests {
             ("pith config --schema", true),
             ("pithy", false),
             ("kubectl get pods", false),
+            ("helm install pith deploy/chart", true),
+            ("helm uninstall pith", false),
         ] {
             assert_eq!(is_run(line), expected, "{line}");
         }
