@@ -6,6 +6,8 @@
 //!   bindings ───────┘                         └─ binding::Evaluate (the one arrow out, into WebAssembly)
 //!
 //!   CreateVolume ── volume ─ place (binding::Evaluate again) ─ Record ─ conflict
+//!
+//!   shared certificate ── rotation ─ Step
 //! ```
 //!
 //! Nothing here does IO, reads a clock, draws a random number or logs: the dependency list and `clippy.toml` are the guard.
@@ -24,6 +26,7 @@ pub mod sidecar;
 pub mod patch;
 pub mod admission;
 pub mod volume;
+pub mod rotation;
 #[cfg(test)]
 mod testing;
 
