@@ -7,7 +7,7 @@
 //!
 //!   CreateVolume ── volume ─ place (binding::Evaluate again) ─ Record ─ conflict
 //!
-//!   shared certificate ── rotation ─ Step
+//!   shared certificate ── rotation ─ Step        webhook's configuration ── registration ─ difference
 //! ```
 //!
 //! Nothing here does IO, reads a clock, draws a random number or logs: the dependency list and `clippy.toml` are the guard.
@@ -27,6 +27,7 @@ pub mod patch;
 pub mod admission;
 pub mod volume;
 pub mod rotation;
+pub mod registration;
 #[cfg(test)]
 mod testing;
 
