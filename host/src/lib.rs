@@ -3,7 +3,7 @@
 //! ```text
 //! main ─ run ─┬─ webhook (review, handler) ─┐
 //!             ├─ cli (inject, policy, config)├─ policy ─ wasm ─ pith-core
-//!             └─ admin, tls, telemetry       └─ cluster ─────── pith-core
+//!             └─ admin, tls, registration    └─ cluster ─────── pith-core
 //! ```
 //!
 //! Modules stand in the order in which a reader meets them.
@@ -16,6 +16,7 @@ mod memory;
 pub mod metrics;
 pub mod admin;
 pub mod tls;
+pub mod registration;
 pub mod webhook;
 pub mod csi;
 pub mod provisioner;

@@ -24,6 +24,7 @@ use crate::juicefs::{WorkerOptions, Workers, record_key};
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::provisioner::{self, Provisioner};
+use crate::registration::Registration;
 use crate::wasm::{Engine, EngineOptions};
 use crate::webhook::{self, Webhook};
 use crate::{cluster, memory, telemetry, tls};
@@ -54,11 +55,11 @@ pub fn serve(args: &Serve) -> Result<()> {
     };
     // Hundreds of megabytes after a start that compiled.
     memory::give_back();
-    let serving = tls::load(&config.webhook.tls, &config.state_dir)?;
-    if let Some(expires) = serving.expires {
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit into 53 bits")]
-        metrics.certificate_expiry.set(expires.unix_timestamp() as f64);
-    }
+    let (certificates, keeper) = tls::load(&config.webhook.tls, &config.state_dir, client.as_ref(), metrics.clone())?;
+    let registration = match (&config.webhook.registration, &client) {
+        (Some(configured), Some(client)) => Some(Registration::load(configured, client, metrics.clone())?),
+        _ => None,
+    };
     let (policies, objects) = (Arc::new(policies), Arc::new(objects));
     let provisioner = config.csi.as_ref().map(|csi| {
         let provisioner = provisioner(csi, &config.juicefs, steps(args)?, policies.clone(), objects.clone())?;
@@ -80,10 +81,28 @@ pub fn serve(args: &Serve) -> Result<()> {
         let readiness = Readiness::default();
         let stop = Handle::new();
         let webhook = {
-            let mut server = axum_server::bind_rustls(config.webhook.listen, RustlsConfig::from_config(serving.config));
+            let rustls = RustlsConfig::from_config(certificates.config());
+            let mut server = axum_server::bind_rustls(config.webhook.listen, rustls);
             server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-            server.handle(stop.clone()).serve(webhook::router(webhook).into_make_service())
+            let serving = server.handle(stop.clone()).serve(webhook::router(webhook).into_make_service());
+            let certificates = certificates.clone();
+            async move {
+                certificates.ready().await;
+                serving.await
+            }
         };
+        let keeper = tokio::spawn(keeper.run(registration.as_ref().map(Registration::registered)));
+        let registration = tokio::spawn({
+            let (stop, objects) = (stop.clone(), objects.clone());
+            async move {
+                // A webhook that cannot answer yet would keep pods from being made.
+                (stop.listening().await, objects.listed().await);
+                match registration {
+                    Some(registration) => registration.keep(&certificates).await,
+                    None => std::future::pending().await,
+                }
+            }
+        });
         let admin_stop = Handle::new();
         let admin = {
             let mut server = axum_server::bind(config.admin);
@@ -127,6 +146,14 @@ pub fn serve(args: &Serve) -> Result<()> {
             ended = watches => {
                 ended.context("the watches of the API server died")?;
                 bail!("the watches of the API server ended");
+            }
+            ended = keeper => {
+                ended.context("the keeper of the certificate died")?;
+                bail!("the keeper of the certificate ended");
+            }
+            ended = registration => {
+                ended.context("the registration of the webhook died")?;
+                bail!("the registration of the webhook ended");
             }
             stopped = async { announced.await?; wait_for_stop().await } => stopped?,
         }

@@ -113,6 +113,8 @@ pub fn difference(existing: &Value, wanted: &Value) -> Option<String> {
 fn differs(place: &str, existing: &Value, wanted: &Value) -> Option<String> {
     let here = || Some(place.trim_start_matches('.').to_string());
     match (existing, wanted) {
+        // These are a part of where it was found, and lists leave them out.
+        _ if matches!(place, ".apiVersion" | ".kind") => None,
         (Value::Object(existing), Value::Object(wanted)) => wanted.iter().find_map(|(key, wanted)| {
             let existing = existing.get(key).unwrap_or(&Value::Null);
             differs(&format!("{place}.{key}"), existing, wanted)

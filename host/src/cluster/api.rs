@@ -58,7 +58,7 @@ pub(super) fn reference(kind: Kind, object: &impl Resource) -> Reference {
 }
 
 /// The sentence in which an error of the client ends, such as `Connection refused`: each layer repeats the one below it.
-pub(super) fn cause(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

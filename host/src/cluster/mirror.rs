@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use pith_core::object::{Kind, Object, Objects, Reference};
 
+use tokio::sync::watch;
+
 use super::feed::{Feed, Told};
 use super::live::{Live, Unanswered};
 
@@ -20,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Mirror {
     state: RwLock<State>,
+    /// Whether every kind was listed.
+    listed: watch::Sender<bool>,
     /// Absent where nobody can be asked for more.
     live: Option<Live>,
 }
@@ -36,13 +40,15 @@ struct State {
 impl Mirror {
     /// These objects, which do not change.
     pub fn fixed(objects: Objects) -> Mirror {
-        Mirror { state: RwLock::new(State { objects: Arc::new(objects), ..State::default() }), live: None }
+        let state = State { objects: Arc::new(objects), ..State::default() };
+        Mirror { state: RwLock::new(state), listed: watch::Sender::new(true), live: None }
     }
 
     /// Those of a cluster, none of which are there before [`follow`](super::follow) brings them.
     pub fn followed(live: Live) -> Mirror {
         let unlisted = Kind::ALL.map(|kind| (kind, None)).into();
-        Mirror { state: RwLock::new(State { unlisted, ..State::default() }), live: Some(live) }
+        let state = State { unlisted, ..State::default() };
+        Mirror { state: RwLock::new(state), listed: watch::Sender::new(false), live: Some(live) }
     }
 
     /// The objects as they are now.
@@ -59,6 +65,13 @@ impl Mirror {
         };
         let kinds: Vec<String> = state.unlisted.iter().map(kind).collect();
         (!kinds.is_empty()).then(|| format!("the API server has not listed yet: {}", kinds.join(", ")))
+    }
+
+    /// Waits until decisions can rely on what is here.
+    pub async fn listed(&self) {
+        let mut listed = self.listed.subscribe();
+        // It cannot fail: the sender is here.
+        let _ = listed.wait_for(|listed| *listed).await;
     }
 
     /// Decides on a snapshot, and again where the decision missed objects that the API server has. It is asked once for each, and
@@ -100,7 +113,11 @@ impl Mirror {
             state.removals += 1;
         }
         feed.apply(told, Arc::make_mut(&mut state.objects));
-        listed && state.unlisted.is_empty()
+        let all = listed && state.unlisted.is_empty();
+        if all {
+            self.listed.send_replace(true);
+        }
+        all
     }
 
     /// Notes why a kind is not listed yet.

@@ -52,7 +52,7 @@ where
     let restarts = metrics.watch_restarts(kind);
     let api = Api::<K>::all_with(client.clone(), &resource(kind));
     let mut events = pin!(watcher(api, Config::default().page_size(PAGE)));
-    let mut last_failure = None;
+    let mut pauses = Pauses::default();
     let (mut feed, mut reader) = (Feed::of(kind), Reader { kind, unreadable: BTreeSet::new() });
     while let Some(event) = events.next().await {
         match event {
@@ -70,11 +70,22 @@ where
                 restarts.inc();
                 mirror.failed(kind, &error);
                 tracing::warn!(kind = kind.plural(), %error, "a watch failed, and begins again");
-                let pause = pause_after(last_failure, Instant::now());
-                tokio::time::sleep(pause).await;
-                last_failure = Some((Instant::now(), pause));
+                tokio::time::sleep(pauses.next(Instant::now())).await;
             }
         }
+    }
+}
+
+/// The pauses between things that are tried again and again. It begins with none behind it.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses(Option<(Instant, Duration)>);
+
+impl Pauses {
+    /// How long the pause is that begins now.
+    pub(crate) fn next(&mut self, now: Instant) -> Duration {
+        let pause = pause_after(self.0, now);
+        self.0 = Some((now + pause, pause));
+        pause
     }
 }
 

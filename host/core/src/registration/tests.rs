@@ -29,6 +29,7 @@ fn stored(bundle: &str) -> Value {
     object["metadata"]["managedFields"] = json!([{
         "manager": MANAGER, "operation": "Apply", "fieldsV1": {"f:webhooks": {r#"k:{"name":"inject.pith.dev"}"#: {}}},
     }]);
+    object.as_object_mut().expect("an object").remove("kind");
     let webhook = &mut object["webhooks"][0];
     webhook["matchPolicy"] = json!("Equivalent");
     webhook["rules"][0]["scope"] = json!("*");
