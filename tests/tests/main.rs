@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one binary.
 
+mod certificates;
 mod cluster;
 mod csi_contract;
 mod csi_sanity;
