@@ -1,11 +1,12 @@
 //! Where the Kubernetes objects that decisions read come from: a folder of YAML, or the API server of a cluster.
 //!
-//! Whatever the source, requests see the snapshots of a [`Mirror`]. Only what decisions use is kept, and Secrets are neither asked
-//! for nor read.
+//! Whatever the source, requests see the snapshots of a [`Mirror`]. Only what decisions use is kept, and of Secrets only the one with
+//! Pith's own certificate is ever read, by `tls`.
 
 mod mirror;
 mod feed;
 mod watch;
+mod one;
 mod live;
 mod api;
 mod convert;
@@ -17,5 +18,7 @@ pub use convert::object;
 pub use folder::{documents, load};
 pub use live::{Live, Unanswered};
 pub use mirror::Mirror;
+pub(crate) use one::object_by_name;
+pub(crate) use watch::Pauses;
 pub(crate) use watch::events;
 pub use watch::follow;

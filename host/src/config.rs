@@ -26,6 +26,11 @@ use crate::wasm::{Grants, LARGEST_MEMORY_BYTES, Limits};
 pub use file::LogFormat;
 pub use reference::{reference, schema};
 
+/// The end of a certificate is given in whole seconds.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(10);
+/// Beyond it something else is meant.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
 /// The configuration as the program uses it: paths absolute, names checked, bindings in order.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -70,6 +75,8 @@ pub struct Webhook {
     pub listen: SocketAddr,
     /// Its certificate.
     pub tls: Tls,
+    /// How API servers are told of it; absent where that is left to others.
+    pub registration: Option<Registration>,
     /// The largest body in bytes.
     pub max_body: usize,
     /// The most requests in hand at once.
@@ -89,7 +96,37 @@ pub enum Tls {
         certificate: PathBuf,
         /// The key.
         key: PathBuf,
+        /// What clients are to trust.
+        authority: Option<PathBuf>,
     },
+    /// In a Secret that all replicas share.
+    Shared(SharedSecret),
+}
+
+/// A certificate that all replicas share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedSecret {
+    /// The namespace of the Secret.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The names that the certificate is for.
+    pub names: Vec<String>,
+    /// How long one lasts.
+    pub lifetime: Duration,
+    /// How long everybody may take to hear of a change.
+    pub overlap: Duration,
+}
+
+/// How API servers are told of the webhook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The file with the configuration.
+    pub manifest: PathBuf,
+    /// Whether it is somebody else's, and only its CA bundles are written.
+    pub ca_bundle_only: bool,
+    /// The ClusterRole that owns it.
+    pub owner: Option<String>,
 }
 
 /// What is kept in step in a cluster.
@@ -269,11 +306,12 @@ fn leaves(tree: &Value) -> BTreeMap<String, Value> {
 
 fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
     let folder = std::path::absolute(folder).context("finding the folder of the configuration")?;
+    let in_cluster = matches!(typed.objects, Some(file::ObjectSource::Cluster(_)));
     let policies = typed.policies.into_iter().map(|binding| policy(binding, &folder)).collect::<Result<Vec<_>>>()?;
     let state_dir = folder.join(typed.state_dir);
     Ok(Config {
-        webhook: typed.webhook.map(|it| webhook(it, &folder)).transpose()?,
-        controller: typed.controller.map(|it| controller(it, &typed.objects)).transpose()?,
+        webhook: typed.webhook.map(|it| webhook(it, in_cluster, &folder)).transpose()?,
+        controller: typed.controller.map(|it| controller(it, in_cluster)).transpose()?,
         admin: typed.admin.listen,
         log: typed.log,
         objects: typed.objects.map(|objects| match objects {
@@ -290,31 +328,25 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
     })
 }
 
-fn webhook(typed: file::Webhook, folder: &Path) -> Result<Webhook> {
+fn webhook(typed: file::Webhook, in_cluster: bool, folder: &Path) -> Result<Webhook> {
     ensure!(!typed.timeout.0.is_zero(), "webhook.timeout is zero: give it a span such as 10s");
     ensure!(typed.max_body.0 >= 1 << 10, "webhook.maxBody is below 1Ki: no review fits");
     ensure!(typed.max_in_flight > 0, "webhook.maxInFlight is zero: no request would be answered");
-    let tls = match typed.tls {
-        file::Tls::SelfSigned(it) if it.names.is_empty() => {
-            bail!("webhook.tls.selfSigned.names is empty: name at least one")
-        }
-        file::Tls::SelfSigned(it) => Tls::SelfSigned(it.names),
-        file::Tls::Files(it) => Tls::Files { certificate: folder.join(it.certificate), key: folder.join(it.key) },
-    };
+    let authority = typed.registration.as_ref().and_then(|it| it.ca_file.clone());
+    let tls = tls(typed.tls, authority, in_cluster, folder)?;
+    let registration = typed.registration.map(|it| registration(it, &tls, in_cluster, folder)).transpose()?;
     Ok(Webhook {
         listen: typed.listen,
         tls,
+        registration,
         max_body: usize::try_from(typed.max_body.0).context("webhook.maxBody is too large")?,
         max_in_flight: usize::try_from(typed.max_in_flight).context("webhook.maxInFlight is too large")?,
         timeout: typed.timeout.0,
     })
 }
 
-fn controller(typed: file::Controller, objects: &Option<file::ObjectSource>) -> Result<Controller> {
-    ensure!(
-        matches!(objects, Some(file::ObjectSource::Cluster(_))),
-        "controller is there and objects.cluster is not: what it keeps in step is in a cluster"
-    );
+fn controller(typed: file::Controller, in_cluster: bool) -> Result<Controller> {
+    ensure!(in_cluster, "controller is there and objects.cluster is not: what it keeps in step is in a cluster");
     for (key, span) in [("sourceInterval", typed.source_interval), ("resync", typed.resync)] {
         ensure!(!span.0.is_zero(), "controller.{key} is zero: give it a span such as 30s");
     }
@@ -337,6 +369,63 @@ fn controller(typed: file::Controller, objects: &Option<file::ObjectSource>) -> 
         source_interval: typed.source_interval.0,
         resync: typed.resync.0,
         cleaner: typed.cleaner.map(cleaner).transpose()?,
+    })
+}
+
+fn tls(typed: file::Tls, authority: Option<PathBuf>, in_cluster: bool, folder: &Path) -> Result<Tls> {
+    let files = matches!(typed, file::Tls::Files(_));
+    ensure!(
+        files || authority.is_none(),
+        "webhook.registration.caFile is for webhook.tls.files: Pith knows its own CA"
+    );
+    Ok(match typed {
+        file::Tls::SelfSigned(it) if it.names.is_empty() => {
+            bail!("webhook.tls.selfSigned.names is empty: name at least one")
+        }
+        file::Tls::SelfSigned(it) => Tls::SelfSigned(it.names),
+        file::Tls::Files(it) => Tls::Files {
+            certificate: folder.join(it.certificate),
+            key: folder.join(it.key),
+            authority: authority.map(|path| folder.join(path)),
+        },
+        file::Tls::Secret(it) => Tls::Shared(shared_secret(it, in_cluster)?),
+    })
+}
+
+fn shared_secret(typed: file::SharedSecret, in_cluster: bool) -> Result<SharedSecret> {
+    ensure!(in_cluster, "webhook.tls.secret is in a cluster: it needs `objects: {{cluster: …}}`");
+    for (key, value) in [("namespace", &typed.namespace), ("name", &typed.name)] {
+        ensure!(!value.is_empty(), "webhook.tls.secret.{key} is empty: name the Secret");
+    }
+    ensure!(!typed.names.is_empty(), "webhook.tls.secret.names is empty: name at least one");
+    let (lifetime, overlap) = (typed.lifetime.0, typed.overlap.0);
+    ensure!(!overlap.is_zero(), "webhook.tls.secret.overlap is zero: give it a span such as 1m");
+    // A renewal takes two overlaps and some seconds, and has a third of the lifetime.
+    ensure!(
+        lifetime >= (overlap * 9).max(SHORTEST_LIFETIME),
+        "webhook.tls.secret.lifetime is too short for a renewal: give it {SHORTEST_LIFETIME:?} or more, and nine times the overlap"
+    );
+    ensure!(lifetime <= LONGEST_LIFETIME, "webhook.tls.secret.lifetime is longer than ten years");
+    Ok(SharedSecret { namespace: typed.namespace, name: typed.name, names: typed.names, lifetime, overlap })
+}
+
+fn registration(typed: file::Registration, tls: &Tls, in_cluster: bool, folder: &Path) -> Result<Registration> {
+    ensure!(in_cluster, "webhook.registration is for a cluster: it needs `objects: {{cluster: …}}`");
+    let foreign = matches!(tls, Tls::Files { authority: None, .. });
+    ensure!(
+        !typed.ca_bundle_only || !foreign,
+        "webhook.registration.caBundleOnly has nothing to write: with webhook.tls.files it needs caFile"
+    );
+    ensure!(
+        !typed.ca_bundle_only || typed.owner.is_none(),
+        "webhook.registration has caBundleOnly and an owner: what somebody else made is removed by them"
+    );
+    Ok(Registration {
+        manifest: folder.join(typed.manifest),
+        ca_bundle_only: typed.ca_bundle_only,
+        owner: typed.owner.map(|owner| match owner.kind {
+            file::OwnerKind::ClusterRole => owner.name,
+        }),
     })
 }
 
@@ -581,6 +670,43 @@ mod tests {
         check_error("sidecar: {claimOverrides: [mountOptions]}", "only annotations that begin with juicefs/ are read");
         let settings = "policies: [{name: a, module: {file: a.wasm}, settings: [1]}]";
         check_error(settings, "settings that are not a map");
+    }
+
+    #[test]
+    fn a_shared_certificate_and_a_registration_need_a_cluster_and_make_sense() {
+        let secret = |more: &str| {
+            format!(
+                "webhook: {{tls: {{secret: {{namespace: a, name: b, names: [c]{more}}}}}}}\nobjects: {{cluster: {{}}}}"
+            )
+        };
+        let tls = load(&secret("")).expect("the defaults do").webhook.expect("it is there").tls;
+        let Tls::Shared(shared) = tls else { panic!("{tls:?}") };
+        assert_eq!((shared.lifetime.as_secs(), shared.overlap.as_secs()), (90 * 86_400, 60));
+        let outside = secret("").replace("objects: {cluster: {}}", "");
+        check_error(&outside, "webhook.tls.secret is in a cluster: it needs `objects: {cluster: …}`");
+        check_error(&secret(", lifetime: 1m"), "lifetime is too short for a renewal");
+        check_error(&secret(", lifetime: 11years"), "longer than ten years");
+        check_error(&secret(", overlap: 0s"), "overlap is zero");
+        check_error(&secret("").replace("[c]", "[]"), "webhook.tls.secret.names is empty");
+
+        let registration = |tls: &str, more: &str| {
+            let tls = if tls.is_empty() { String::new() } else { format!("tls: {tls}, ") };
+            format!("webhook: {{{tls}registration: {{manifest: m.yaml{more}}}}}\nobjects: {{cluster: {{}}}}")
+        };
+        let files = "{files: {certificate: a, key: b}}";
+        let found = load(&registration("", ", owner: {kind: ClusterRole, name: pith}")).expect("it is well formed");
+        let found = found.webhook.and_then(|it| it.registration).expect("it is there");
+        assert!(found.manifest.is_absolute() && !found.ca_bundle_only);
+        assert_eq!(found.owner.as_deref(), Some("pith"));
+        let found = load(&registration(files, ", caFile: ca.crt, caBundleOnly: true")).expect("it is well formed");
+        assert!(matches!(found.webhook.map(|it| it.tls), Some(Tls::Files { authority: Some(_), .. })));
+        let outside = registration("", "").replace("objects: {cluster: {}}", "");
+        check_error(&outside, "webhook.registration is for a cluster");
+        check_error(&registration("", ", caFile: ca.crt"), "caFile is for webhook.tls.files");
+        check_error(&registration(files, ", caBundleOnly: true"), "it needs caFile");
+        let both = registration("", ", caBundleOnly: true, owner: {kind: ClusterRole, name: a}");
+        check_error(&both, "what somebody else made is removed by them");
+        check_error(&registration("", ", owner: {kind: Node, name: a}"), "unknown variant `Node`");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //! main ─ run ─┬─ webhook (review, handler) ─┐
 //!             ├─ cli (inject, policy, config)├─ policy ─ wasm ─ pith-core
-//!             ├─ admin, tls, telemetry       └─ cluster ─────── pith-core
+//!             ├─ admin, tls, registration    └─ cluster ─────── pith-core
 //!             └─ controller (secrets, cleaner) ── cluster, juicefs (source)
 //! ```
 //!
@@ -17,6 +17,7 @@ mod memory;
 pub mod metrics;
 pub mod admin;
 pub mod tls;
+pub mod registration;
 pub mod webhook;
 pub mod csi;
 pub mod provisioner;

@@ -26,6 +26,8 @@ pub struct Metrics {
     pub panics: Counter,
     /// When the serving certificate ends, as seconds since 1970.
     pub certificate_expiry: Gauge<f64, AtomicU64>,
+    /// How often this process wrote the webhook's configuration.
+    pub registrations: Counter,
     objects: Family<ObjectKind, Gauge>,
     watch_restarts: Family<ObjectKind, Counter>,
     live_reads: Family<LiveRead, Counter>,
@@ -111,6 +113,7 @@ impl Metrics {
             policy_seconds: Family::new_with_constructor(seconds),
             panics: Counter::default(),
             certificate_expiry: Gauge::default(),
+            registrations: Counter::default(),
             objects: Family::default(),
             watch_restarts: Family::default(),
             live_reads: Family::default(),
@@ -131,6 +134,8 @@ impl Metrics {
         registry.register("panics", "Requests whose handling panicked", metrics.panics.clone());
         let help = "When the serving certificate ends, as seconds since 1970";
         registry.register("certificate_expiry_timestamp_seconds", help, metrics.certificate_expiry.clone());
+        let help = "How often the webhook's configuration was written, because it was not as it is to be";
+        registry.register("registrations", help, metrics.registrations.clone());
         registry.register("objects", "Kubernetes objects in memory", metrics.objects.clone());
         let help = "How often the watch of a kind failed and began again";
         registry.register("watch_restarts", help, metrics.watch_restarts.clone());

@@ -13,6 +13,7 @@ use pith_core::object::Objects;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 
 use crate::admin::{self, Readiness};
 use crate::args::Serve;
@@ -24,6 +25,8 @@ use crate::juicefs::{WorkerOptions, Workers, record_key};
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::provisioner::{self, Provisioner};
+use crate::registration::Registration;
+use crate::tls::{Certificates, Keeper};
 use crate::wasm::{Engine, EngineOptions};
 use crate::webhook::{self, Webhook};
 use crate::{cluster, controller, memory, telemetry, tls};
@@ -63,11 +66,11 @@ pub fn serve(args: &Serve) -> Result<()> {
     let driver = config.sidecars.driver.clone();
     let webhook = match config.webhook {
         Some(options) => {
-            let serving = tls::load(&options.tls, &config.state_dir)?;
-            if let Some(expires) = serving.expires {
-                #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit into 53 bits")]
-                metrics.certificate_expiry.set(expires.unix_timestamp() as f64);
-            }
+            let (certificates, keeper) = tls::load(&options.tls, &config.state_dir, client.as_ref(), metrics.clone())?;
+            let registration = match (&options.registration, &client) {
+                (Some(configured), Some(client)) => Some(Registration::load(configured, client, metrics.clone())?),
+                _ => None,
+            };
             let webhook = Webhook {
                 policies,
                 objects: objects.clone(),
@@ -77,7 +80,7 @@ pub fn serve(args: &Serve) -> Result<()> {
                 in_flight: Semaphore::new(options.max_in_flight),
                 timeout: options.timeout,
             };
-            Some((options.listen, serving.config, Arc::new(webhook)))
+            Some(Serving { listen: options.listen, webhook: Arc::new(webhook), certificates, keeper, registration })
         }
         None => None,
     };
@@ -85,13 +88,10 @@ pub fn serve(args: &Serve) -> Result<()> {
     runtime.block_on(async {
         let readiness = Readiness::default();
         let stop = Handle::new();
-        let webhook_at = webhook.as_ref().map(|(listen, ..)| *listen);
-        let handle = stop.clone();
-        let webhook = async move {
-            let Some((listen, certificate, webhook)) = webhook else { return std::future::pending().await };
-            let mut server = axum_server::bind_rustls(listen, RustlsConfig::from_config(certificate));
-            server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-            server.handle(handle).serve(webhook::router(webhook).into_make_service()).await
+        let webhook_at = webhook.as_ref().map(|it| it.listen);
+        let (webhook, keeping) = match webhook {
+            Some(webhook) => webhook.start(&stop, objects.clone()),
+            None => (tokio::spawn(std::future::pending()), tokio::spawn(std::future::pending())),
         };
         let admin_stop = Handle::new();
         let admin = {
@@ -129,7 +129,7 @@ pub fn serve(args: &Serve) -> Result<()> {
                 _ => std::future::pending().await,
             }
         });
-        let (webhook, admin) = (tokio::spawn(webhook), tokio::spawn(admin));
+        let admin = tokio::spawn(admin);
 
         let stops = (webhook_at.is_some().then_some(&stop), &admin_stop);
         let announced = announce(stops, args.addresses_file.as_deref(), &readiness);
@@ -150,6 +150,10 @@ pub fn serve(args: &Serve) -> Result<()> {
             ended = controller => {
                 ended.context("the controller died")?;
                 bail!("the controller ended");
+            }
+            ended = keeping => {
+                let what = ended.context("the keeper of the certificate, or of the webhook's registration, died")?;
+                bail!("{what} ended");
             }
             stopped = async { announced.await?; wait_for_stop().await } => stopped?,
         }
@@ -178,6 +182,53 @@ pub fn serve(args: &Serve) -> Result<()> {
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// The webhook, and what it is reached by.
+struct Serving {
+    listen: SocketAddr,
+    webhook: Arc<Webhook>,
+    certificates: Certificates,
+    keeper: Keeper,
+    registration: Option<Registration>,
+}
+
+impl Serving {
+    /// Starts the listener, and what keeps its certificate and its registration: that one says which of them ended.
+    fn start(
+        self,
+        stop: &Handle<SocketAddr>,
+        objects: Arc<Mirror>,
+    ) -> (JoinHandle<std::io::Result<()>>, JoinHandle<&'static str>) {
+        let Serving { listen, webhook, certificates, keeper, registration } = self;
+        let mut server = axum_server::bind_rustls(listen, RustlsConfig::from_config(certificates.config()));
+        server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+        let serving = server.handle(stop.clone()).serve(webhook::router(webhook).into_make_service());
+        let listener = tokio::spawn({
+            let certificates = certificates.clone();
+            async move {
+                certificates.ready().await;
+                serving.await
+            }
+        });
+        let keeper = keeper.run(registration.as_ref().map(Registration::registered));
+        let stop = stop.clone();
+        let registration = async move {
+            // A webhook that cannot answer yet would keep pods from being made.
+            (stop.listening().await, objects.listed().await);
+            match registration {
+                Some(registration) => registration.keep(&certificates).await,
+                None => std::future::pending().await,
+            }
+        };
+        let keeping = tokio::spawn(async {
+            tokio::select! {
+                () = keeper => "the keeper of the certificate",
+                () = registration => "the registration of the webhook",
+            }
+        });
+        (listener, keeping)
+    }
 }
 
 /// Loads the policies of a configuration with a compile cache in its state folder.

@@ -1,107 +1,146 @@
-//! The serving certificate: from files, or made here together with a CA.
+//! The serving certificate: from files, from a Secret that all replicas share, or made here together with a CA.
+//!
+//! It may change at any time. Each handshake takes the one that is there, and connections that were made before stay. Keys are
+//! in memory and, where all replicas share one, in its Secret; nothing here prints one.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+mod pair;
+mod make;
+mod own;
+mod files;
+mod shared;
+
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
+use kube::Client;
 use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use time::{Duration, OffsetDateTime};
+use rustls::crypto::ring;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
 
 use crate::config::Tls;
+use crate::metrics::Metrics;
+use files::Files;
+use pair::Pair;
+use shared::Shared;
 
-/// How long a self-made certificate lasts. It is made anew at every start; a process that runs longer than this needs
-/// certificates from files.
-const LIFETIME: Duration = Duration::days(365);
-
-/// What the listener needs.
-#[derive(Debug)]
-pub struct Serving {
-    /// The rustls configuration, HTTP/2 and HTTP/1.1.
-    pub config: Arc<ServerConfig>,
-    /// When the certificate ends, if it was made here.
-    pub expires: Option<OffsetDateTime>,
+/// The certificate that is served now. Who has one of these sees every later one.
+#[derive(Clone)]
+pub struct Certificates {
+    served: watch::Sender<Option<Arc<Pair>>>,
+    trusted: watch::Sender<Option<String>>,
+    metrics: Arc<Metrics>,
 }
 
-/// Loads or makes the certificate. A self-made CA is written to `<state_dir>/tls/ca.crt`, for clients to trust; its key and the
-/// serving key stay in memory.
-pub fn load(tls: &Tls, state_dir: &Path) -> Result<Serving> {
-    let (chain, key, expires) = match tls {
-        Tls::Files { certificate, key } => (read_chain(certificate)?, read_key(key)?, None),
+/// What keeps the certificate good for as long as the process runs.
+pub struct Keeper {
+    source: Source,
+    certificates: Certificates,
+}
+
+enum Source {
+    Fixed,
+    Files(Files),
+    Shared(Shared),
+}
+
+/// The CA bundles of the webhook's registration as it is, PEM, one for each webhook.
+pub type Bundles = Vec<String>;
+
+/// Loads or makes the certificate. One that is shared comes later, when [`Keeper::run`] has it.
+pub fn load(
+    tls: &Tls,
+    state_dir: &Path,
+    client: Option<&Client>,
+    metrics: Arc<Metrics>,
+) -> Result<(Certificates, Keeper)> {
+    let certificates = Certificates::new(metrics);
+    let source = match tls {
         Tls::SelfSigned(names) => {
-            let expires = OffsetDateTime::now_utc() + LIFETIME;
-            let made = make(names, expires).context("making the serving certificate")?;
-            write_ca(&made.ca, &state_dir.join("tls"))?;
-            (vec![made.certificate], made.key, Some(expires))
+            let (pair, authority) = own::make(names, state_dir).context("making the serving certificate")?;
+            certificates.serve(pair, Some(authority));
+            Source::Fixed
+        }
+        Tls::Files { certificate, key, authority } => {
+            let mut files = Files::new(certificate, key, authority.as_deref());
+            let (pair, authority) = files.load()?;
+            certificates.serve(pair, authority);
+            Source::Files(files)
+        }
+        Tls::Shared(secret) => {
+            let client = client.context("a shared certificate needs a cluster")?;
+            Source::Shared(Shared::new(secret.clone(), client.clone()))
         }
     };
-    let mut config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("the serving certificate and its key do not fit together")?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Serving { config: Arc::new(config), expires })
+    Ok((certificates.clone(), Keeper { source, certificates }))
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let place = || format!("reading the certificate {}", path.display());
-    let chain =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(place)?;
-    anyhow::ensure!(!chain.is_empty(), "{} has no certificate in PEM", path.display());
-    Ok(chain)
+impl Keeper {
+    /// Renews the certificate when it is time, or takes it when others have. It ends only with a defect. Where Pith registers the
+    /// webhook, `registered` says what clients trust.
+    pub async fn run(self, registered: Option<watch::Receiver<Bundles>>) {
+        match self.source {
+            Source::Fixed => std::future::pending().await,
+            Source::Files(files) => files.keep(&self.certificates).await,
+            Source::Shared(shared) => shared.keep(&self.certificates, registered).await,
+        }
+    }
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_file(path).with_context(|| format!("reading the private key {}", path.display()))
+impl Certificates {
+    /// The rustls configuration of a listener: HTTP/2 and HTTP/1.1, with whichever certificate is there at the time.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has all that these need")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(self.clone()));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
+    /// Waits until there is a certificate.
+    pub async fn ready(&self) {
+        // It cannot fail: the sender is here.
+        let _ = self.served.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// What clients are to trust, PEM; absent where somebody else says so.
+    pub fn trusted(&self) -> watch::Receiver<Option<String>> {
+        self.trusted.subscribe()
+    }
+
+    fn new(metrics: Arc<Metrics>) -> Certificates {
+        Certificates { served: watch::Sender::new(None), trusted: watch::Sender::new(None), metrics }
+    }
+
+    fn serve(&self, pair: Pair, trusted: Option<String>) {
+        let ends = pair.validity.ends.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.metrics.certificate_expiry.set(ends.as_secs_f64());
+        self.trusted.send_replace(trusted);
+        self.served.send_replace(Some(Arc::new(pair)));
+    }
 }
 
-struct Made {
-    certificate: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
-    /// PEM.
-    ca: String,
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.served.borrow().as_ref().map(|pair| pair.certified.clone())
+    }
 }
 
-/// A CA and a certificate of it. ECDSA P-256, rcgen's default: some clouds' API servers refuse Ed25519.
-fn make(names: &[String], expires: OffsetDateTime) -> Result<Made> {
-    // Clocks of other machines may be behind.
-    let starts = OffsetDateTime::now_utc() - Duration::hours(1);
-    let mut ca = CertificateParams::default();
-    ca.distinguished_name.push(DnType::CommonName, "Pith webhook CA");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    (ca.not_before, ca.not_after) = (starts, expires);
-    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate()?)?;
-
-    let mut server = CertificateParams::new(names.to_vec())?;
-    server.distinguished_name.push(DnType::CommonName, "Pith webhook");
-    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    server.use_authority_key_identifier_extension = true;
-    (server.not_before, server.not_after) = (starts, expires);
-    let key = KeyPair::generate()?;
-    let certificate = server.signed_by(&key, &ca)?;
-    Ok(Made {
-        certificate: certificate.der().clone(),
-        key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        ca: ca.pem(),
-    })
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ends = self.served.borrow().as_ref().map(|pair| pair.validity.ends);
+        f.debug_struct("Certificates").field("ends", &ends).finish_non_exhaustive()
+    }
 }
 
-fn write_ca(ca: &str, directory: &Path) -> Result<()> {
-    let place = || format!("writing the CA certificate to {}", directory.display());
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).with_context(place)?;
-    // Written beside and renamed, so that a reader never sees half of it.
-    let (path, part) = (directory.join("ca.crt"), directory.join("ca.crt.part"));
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&part).with_context(place)?;
-    file.write_all(ca.as_bytes()).with_context(place)?;
-    fs::rename(&part, &path).with_context(place)
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").field("certificates", &self.certificates).finish_non_exhaustive()
+    }
 }

@@ -122,13 +122,7 @@ impl Cluster {
     /// and no other.
     pub fn kubeconfig_of_pith(&self, account: &str) -> Result<String> {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "pith-system"}});
-        let rendered = fs::read_to_string(root().join("deploy/rendered/default.yaml"))?;
-        let of_rights = |document: &&str| {
-            let mut lines = document.lines();
-            lines.any(|line| line == "apiVersion: rbac.authorization.k8s.io/v1" || line == "kind: ServiceAccount")
-        };
-        let rights = rendered.split("\n---\n").filter(of_rights).collect::<Vec<_>>().join("\n---\n");
-        self.apply(&format!("{namespace}\n---\n{rights}"))?;
+        self.apply(&format!("{namespace}\n---\n{}", rights(account)?))?;
         self.kubeconfig("pith-system", account)
     }
 
@@ -245,6 +239,17 @@ impl Cluster {
         }
         dump + &format!("logs of the parts: {}", self.folder.join("log").display())
     }
+}
+
+/// A service account of Pith and its rights, as the chart renders them for a release `pith` in `pith-system`.
+pub fn rights(account: &str) -> Result<String> {
+    let rendered = fs::read_to_string(root().join("deploy/rendered/default.yaml"))?;
+    let of_account = |document: &&str| {
+        let is_right =
+            |line: &str| line == "apiVersion: rbac.authorization.k8s.io/v1" || line == "kind: ServiceAccount";
+        document.lines().any(is_right) && document.contains(account)
+    };
+    Ok(rendered.split("\n---\n").filter(of_account).collect::<Vec<_>>().join("\n---\n"))
 }
 
 impl Drop for Namespace {

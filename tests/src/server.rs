@@ -11,11 +11,13 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::cluster::Cluster;
+use crate::cluster::{ADDRESS, Cluster};
 use crate::wasm_builds::cargo;
 
 /// How long a server may take to listen, or to stop. Generous: the machines of CI are small and shared.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where nobody but this machine can call.
+const LOOPBACK: &str = "127.0.0.1";
 
 /// The binary, built once with the profile of the tests.
 pub static PITH: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -64,8 +66,18 @@ impl Server {
         Server::started(folder, Command::new(binary))
     }
 
+    /// Starts one in a folder made by [`following`], which a Service of the cluster can reach.
+    pub fn start_on_node(cluster: &Cluster, folder: TempDir) -> Result<Server> {
+        cluster.show_log(&folder.path().join("log"));
+        Server::listening(folder, cluster.command(&PITH), ADDRESS)
+    }
+
     fn started(folder: TempDir, command: Command) -> Result<Server> {
-        let mut child = spawn_command(&folder, command)?;
+        Server::listening(folder, command, LOOPBACK)
+    }
+
+    fn listening(folder: TempDir, command: Command, address: &str) -> Result<Server> {
+        let mut child = spawn_command(&folder, command, address)?;
         let addresses = folder.path().join("addresses.json");
         let started = Instant::now();
         while !addresses.exists() {
@@ -154,13 +166,13 @@ fn configured(config: &str) -> Result<TempDir> {
 
 /// Starts the process without waiting for it, its log in the folder.
 pub fn spawn(folder: &TempDir, binary: &Path) -> Result<Child> {
-    spawn_command(folder, Command::new(binary))
+    spawn_command(folder, Command::new(binary), LOOPBACK)
 }
 
-fn spawn_command(folder: &TempDir, mut pith: Command) -> Result<Child> {
+fn spawn_command(folder: &TempDir, mut pith: Command, address: &str) -> Result<Child> {
     let path = folder.path();
     let log = fs::File::create(path.join("log"))?;
-    pith.args(["serve", "--listen", "127.0.0.1:0", "--config"])
+    pith.args(["serve", "--listen", &format!("{address}:0"), "--config"])
         .arg(path.join("pith.yaml"))
         .arg("--addresses-file")
         .arg(path.join("addresses.json"))

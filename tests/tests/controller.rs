@@ -1,4 +1,4 @@
-//! What `controller` keeps in step on a real API server, with the rights of `deploy/rbac.yaml` and no other.
+//! What `controller` keeps in step on a real API server, with the rights that the chart gives it and no other.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

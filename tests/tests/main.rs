@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one binary.
 
+mod certificates;
 mod chart;
 mod cluster;
 mod controller;

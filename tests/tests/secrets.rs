@@ -26,7 +26,7 @@ use crate::{SHOP, WEB};
 const CANARY: &str = "canary-5e1f0c";
 
 /// Everything but the compiler, which writes gigabytes about modules and sees no request.
-const NOISE: &str = "trace,cranelift_codegen=warn,cranelift_frontend=warn,regalloc2=warn,wasmtime_internal_cranelift=warn,\
+pub(crate) const NOISE: &str = "trace,cranelift_codegen=warn,cranelift_frontend=warn,regalloc2=warn,wasmtime_internal_cranelift=warn,\
                      wasmtime_environ=warn,wasmtime=warn,wasmparser=warn";
 
 /// A Secret with the canary in every place that one has, beside the objects that are read.
@@ -59,7 +59,7 @@ fn check(place: &str, text: &str) {
 }
 
 #[track_caller]
-fn check_for(secret: &str, place: &str, text: &str) {
+pub(crate) fn check_for(secret: &str, place: &str, text: &str) {
     // A patch travels in base64, at any of its three alignments.
     let encoded = (0..3).map(|offset| {
         let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &secret.as_bytes()[offset..]);

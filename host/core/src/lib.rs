@@ -8,6 +8,7 @@
 //!   CreateVolume ── volume ─ place (binding::Evaluate again) ─ Record ─ conflict
 //!
 //!   objects ─ claim_secret ─ which claims have a Secret, and what of
+//!   shared certificate ── rotation ─ Step        webhook's configuration ── registration ─ difference
 //! ```
 //!
 //! Nothing here does IO, reads a clock, draws a random number or logs: the dependency list and `clippy.toml` are the guard.
@@ -27,6 +28,8 @@ pub mod patch;
 pub mod admission;
 pub mod volume;
 pub mod claim_secret;
+pub mod rotation;
+pub mod registration;
 #[cfg(test)]
 mod testing;
 

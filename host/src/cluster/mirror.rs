@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Mirror {
     state: RwLock<State>,
     changes: watch::Sender<()>,
+    /// Whether every kind was listed.
+    listed: watch::Sender<bool>,
     /// Absent where nobody can be asked for more.
     live: Option<Live>,
 }
@@ -38,9 +40,11 @@ struct State {
 impl Mirror {
     /// These objects, which do not change.
     pub fn fixed(objects: Objects) -> Mirror {
+        let state = State { objects: Arc::new(objects), ..State::default() };
         Mirror {
-            state: RwLock::new(State { objects: Arc::new(objects), ..State::default() }),
+            state: RwLock::new(state),
             changes: watch::Sender::default(),
+            listed: watch::Sender::new(true),
             live: None,
         }
     }
@@ -48,11 +52,9 @@ impl Mirror {
     /// Those of a cluster, none of which are there before [`follow`](super::follow) brings them.
     pub fn followed(live: Live) -> Mirror {
         let unlisted = Kind::ALL.map(|kind| (kind, None)).into();
-        Mirror {
-            state: RwLock::new(State { unlisted, ..State::default() }),
-            changes: watch::Sender::default(),
-            live: Some(live),
-        }
+        let state = State { unlisted, ..State::default() };
+        let live = Some(live);
+        Mirror { state: RwLock::new(state), changes: watch::Sender::default(), listed: watch::Sender::new(false), live }
     }
 
     /// The objects as they are now.
@@ -74,6 +76,13 @@ impl Mirror {
         };
         let kinds: Vec<String> = state.unlisted.iter().map(kind).collect();
         (!kinds.is_empty()).then(|| format!("the API server has not listed yet: {}", kinds.join(", ")))
+    }
+
+    /// Waits until decisions can rely on what is here.
+    pub async fn listed(&self) {
+        let mut listed = self.listed.subscribe();
+        // It cannot fail: the sender is here.
+        let _ = listed.wait_for(|listed| *listed).await;
     }
 
     /// Decides on a snapshot, and again where the decision missed objects that the API server has. It is asked once for each, and
@@ -116,7 +125,11 @@ impl Mirror {
         }
         feed.apply(told, Arc::make_mut(&mut state.objects));
         self.changes.send_replace(());
-        listed && state.unlisted.is_empty()
+        let all = listed && state.unlisted.is_empty();
+        if all {
+            self.listed.send_replace(true);
+        }
+        all
     }
 
     /// Notes why a kind is not listed yet.

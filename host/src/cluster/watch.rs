@@ -76,7 +76,7 @@ where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let mut events = pin!(watcher(api, config.page_size(PAGE)));
-    let mut last_failure = None;
+    let mut pauses = Pauses::default();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => tell(Ok(event)),
@@ -84,11 +84,22 @@ where
                 let error = cause(&error);
                 tell(Err(&error));
                 tracing::warn!(what, %error, "a watch failed, and begins again");
-                let pause = pause_after(last_failure, Instant::now());
-                tokio::time::sleep(pause).await;
-                last_failure = Some((Instant::now(), pause));
+                tokio::time::sleep(pauses.next(Instant::now())).await;
             }
         }
+    }
+}
+
+/// The pauses between things that are tried again and again. It begins with none behind it.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses(Option<(Instant, Duration)>);
+
+impl Pauses {
+    /// How long the pause is that begins now.
+    pub(crate) fn next(&mut self, now: Instant) -> Duration {
+        let pause = pause_after(self.0, now);
+        self.0 = Some((now + pause, pause));
+        pause
     }
 }
 

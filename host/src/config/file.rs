@@ -76,6 +76,8 @@ pub struct Webhook {
     #[serde(with = "yaml_serde::with::singleton_map")]
     #[schemars(with = "Tls")]
     pub tls: Tls,
+    /// The MutatingWebhookConfiguration that Pith writes and keeps as it is to be. Where this is absent it is somebody else's.
+    pub registration: Option<Registration>,
     /// The largest request body. An AdmissionReview can carry an object twice, and etcd allows 1.5 MiB for one.
     pub max_body: Bytes,
     /// How many requests may be in hand at once, which also bounds the memory for bodies; one more is answered with 503.
@@ -89,6 +91,7 @@ impl Default for Webhook {
         Webhook {
             listen: SocketAddr::from(([127, 0, 0, 1], 9443)),
             tls: Tls::default(),
+            registration: None,
             max_body: Bytes(7 << 20),
             max_in_flight: 256,
             timeout: Period(Duration::from_secs(10)),
@@ -102,8 +105,10 @@ impl Default for Webhook {
 pub enum Tls {
     /// Made by Pith, together with a CA, in `<stateDir>/tls`: `ca.crt` is what clients trust.
     SelfSigned(SelfSigned),
-    /// Read from PEM files.
+    /// Read from PEM files, again whenever they change: cert-manager, say, renews them there.
     Files(TlsFiles),
+    /// Made by Pith in a Secret that all replicas share, and renewed there. It needs `objects: {cluster: …}`.
+    Secret(SharedSecret),
 }
 
 impl Default for Tls {
@@ -134,6 +139,70 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The private key, PEM.
     pub key: PathBuf,
+}
+
+/// A certificate that all replicas share.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SharedSecret {
+    /// The namespace of the Secret.
+    pub namespace: String,
+    /// Its name. Whichever replica comes first makes it.
+    pub name: String,
+    /// DNS names and IP addresses that the certificate is for: of a Service, `<name>.<namespace>.svc`.
+    pub names: Vec<String>,
+    /// How long a certificate and its CA last. They are renewed when a third of that is left.
+    #[serde(default = "ninety_days")]
+    #[schemars(with = "Option<Period>", extend("default" = "90d"))]
+    pub lifetime: Period,
+    /// How long API servers and replicas may take to hear of a change: a new CA is known for this long before its certificate is
+    /// served, and an old one is trusted for this long afterwards.
+    #[serde(default = "one_minute")]
+    #[schemars(with = "Option<Period>", extend("default" = "1m"))]
+    pub overlap: Period,
+}
+
+fn ninety_days() -> Period {
+    Period(Duration::from_secs(90 * 24 * 60 * 60))
+}
+
+fn one_minute() -> Period {
+    Period(Duration::from_secs(60))
+}
+
+/// How API servers are told of the webhook.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Registration {
+    /// A file with the MutatingWebhookConfiguration, YAML. The CA bundle is put into each of its webhooks.
+    pub manifest: PathBuf,
+    /// Write nothing but the CA bundle, into the webhooks of a configuration that somebody else made under that name.
+    #[serde(default)]
+    pub ca_bundle_only: bool,
+    /// A file with the CA bundle that clients are to trust, PEM, where the certificate comes from files. Without it the bundle is
+    /// left to whoever else writes it.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// An object with whose end the configuration is removed too.
+    #[serde(default)]
+    pub owner: Option<Owner>,
+}
+
+/// The owner of an object.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Owner {
+    /// Its kind.
+    pub kind: OwnerKind,
+    /// Its name.
+    pub name: String,
+}
+
+/// What may own what Pith makes: it has no namespace, so that it can own what has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OwnerKind {
+    /// A ClusterRole.
+    ClusterRole,
 }
 
 /// The admin listener.

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -39,14 +40,16 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     pith::install_crypto();
     let names = vec!["localhost".into(), "127.0.0.1".into()];
-    let serving = pith::tls::load(&Tls::SelfSigned(names), &args.state_dir)?;
+    let (certificates, _) = pith::tls::load(&Tls::SelfSigned(names), &args.state_dir, None, Arc::default())?;
     let router = match args.kind {
         Kind::Static => Router::new().route("/mutate", post(fixed)),
         Kind::Parse => Router::new().route("/mutate", post(parse)),
     };
     let handle = Handle::<SocketAddr>::new();
-    let server =
-        axum_server::bind_rustls(SocketAddr::from(([127, 0, 0, 1], 0)), RustlsConfig::from_config(serving.config));
+    let server = axum_server::bind_rustls(
+        SocketAddr::from(([127, 0, 0, 1], 0)),
+        RustlsConfig::from_config(certificates.config()),
+    );
     let server = tokio::spawn(server.handle(handle.clone()).serve(router.into_make_service()));
     println!("{}", handle.listening().await.context("the listener")?);
     Ok(server.await??)

@@ -134,7 +134,7 @@ fn target(cluster: &'static Cluster, args: &Args, name: &'static str, config: Op
     }
     let server = match config {
         Some(config) => {
-            let kubeconfig = cluster.kubeconfig_of_pith("pith")?;
+            let kubeconfig = cluster.kubeconfig_of_pith("pith-webhook")?;
             let server = Server::start_binary_following(cluster, &args.pith, config, &kubeconfig)?;
             cluster.until(&namespace.name, "readiness", || {
                 Ok((cluster.http(server.admin, "/readyz")?.0 == 200).then_some(()))
