@@ -6,28 +6,33 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::libc::{O_DIRECTORY, O_PATH};
 use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::fstatvfs;
 
 use crate::mountinfo::Mount;
 
 /// Where the kernel shows connections, once that is mounted.
 const CONTROL: &str = "/sys/fs/fuse/connections";
-/// How long a client has to answer what is asked of it after the unmount. The guard is told to end when the client has ended, or
-/// when the pod's time is over and both have two seconds left: a client that still writes back gets most of these.
-const PATIENCE: Duration = Duration::from_millis(1500);
-/// How often it is looked whether it has.
-const POLL: Duration = Duration::from_millis(10);
+/// How long a client may live on once its mounts are gone. The guard is told to end when the client has ended, or when the pod's
+/// time is over: then both have two seconds left, and in these a client may still write back.
+const PATIENCE: Duration = Duration::from_millis(1200);
+/// A client that has answered nothing for so long at the end of that is stuck.
+const SILENCE: Duration = Duration::from_millis(400);
+/// How often a client is asked.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The connection of a mount. While it is held, the kernel gives its number to no other one.
 #[derive(Debug)]
 pub(crate) struct Connection {
     number: u32,
-    _root: File,
+    root: File,
 }
 
 impl Connection {
@@ -38,16 +43,20 @@ impl Connection {
         let root = OpenOptions::new().read(true).custom_flags(O_PATH | O_DIRECTORY).open(&mount.point).ok()?;
         let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", root.as_raw_fd())).ok()?;
         let id = about.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse::<u32>().ok()?;
-        (id == mount.id).then_some(Connection { number: mount.connection?, _root: root })
+        (id == mount.id).then_some(Connection { number: mount.connection?, root })
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        Path::new(CONTROL).join(self.number.to_string()).join(name)
-    }
-
-    /// Whether anybody waits for an answer of the client.
-    fn is_waited_for(&self) -> bool {
-        fs::read_to_string(self.file("waiting")).is_ok_and(|count| count.trim() != "0")
+    /// Asks the client for its free space again and again. Each answer is a message; the last sender is gone with the client.
+    fn ask(self) -> Receiver<()> {
+        let (answer, answers) = channel();
+        spawn(move || {
+            // This waits where nobody can interrupt it, for as long as a client is stuck.
+            while !matches!(fstatvfs(&self.root), Err(Errno::ENOTCONN | Errno::ECONNABORTED)) && answer.send(()).is_ok()
+            {
+                sleep(POLL);
+            }
+        });
+        answers
     }
 }
 
@@ -56,46 +65,55 @@ impl Connection {
 pub(crate) struct Settled {
     /// Those that were aborted.
     pub(crate) aborted: Vec<u32>,
-    /// Why no connection could be looked at.
-    pub(crate) unknown: Option<String>,
+    /// Those whose clients still answered in the end. They are left alone.
+    pub(crate) served: Vec<u32>,
+    /// Why one could not be aborted.
+    pub(crate) failed: Option<String>,
 }
 
-/// Gives the clients time to answer what is asked of them, then aborts the connections on which somebody still waits.
-///
-/// A connection on which nobody waits is left alone: it ends with its client, or already has.
-pub(crate) fn settle(mut connections: Vec<Connection>) -> Settled {
+/// Waits for the clients to end, then aborts the connections of those that neither end nor answer.
+pub(crate) fn settle(connections: Vec<Connection>) -> Settled {
     let mut settled = Settled::default();
-    if connections.is_empty() {
-        return settled;
-    }
-    if let Err(error) = show_control_files(&connections) {
-        settled.unknown = Some(format!("{CONTROL} can't be mounted ({error})"));
-        return settled;
-    }
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        connections.retain(Connection::is_waited_for);
-        if connections.is_empty() || Instant::now() >= deadline {
-            break;
-        }
-        sleep(POLL);
-    }
-    for connection in connections {
-        match fs::write(connection.file("abort"), "1") {
-            Ok(()) => settled.aborted.push(connection.number),
-            Err(error) => {
-                settled.unknown = Some(format!("{} can't be written ({error})", connection.file("abort").display()))
-            }
+    let asked: Vec<(u32, Receiver<()>)> = connections.into_iter().map(|it| (it.number, it.ask())).collect();
+    for (number, answers) in asked {
+        match last_answer(&answers, deadline) {
+            Client::Ended => {}
+            Client::Answered(at) if deadline.saturating_duration_since(at) < SILENCE => settled.served.push(number),
+            Client::Answered(_) | Client::Silent => match abort(number) {
+                Ok(()) => settled.aborted.push(number),
+                Err(error) => settled.failed = Some(format!("FUSE connection {number} could not be aborted ({error})")),
+            },
         }
     }
     settled
 }
 
-/// A container has the folder without what the node has mounted there, and it is mounted for this container alone.
-fn show_control_files(connections: &[Connection]) -> nix::Result<()> {
-    if connections.iter().all(|connection| connection.file("waiting").exists()) {
-        return Ok(());
+/// How a client was when its time was over.
+enum Client {
+    Ended,
+    Answered(Instant),
+    Silent,
+}
+
+fn last_answer(answers: &Receiver<()>, deadline: Instant) -> Client {
+    let mut client = Client::Silent;
+    loop {
+        match answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(()) if Instant::now() < deadline => client = Client::Answered(Instant::now()),
+            Err(RecvTimeoutError::Disconnected) => return Client::Ended,
+            Ok(()) | Err(RecvTimeoutError::Timeout) => return client,
+        }
     }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("fusectl"), CONTROL, Some("fusectl"), flags, None::<&str>)
+}
+
+/// Ends a connection: whoever waits for its client is told that there is none.
+fn abort(number: u32) -> std::io::Result<()> {
+    let control = Path::new(CONTROL).join(number.to_string()).join("abort");
+    if !control.exists() {
+        // A container has the folder without what the node has mounted there. This is for this container alone.
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("fusectl"), CONTROL, Some("fusectl"), flags, None::<&str>)?;
+    }
+    fs::write(control, "1")
 }
