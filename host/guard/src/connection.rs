@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,9 @@ use crate::mountinfo::Mount;
 /// Where the kernel shows connections, once that is mounted.
 const CONTROL: &str = "/sys/fs/fuse/connections";
 /// How long a client may live on once its mounts are gone. The guard is told to end when the client has ended, or when the pod's
-/// time is over: then both have two seconds left, and in these a client may still write back.
+/// time is over: then both have two seconds left, and in these a client may still write back. It may after an abort as well,
+/// which tells it the same as an unmount would.
 const PATIENCE: Duration = Duration::from_millis(1200);
-/// A client that has answered nothing for so long at the end of that is stuck.
-const SILENCE: Duration = Duration::from_millis(400);
 /// How often a client is asked.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -46,17 +45,17 @@ impl Connection {
         (id == mount.id).then_some(Connection { number: mount.connection?, root })
     }
 
-    /// Asks the client for its free space again and again. Each answer is a message; the last sender is gone with the client.
-    fn ask(self) -> Receiver<()> {
-        let (answer, answers) = channel();
+    /// Asks the client for its free space until there is none any more, and then drops the sender of what is returned.
+    fn end(self) -> Receiver<()> {
+        let (alive, end) = channel();
         spawn(move || {
+            let _alive: Sender<()> = alive;
             // This waits where nobody can interrupt it, for as long as a client is stuck.
-            while !matches!(fstatvfs(&self.root), Err(Errno::ENOTCONN | Errno::ECONNABORTED)) && answer.send(()).is_ok()
-            {
+            while !matches!(fstatvfs(&self.root), Err(Errno::ENOTCONN | Errno::ECONNABORTED)) {
                 sleep(POLL);
             }
         });
-        answers
+        end
     }
 }
 
@@ -65,46 +64,27 @@ impl Connection {
 pub(crate) struct Settled {
     /// Those that were aborted.
     pub(crate) aborted: Vec<u32>,
-    /// Those whose clients still answered in the end. They are left alone.
-    pub(crate) served: Vec<u32>,
     /// Why one could not be aborted.
     pub(crate) failed: Option<String>,
 }
 
-/// Waits for the clients to end, then aborts the connections of those that neither end nor answer.
+/// Waits for the clients to end, then aborts the connections of those that do not.
+///
+/// Of all of them, also where nobody waits for an answer and the client gives some: one whose metadata engine hangs is stuck for
+/// good once the kubelet kills it.
 pub(crate) fn settle(connections: Vec<Connection>) -> Settled {
     let mut settled = Settled::default();
     let deadline = Instant::now() + PATIENCE;
-    let asked: Vec<(u32, Receiver<()>)> = connections.into_iter().map(|it| (it.number, it.ask())).collect();
-    for (number, answers) in asked {
-        match last_answer(&answers, deadline) {
-            Client::Ended => {}
-            Client::Answered(at) if deadline.saturating_duration_since(at) < SILENCE => settled.served.push(number),
-            Client::Answered(_) | Client::Silent => match abort(number) {
+    let ends: Vec<(u32, Receiver<()>)> = connections.into_iter().map(|it| (it.number, it.end())).collect();
+    for (number, end) in ends {
+        if end.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
+            match abort(number) {
                 Ok(()) => settled.aborted.push(number),
                 Err(error) => settled.failed = Some(format!("FUSE connection {number} could not be aborted ({error})")),
-            },
+            }
         }
     }
     settled
-}
-
-/// How a client was when its time was over.
-enum Client {
-    Ended,
-    Answered(Instant),
-    Silent,
-}
-
-fn last_answer(answers: &Receiver<()>, deadline: Instant) -> Client {
-    let mut client = Client::Silent;
-    loop {
-        match answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(()) if Instant::now() < deadline => client = Client::Answered(Instant::now()),
-            Err(RecvTimeoutError::Disconnected) => return Client::Ended,
-            Ok(()) | Err(RecvTimeoutError::Timeout) => return client,
-        }
-    }
 }
 
 /// Ends a connection: whoever waits for its client is told that there is none.

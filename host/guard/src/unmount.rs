@@ -57,10 +57,7 @@ impl fmt::Display for Done {
         });
         write!(f, "unmounted {}", unmounted.collect::<Vec<_>>().join(", "))?;
         for number in &self.settled.aborted {
-            write!(f, "; aborted FUSE connection {number}, whose client did not answer")?;
-        }
-        for number in &self.settled.served {
-            write!(f, "; left FUSE connection {number} to its client, which still answers")?;
+            write!(f, "; aborted FUSE connection {number}, whose client did not end")?;
         }
         match &self.settled.failed {
             Some(why) => write!(f, "; {why}"),
@@ -134,7 +131,7 @@ mod tests {
     fn what_was_done_is_one_line() {
         let places = || Places::At(vec!["/jfs/a".into(), "/jfs/b".into()]);
         let settled = Settled::default;
-        let stuck = Settled { aborted: vec![63], served: vec![64], failed: Some("it is dark".into()) };
+        let stuck = Settled { aborted: vec![63], failed: Some("it is dark".into()) };
         let unmounted = |counts: &[(&str, usize)]| counts.iter().map(|(path, count)| (path.into(), *count)).collect();
         for (unmounted, settled, expected) in [
             (unmounted(&[]), settled(), "nothing was mounted at /jfs/a, /jfs/b"),
@@ -146,8 +143,7 @@ mod tests {
             (
                 unmounted(&[("/jfs/a", 1)]),
                 stuck,
-                "unmounted /jfs/a; aborted FUSE connection 63, whose client did not answer; left FUSE connection 64 to its \
-                 client, which still answers; it is dark",
+                "unmounted /jfs/a; aborted FUSE connection 63, whose client did not end; it is dark",
             ),
         ] {
             assert_eq!(Done { places: places(), unmounted, settled }.to_string(), expected);
