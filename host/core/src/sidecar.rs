@@ -2,7 +2,8 @@
 //!
 //! Shape: a native sidecar (an init container with `restartPolicy: Always`) that mounts with FUSE onto an emptyDir, seen by the
 //! application through mount propagation. What is secret, or known only once the claim is bound, comes by `secretKeyRef` from
-//! the claim's Secret; the kubelet expands `$(NAME)` in argv. Deliberately absent: hostPath volumes, a shell, any clear secret.
+//! the claim's Secret; the kubelet expands `$(NAME)` in argv. Deliberately absent: hostPath volumes, a shell, any clear secret,
+//! and a preStop hook that unmounts: it would run before the application has ended, and hide a stuck client from the guard.
 
 use pith_proto::quantity::Quantity;
 use serde_json::{Map, Value, json};
@@ -77,8 +78,6 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
             "exec": {"command": ["test", "-f", format!("{mount_path}/{}", control_file(settings))]},
             "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 120,
         },
-        // A dead mount would hold the pod in Terminating, and umount must not wait for a client that hangs.
-        "lifecycle": {"preStop": {"exec": {"command": ["umount", "-l", mount_path]}}},
         "volumeMounts": mounts,
     });
     let resources = resources(settings);

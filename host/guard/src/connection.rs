@@ -6,28 +6,32 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::libc::{O_DIRECTORY, O_PATH};
 use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::fstatvfs;
 
 use crate::mountinfo::Mount;
 
 /// Where the kernel shows connections, once that is mounted.
 const CONTROL: &str = "/sys/fs/fuse/connections";
-/// How long a client has to answer what is asked of it after the unmount. The guard is told to end when the client has ended, or
-/// when the pod's time is over and both have two seconds left: a client that still writes back gets most of these.
-const PATIENCE: Duration = Duration::from_millis(1500);
-/// How often it is looked whether it has.
-const POLL: Duration = Duration::from_millis(10);
+/// How long a client may live on once its mounts are gone. The guard is told to end when the client has ended, or when the pod's
+/// time is over: then both have two seconds left, and in these a client may still write back. It may after an abort as well,
+/// which tells it the same as an unmount would.
+const PATIENCE: Duration = Duration::from_millis(1200);
+/// How often a client is asked.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The connection of a mount. While it is held, the kernel gives its number to no other one.
 #[derive(Debug)]
 pub(crate) struct Connection {
     number: u32,
-    _root: File,
+    root: File,
 }
 
 impl Connection {
@@ -38,16 +42,20 @@ impl Connection {
         let root = OpenOptions::new().read(true).custom_flags(O_PATH | O_DIRECTORY).open(&mount.point).ok()?;
         let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", root.as_raw_fd())).ok()?;
         let id = about.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse::<u32>().ok()?;
-        (id == mount.id).then_some(Connection { number: mount.connection?, _root: root })
+        (id == mount.id).then_some(Connection { number: mount.connection?, root })
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        Path::new(CONTROL).join(self.number.to_string()).join(name)
-    }
-
-    /// Whether anybody waits for an answer of the client.
-    fn is_waited_for(&self) -> bool {
-        fs::read_to_string(self.file("waiting")).is_ok_and(|count| count.trim() != "0")
+    /// Asks the client for its free space until there is none any more, and then drops the sender of what is returned.
+    fn end(self) -> Receiver<()> {
+        let (alive, end) = channel();
+        spawn(move || {
+            let _alive: Sender<()> = alive;
+            // This waits where nobody can interrupt it, for as long as a client is stuck.
+            while !matches!(fstatvfs(&self.root), Err(Errno::ENOTCONN | Errno::ECONNABORTED)) {
+                sleep(POLL);
+            }
+        });
+        end
     }
 }
 
@@ -56,46 +64,36 @@ impl Connection {
 pub(crate) struct Settled {
     /// Those that were aborted.
     pub(crate) aborted: Vec<u32>,
-    /// Why no connection could be looked at.
-    pub(crate) unknown: Option<String>,
+    /// Why one could not be aborted.
+    pub(crate) failed: Option<String>,
 }
 
-/// Gives the clients time to answer what is asked of them, then aborts the connections on which somebody still waits.
+/// Waits for the clients to end, then aborts the connections of those that do not.
 ///
-/// A connection on which nobody waits is left alone: it ends with its client, or already has.
-pub(crate) fn settle(mut connections: Vec<Connection>) -> Settled {
+/// Of all of them, also where nobody waits for an answer and the client gives some: one whose metadata engine hangs is stuck for
+/// good once the kubelet kills it.
+pub(crate) fn settle(connections: Vec<Connection>) -> Settled {
     let mut settled = Settled::default();
-    if connections.is_empty() {
-        return settled;
-    }
-    if let Err(error) = show_control_files(&connections) {
-        settled.unknown = Some(format!("{CONTROL} can't be mounted ({error})"));
-        return settled;
-    }
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        connections.retain(Connection::is_waited_for);
-        if connections.is_empty() || Instant::now() >= deadline {
-            break;
-        }
-        sleep(POLL);
-    }
-    for connection in connections {
-        match fs::write(connection.file("abort"), "1") {
-            Ok(()) => settled.aborted.push(connection.number),
-            Err(error) => {
-                settled.unknown = Some(format!("{} can't be written ({error})", connection.file("abort").display()))
+    let ends: Vec<(u32, Receiver<()>)> = connections.into_iter().map(|it| (it.number, it.end())).collect();
+    for (number, end) in ends {
+        if end.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
+            match abort(number) {
+                Ok(()) => settled.aborted.push(number),
+                Err(error) => settled.failed = Some(format!("FUSE connection {number} could not be aborted ({error})")),
             }
         }
     }
     settled
 }
 
-/// A container has the folder without what the node has mounted there, and it is mounted for this container alone.
-fn show_control_files(connections: &[Connection]) -> nix::Result<()> {
-    if connections.iter().all(|connection| connection.file("waiting").exists()) {
-        return Ok(());
+/// Ends a connection: whoever waits for its client is told that there is none.
+fn abort(number: u32) -> std::io::Result<()> {
+    let control = Path::new(CONTROL).join(number.to_string()).join("abort");
+    if !control.exists() {
+        // A container has the folder without what the node has mounted there. This is for this container alone.
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("fusectl"), CONTROL, Some("fusectl"), flags, None::<&str>)?;
     }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("fusectl"), CONTROL, Some("fusectl"), flags, None::<&str>)
+    fs::write(control, "1")
 }

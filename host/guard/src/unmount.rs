@@ -57,10 +57,10 @@ impl fmt::Display for Done {
         });
         write!(f, "unmounted {}", unmounted.collect::<Vec<_>>().join(", "))?;
         for number in &self.settled.aborted {
-            write!(f, "; aborted FUSE connection {number}, whose client did not answer")?;
+            write!(f, "; aborted FUSE connection {number}, whose client did not end")?;
         }
-        match &self.settled.unknown {
-            Some(why) => write!(f, "; whether a client is stuck is not known: {why}"),
+        match &self.settled.failed {
+            Some(why) => write!(f, "; {why}"),
             None => Ok(()),
         }
     }
@@ -130,31 +130,25 @@ mod tests {
     #[test]
     fn what_was_done_is_one_line() {
         let places = || Places::At(vec!["/jfs/a".into(), "/jfs/b".into()]);
-        let settled = |aborted: &[u32]| Settled { aborted: aborted.into(), unknown: None };
-        let unknown = Settled { aborted: vec![], unknown: Some("it is dark".into()) };
+        let settled = Settled::default;
+        let stuck = Settled { aborted: vec![63], failed: Some("it is dark".into()) };
         let unmounted = |counts: &[(&str, usize)]| counts.iter().map(|(path, count)| (path.into(), *count)).collect();
         for (unmounted, settled, expected) in [
-            (unmounted(&[]), settled(&[]), "nothing was mounted at /jfs/a, /jfs/b"),
+            (unmounted(&[]), settled(), "nothing was mounted at /jfs/a, /jfs/b"),
             (
                 unmounted(&[("/jfs/a", 2), ("/jfs/b", 1)]),
-                settled(&[]),
+                settled(),
                 "unmounted /jfs/a (2 on top of each other), /jfs/b",
             ),
             (
                 unmounted(&[("/jfs/a", 1)]),
-                settled(&[63]),
-                "unmounted /jfs/a; aborted FUSE connection 63, whose client did not answer",
-            ),
-            (
-                unmounted(&[("/jfs/a", 1)]),
-                unknown,
-                "unmounted /jfs/a; whether a client is stuck is not known: it is dark",
+                stuck,
+                "unmounted /jfs/a; aborted FUSE connection 63, whose client did not end; it is dark",
             ),
         ] {
             assert_eq!(Done { places: places(), unmounted, settled }.to_string(), expected);
         }
-        let nothing =
-            Done { places: Places::Below(vec!["/x".into()]), unmounted: BTreeMap::new(), settled: settled(&[]) };
+        let nothing = Done { places: Places::Below(vec!["/x".into()]), unmounted: BTreeMap::new(), settled: settled() };
         assert_eq!(nothing.to_string(), "nothing was mounted at or below /x");
     }
 }

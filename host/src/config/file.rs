@@ -318,7 +318,8 @@ fn kubelet_dir() -> PathBuf {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Sidecar {
-    /// The image of the JuiceFS client. It has the client at `/usr/local/bin/juicefs`, and `test` and `umount` in its PATH.
+    /// The image of the JuiceFS client. It has the client at `/usr/local/bin/juicefs`, and `test` and `umount` in its
+    /// PATH: the client itself calls the latter when it is told to end.
     pub image: String,
     /// The image of the guard, a container of each injected pod that unmounts what a client leaves behind when it cannot do so
     /// itself. It has the guard at `/usr/local/bin/pith-guard`, as the image of Pith has.

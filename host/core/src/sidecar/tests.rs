@@ -108,17 +108,6 @@ fn the_container_is_complete() {
         }
       ],
       "image": "juicefs:1",
-      "lifecycle": {
-        "preStop": {
-          "exec": {
-            "command": [
-              "umount",
-              "-l",
-              "/jfs/data"
-            ]
-          }
-        }
-      },
       "name": "jfs-mount",
       "ports": [
         {
