@@ -88,7 +88,8 @@ impl Demo {
     /// Redis and an S3 server, at the node's address. They are of the cluster's processes and end with it.
     fn storage(&self) -> Result<()> {
         let step = Step::start(3, STEPS, "Redis for metadata and an S3 server for data");
-        for folder in ["redis", "s3"] {
+        // The server takes a folder for a bucket.
+        for folder in ["redis", "s3/shop"] {
             fs::create_dir_all(self.folder.join(folder)).context("making a folder for data")?;
         }
         let config = self.folder.join("redis.conf");
