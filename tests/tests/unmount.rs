@@ -424,6 +424,7 @@ fn run(stage: &Stage, cases: &[Case<'_>]) -> Vec<Outcome> {
     })
 }
 
+#[expect(clippy::print_stdout, reason = "the times are for whoever keeps them in the documents")]
 fn show(outcomes: &[Outcome]) {
     for it in outcomes {
         println!(
