@@ -101,6 +101,18 @@ impl Cluster {
         Ok((code, body.to_string()))
     }
 
+    /// A program that sees the node's files and mounts, as a privileged pod could.
+    pub fn on_node(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.keeper.to_string(), "--mount", "--pid", "--"]).arg(program);
+        command
+    }
+
+    /// The mounts that the node sees, as /proc/PID/mountinfo has them.
+    pub fn mounts(&self) -> Result<String> {
+        fs::read_to_string(format!("/proc/{}/mountinfo", self.keeper)).context("reading the node's mounts")
+    }
+
     /// A kubeconfig for a service account, valid for an hour.
     pub fn kubeconfig(&self, namespace: &str, account: &str) -> Result<String> {
         let token = self.kubectl(&["create", "token", account, "--namespace", namespace])?;

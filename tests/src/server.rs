@@ -25,6 +25,12 @@ pub static PITH: LazyLock<PathBuf> = LazyLock::new(|| {
     root().join("target/debug/pith")
 });
 
+/// The guard, built as [`PITH`] is.
+pub static GUARD: LazyLock<PathBuf> = LazyLock::new(|| {
+    cargo(&["build", "--quiet", "--package", "pith-guard", "--bin", "pith-guard"]);
+    root().join("target/debug/pith-guard")
+});
+
 /// The root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the root").to_path_buf()

@@ -307,7 +307,7 @@ fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() 
 }
 
 /// A file system that pods reach: metadata and data on a Redis at the node's address.
-fn file_system_for_pods(cluster: &'static Cluster) -> Redis {
+pub(crate) fn file_system_for_pods(cluster: &Cluster) -> Redis {
     let redis = Redis::start_on(cluster, ADDRESS).expect("a Redis");
     let secrets = redis.secrets();
     let mut format = cluster.command(&CLIENT);
@@ -466,6 +466,6 @@ fn a_pod_is_reached_through_its_service_from_the_api_server_s_network_and_from_p
 }
 
 /// Volumes of the driver are not attached: nothing but the kubelet has to do with a node.
-fn driver() -> Value {
+pub(crate) fn driver() -> Value {
     json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "csi.juicefs.com"}, "spec": {"attachRequired": false}})
 }

@@ -27,9 +27,9 @@ impl Own {
         root().join("target/clusters").join(&self.name)
     }
 
-    pub(crate) fn xtask(&self, action: &str) -> String {
+    pub(crate) fn xtask(&self, action: &str, tiers: &[&str]) -> String {
         let mut xtask = Command::new("cargo");
-        xtask.args(["run", "--quiet", "--package", "xtask", "--", "cluster", action, "--name", &self.name]);
+        xtask.args(["run", "--quiet", "--package", "xtask", "--", "cluster", action, "--name", &self.name]).args(tiers);
         let output = xtask.current_dir(root()).stdin(Stdio::null()).output().expect("cargo runs");
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "cluster {action}: {said}");
@@ -111,13 +111,13 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn a_cluster_outlives_the_death_of_its_parts_and_leaves_nothing_behind() {
     let own = Own::of("own");
-    own.xtask("up");
+    own.xtask("up", &[]);
     own.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
 
     for part in PARTS {
         own.kill(part);
     }
-    own.xtask("up");
+    own.xtask("up", &[]);
     for part in PARTS {
         assert_eq!(own.state_of(part)["state"], "ready", "{part}");
     }
@@ -129,12 +129,12 @@ fn a_cluster_outlives_the_death_of_its_parts_and_leaves_nothing_behind() {
         let process = own.read("keeper.json")[which].as_i64().expect("a number");
         kill(i32::try_from(process).expect("a process"));
         until("its processes end", || processes().iter().all(|(_, its, _)| its.is_disjoint(&namespaces)));
-        own.xtask("up");
+        own.xtask("up", &[]);
         own.kubectl(&["get", "configmap", "kept"]);
     }
 
     let namespaces = own.namespaces();
-    let said = own.xtask("down");
+    let said = own.xtask("down", &[]);
     assert!(said.contains(&format!("cluster `{}` is gone", own.name)), "{said}");
     assert!(!own.folder().exists());
     // Its network and its mounts are gone with the last process in its namespaces.

@@ -12,6 +12,7 @@ mod inject;
 mod juicefs;
 mod policies;
 mod secrets;
+mod unmount;
 mod volumes;
 mod watch;
 mod webhook;

@@ -155,7 +155,7 @@ fn a_pod_that_is_made_together_with_its_class_and_its_claim_is_injected() {
 #[test]
 fn what_changed_while_the_api_server_was_dead_is_known_when_it_is_back() {
     let own = Own::of("killed");
-    own.xtask("up");
+    own.xtask("up", &[]);
     let cluster: &'static Cluster = Box::leak(Box::new(Cluster::find(&own.name).expect("it runs")));
     let following = Following::start(cluster, "killed");
     let name = following.name();
@@ -165,7 +165,7 @@ fn what_changed_while_the_api_server_was_dead_is_known_when_it_is_back() {
     following.until("an injection", || following.injects());
 
     own.kill("kube-apiserver");
-    own.xtask("up");
+    own.xtask("up", &[]);
     lose_volume(cluster, &format!("{name}-data"));
     let gone = format!("bound to the PersistentVolume `{name}-data`, which is not known");
     following.until("a refusal", || following.refuses(&gone));
@@ -180,7 +180,7 @@ fn what_changed_while_the_api_server_was_dead_is_known_when_it_is_back() {
         (following.metric(r#"pith_objects{kind="persistentvolumeclaims"}"#) == before + 1).then_some(())
     });
     drop(following);
-    own.xtask("down");
+    own.xtask("down", &[]);
 }
 
 /// With the right to `get` alone no watch brings anything, so everything is asked for.

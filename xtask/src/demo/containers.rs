@@ -18,6 +18,8 @@ use super::{Demo, STEPS};
 use crate::command::{POLL, both};
 use crate::terminal::{Step, Style, bytes, indented, paint, seconds};
 
+/// The container that unmounts what clients leave behind. These processes have no image that it could be in, and end in order.
+const GUARD: &str = "pith-guard";
 /// What the application writes, and where in its volume.
 const WRITTEN: (&str, &str) =
     ("summer/tent.svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"><path d=\"M0 9 5 0l5 9z\"/></svg>\n");
@@ -43,6 +45,13 @@ pub(super) fn run(demo: &Demo, file_system: &FileSystem, volumes: &Volumes, pod:
 
     let mut sidecars = Vec::new();
     for spec in items(&pod["spec"]["initContainers"]) {
+        if spec["name"] == GUARD {
+            indented(&format!(
+                "{}  left out: it would only unmount what a client left behind",
+                paint(Style::Heading, GUARD)
+            ));
+            continue;
+        }
         let container = kubelet::container(pod, spec, &secrets)?;
         if !container.sidecar {
             run_init_container(&node, &container)?;
@@ -234,7 +243,8 @@ fn write(node: &Node, application: &Container, path: &str, text: &str) -> Result
 fn claim_behind(pod: &Value, volume: &str) -> Result<Option<Claim>> {
     let sidecar = items(&pod["spec"]["initContainers"]).iter().find(|container| {
         let mounts = items(&container["volumeMounts"]).iter();
-        container["restartPolicy"] == "Always" && mounts.clone().any(|mount| mount["name"] == volume)
+        let serves = container["restartPolicy"] == "Always" && container["name"] != GUARD;
+        serves && mounts.clone().any(|mount| mount["name"] == volume)
     });
     let environment = sidecar.map(|sidecar| items(&sidecar["env"])).unwrap_or_default();
     let secret = environment.iter().find_map(|entry| entry["valueFrom"]["secretKeyRef"]["name"].as_str());

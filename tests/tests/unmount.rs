@@ -1,0 +1,532 @@
+//! Unmounting, tried for real: however a pod's client, its guard, its metadata engine or the node's programs end, the pod goes in
+//! time, nothing of it stays on the node, and no application is shown an empty directory in the place of its volume.
+//!
+//! Every case is a pod of its own, and all run at once. Each application appends a number to a file, syncs it, and notes what it
+//! was told in a folder of this machine, so that its notes outlive the pod.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use pith_tests::cluster::{CLUSTER, Cluster, Namespace};
+use pith_tests::juicefs::{CLIENT, VERSION};
+use pith_tests::redis::Redis;
+use pith_tests::server::{self, Server};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cluster::{GUARD, driver, file_system_for_pods, register, said, static_volume, yaml};
+use crate::harness::Own;
+
+/// `terminationGracePeriodSeconds` of every pod.
+const GRACE: Duration = Duration::from_secs(5);
+/// What a pod may take longer than that: two seconds that the kubelet gives each container at least, and what it needs itself.
+const BOUND: Duration = Duration::from_secs(30);
+/// How long a client that was killed may take to be started again, if it is.
+const AGAIN: Duration = Duration::from_secs(3);
+/// What command lines of clients and guards have.
+const JUICEFS: &str = "juicefs mount";
+const GUARDS: &str = "pith-guard hold";
+/// What is said of a mount that nobody serves.
+const DEAD: &str = "Transport endpoint is not connected";
+
+/// Appends numbers until it is told to end, and once more a second later.
+const WRITES: &str = r#"
+note() { read up rest </proc/uptime; echo "$up $*" >>/notes/log; }
+append() { said=$(echo "$2" | dd of="$1/synced" oflag=append conv=notrunc,fsync status=none 2>&1) && note "synced $1 $2" || note "refused $1 $2: $said"; }
+exec 3>>/data/open
+number=0
+while [ -z "$told" ]; do
+  number=$((number + 1))
+  for volume in $VOLUMES; do append $volume $number; done
+  echo $number >&3 || note "handle refused"
+  sleep 0.1
+done 2>/dev/null
+sleep 1
+for volume in $VOLUMES; do append $volume last; done
+"#;
+
+/// What a pod's application does when it is told to end.
+#[derive(Clone, Copy, PartialEq)]
+enum Application {
+    /// It writes once more, and ends.
+    Obeys,
+    /// It goes on.
+    Ignores,
+}
+
+/// What is done to a pod.
+type Harm<'a> = Box<dyn Fn(&Trial<'_>) -> Result<()> + Sync + 'a>;
+
+/// A case: what is special about its pod, and what is done to it.
+struct Case<'a> {
+    name: &'static str,
+    application: Application,
+    volumes: &'static [&'static str],
+    /// The client's image, where it is not the one that there is.
+    image: Option<&'static str>,
+    engine: Engine<'a>,
+    /// Whether the application starts at all.
+    starts: bool,
+    /// Before the pod is deleted.
+    before: Harm<'a>,
+    /// Once its deletion was asked for.
+    after: Harm<'a>,
+    /// Whether the application must have synced its last number, which it does a second after it was told to end.
+    says_goodbye: bool,
+    /// What the application must have been told instead of an answer.
+    refused: Option<&'static str>,
+}
+
+/// Where the metadata is.
+#[derive(Clone, Copy)]
+enum Engine<'a> {
+    Shared,
+    Own(&'a Redis),
+}
+
+/// The pod of a case, once it is there.
+struct Trial<'a> {
+    stage: &'a Stage,
+    name: &'a str,
+    uid: String,
+    notes: PathBuf,
+}
+
+/// What came of a case.
+struct Outcome {
+    name: &'static str,
+    gone_after: Duration,
+    gap: Duration,
+    refused: BTreeSet<String>,
+    handle_refused: bool,
+    wrong: Vec<String>,
+}
+
+/// What the cases of one cluster share.
+struct Stage {
+    cluster: &'static Cluster,
+    namespace: Namespace,
+    engine: Redis,
+    notes: TempDir,
+    _webhook: Server,
+}
+
+/// A case in which nothing is special but what is done before the pod is deleted.
+fn case<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + Sync + 'a) -> Case<'a> {
+    Case {
+        name,
+        application: Application::Obeys,
+        volumes: &["data"],
+        image: None,
+        engine: Engine::Shared,
+        starts: true,
+        before: Box::new(before),
+        after: Box::new(|_| Ok(())),
+        says_goodbye: true,
+        refused: None,
+    }
+}
+
+/// As [`case`], where the volume is gone for good before the application is told to end.
+fn broken<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + Sync + 'a) -> Case<'a> {
+    Case { says_goodbye: false, ..case(name, before) }
+}
+
+/// As [`broken`], where the pod hangs until somebody cleans up on its node.
+fn cleaned<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + Sync + 'a) -> Case<'a> {
+    let after = |trial: &Trial<'_>| {
+        sleep(GRACE);
+        trial.until("no client runs", || trial.processes(JUICEFS).is_empty())?;
+        ensure!(!trial.mounts()?.is_empty(), "nothing is mounted: no cleaner is needed");
+        trial.clean()
+    };
+    Case { after: Box::new(after), ..broken(name, before) }
+}
+
+impl Stage {
+    fn set(cluster: &'static Cluster, cases: &[Case<'_>]) -> Result<Stage> {
+        let engine = file_system_for_pods(cluster);
+        let namespace = cluster.namespace("unmount", &json!({"juicefs.com/enable-injection": "true"}))?;
+        let name = &*namespace.name;
+        let mut objects = vec![driver()];
+        for (case, volume) in claims(cases) {
+            let [persistent, mut claim] = static_volume(name, &format!("{}-{volume}", case.name));
+            if let Some(image) = case.image {
+                claim["metadata"]["annotations"] = json!({"juicefs/mount-image": image});
+            }
+            objects.extend([persistent, claim]);
+        }
+        cluster.apply(&yaml(&objects))?;
+        for (case, volume) in claims(cases) {
+            cluster.wait(name, "jsonpath={.status.phase}=Bound", &format!("pvc/{}-{volume}", case.name))?;
+        }
+        // What Pith's controller keeps where it runs.
+        let mut secrets = Vec::new();
+        for (case, volume) in claims(cases) {
+            let claim = cluster.get(&["pvc", &format!("{}-{volume}", case.name), "--namespace", name])?;
+            let uid = claim["metadata"]["uid"].as_str().context("a uid")?;
+            let engine = match case.engine {
+                Engine::Shared => &engine,
+                Engine::Own(engine) => engine,
+            };
+            secrets.push(json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": name, "name": format!("pith-{uid}")},
+                "stringData": {"metaurl": engine.secrets()["metaurl"], "meta-password": "", "subdir": format!("/{}-{volume}", case.name)},
+            }));
+        }
+        cluster.apply(&yaml(&secrets))?;
+        let config = json!({
+            "image": format!("docker.io/pith/juicefs:{}", *VERSION),
+            "guardImage": GUARD,
+            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+            "claimOverrides": ["juicefs/mount-image"],
+        });
+        let webhook = Server::start_on(cluster, &format!("sidecar: {config}\n"), &cluster.objects()?)?;
+        register(cluster, name, &webhook);
+        cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")])?;
+        let stage = Stage { cluster, engine, notes: tempfile::tempdir()?, _webhook: webhook, namespace };
+        let pod = stage.pod(&cases[0]).to_string();
+        stage.cluster.until(&stage.namespace.name, "an injection", || {
+            let created = ["create", "-f", "-", "--dry-run=server", "--output=json"];
+            let pod: Value = serde_json::from_str(&stage.cluster.kubectl_with(&created, &pod)?)?;
+            Ok((pod["spec"]["initContainers"][0]["name"] == "pith-guard").then_some(()))
+        })?;
+        Ok(stage)
+    }
+
+    fn pod(&self, case: &Case<'_>) -> Value {
+        let mounts = case.volumes.iter().map(|volume| json!({"name": volume, "mountPath": format!("/{volume}")}));
+        let volumes = case.volumes.iter().map(
+            |volume| json!({"name": volume, "persistentVolumeClaim": {"claimName": format!("{}-{volume}", case.name)}}),
+        );
+        let notes = self.notes.path().join(case.name);
+        let paths: Vec<String> = case.volumes.iter().map(|volume| format!("/{volume}")).collect();
+        let trap = match case.application {
+            Application::Obeys => "trap 'told=yes' TERM",
+            Application::Ignores => "trap '' TERM",
+        };
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": self.namespace.name, "name": case.name},
+            "spec": {
+                "terminationGracePeriodSeconds": GRACE.as_secs(),
+                "containers": [{
+                    "name": "app", "image": "docker.io/pith/app:0.1.0", "imagePullPolicy": "Never",
+                    "command": ["sh", "-c", format!("{trap}\n{WRITES}")],
+                    "env": [{"name": "VOLUMES", "value": paths.join(" ")}],
+                    "volumeMounts": mounts.chain([json!({"name": "notes", "mountPath": "/notes"})]).collect::<Vec<_>>(),
+                }],
+                "volumes": volumes
+                    .chain([json!({"name": "notes", "hostPath": {"path": notes, "type": "DirectoryOrCreate"}})])
+                    .collect::<Vec<_>>(),
+            },
+        })
+    }
+
+    fn check(&self, case: &Case<'_>) -> Result<Outcome> {
+        let (cluster, namespace) = (self.cluster, &*self.namespace.name);
+        let created = cluster.kubectl_with(&["create", "-f", "-", "--output=json"], &self.pod(case).to_string())?;
+        let created: Value = serde_json::from_str(&created)?;
+        let uid = created["metadata"]["uid"].as_str().context("a uid")?.to_string();
+        let trial = Trial { stage: self, name: case.name, uid, notes: self.notes.path().join(case.name).join("log") };
+        if case.starts {
+            cluster.wait(namespace, "condition=Ready", &format!("pod/{}", case.name))?;
+            trial.until_synced(3)?;
+        }
+        (case.before)(&trial)?;
+        let deleted = Instant::now();
+        cluster.kubectl(&["delete", "pod", case.name, "--namespace", namespace, "--wait=false"])?;
+        (case.after)(&trial)?;
+        let timeout = format!("--timeout={}s", (GRACE + BOUND).as_secs());
+        let gone = cluster.try_kubectl(
+            &["wait", "--for=delete", &format!("pod/{}", case.name), "--namespace", namespace, &timeout],
+            "",
+        )?;
+        let gone_after = deleted.elapsed();
+        let mut wrong = Vec::new();
+        if !gone.status.success() {
+            wrong.push(format!("the pod hangs: {}", said(&gone)));
+        }
+        wrong.extend(trial.mounts()?.into_iter().map(|mount| format!("still mounted: {mount}")));
+        wrong.extend(trial.processes("").into_iter().map(|(process, line)| format!("still runs: {process} {line}")));
+        if let Engine::Own(engine) = case.engine {
+            engine.freeze(false)?;
+        }
+        let noted = trial.noted();
+        for volume in case.volumes {
+            let kept = self.read_back(case, volume)?;
+            let lines: BTreeSet<&str> = kept.lines().collect();
+            let synced = noted.iter().filter_map(|(_, it)| it.strip_prefix(&format!("synced /{volume} ")));
+            let lost: Vec<&str> = synced.filter(|number| !lines.contains(number)).collect();
+            if !lost.is_empty() {
+                wrong.push(format!("synced and lost in {volume}: {lost:?}"));
+            }
+            if case.says_goodbye && !lines.contains("last") {
+                wrong.push(format!("the application could not write to {volume} before it ended"));
+            }
+        }
+        let told = noted.iter().filter(|(_, it)| it.starts_with("refused"));
+        let refused: BTreeSet<String> = told.filter_map(|(_, it)| it.rsplit(": ").next().map(String::from)).collect();
+        if let Some(expected) = case.refused
+            && !refused.contains(expected)
+        {
+            wrong.push(format!("the application was not told `{expected}`, but {refused:?}"));
+        }
+        let times: Vec<f64> = noted.iter().filter(|(_, it)| it.starts_with("synced")).map(|(time, _)| *time).collect();
+        let gap = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+        Ok(Outcome {
+            name: case.name,
+            gone_after,
+            gap: Duration::from_secs_f64(gap),
+            refused,
+            handle_refused: noted.iter().any(|(_, it)| it == "handle refused"),
+            wrong,
+        })
+    }
+
+    /// What is in the file, by a client that knows nothing of the pod.
+    fn read_back(&self, case: &Case<'_>, volume: &str) -> Result<String> {
+        let engine = match case.engine {
+            Engine::Shared => &self.engine,
+            Engine::Own(engine) => engine,
+        };
+        let folder = tempfile::tempdir()?;
+        let mut client = self.cluster.command(&CLIENT);
+        client.env("META", &engine.secrets()["metaurl"]).args(["sync", "--quiet"]);
+        client.args([format!("jfs://META/{}-{volume}/", case.name), format!("{}/", folder.path().display())]);
+        let output = client.output()?;
+        ensure!(output.status.success(), "{}", said(&output));
+        Ok(fs::read_to_string(folder.path().join("synced")).unwrap_or_default())
+    }
+}
+
+fn claims<'a>(cases: &'a [Case<'a>]) -> impl Iterator<Item = (&'a Case<'a>, &'static str)> {
+    cases.iter().flat_map(|case| case.volumes.iter().map(move |volume| (case, *volume)))
+}
+
+impl Trial<'_> {
+    /// The FUSE mounts of the pod on the node.
+    fn mounts(&self) -> Result<Vec<String>> {
+        let mounts = self.stage.cluster.mounts()?;
+        let of_pod = mounts.lines().filter(|line| line.contains(&self.uid) && line.contains(" - fuse"));
+        Ok(of_pod.map(String::from).collect())
+    }
+
+    /// The pod's processes whose command line has this, by their numbers on this machine.
+    fn processes(&self, what: &str) -> Vec<(i32, String)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("a /proc").flatten() {
+            let Ok(process) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let cgroup = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if cgroup.contains(&self.uid) && line.contains(what) {
+                found.push((process, line));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Sends a signal to every process of the pod with this in its command line.
+    fn signal(&self, what: &str, signal: Signal) -> Result<()> {
+        let processes = self.processes(what);
+        ensure!(!processes.is_empty(), "no process of {} has {what}", self.name);
+        processes.into_iter().try_for_each(|(process, _)| send(process, signal))
+    }
+
+    fn noted(&self) -> Vec<(f64, String)> {
+        let text = fs::read_to_string(&self.notes).unwrap_or_default();
+        let notes = text.lines().filter_map(|line| line.split_once(' '));
+        notes.filter_map(|(time, what)| Some((time.parse().ok()?, what.to_string()))).collect()
+    }
+
+    /// Waits until so many more numbers are synced.
+    fn until_synced(&self, more: usize) -> Result<()> {
+        let count = || self.noted().iter().filter(|(_, it)| it.starts_with("synced")).count();
+        let goal = count() + more;
+        self.until("the application has synced", || count() >= goal)
+    }
+
+    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
+        self.stage
+            .cluster
+            .until(&self.stage.namespace.name, &format!("{}: {what}", self.name), || Ok(holds().then_some(())))
+    }
+
+    fn until_refused(&self) -> Result<()> {
+        self.until("the application was refused", || self.noted().iter().any(|(_, it)| it.starts_with("refused")))
+    }
+
+    /// Kills the client of a volume with its supervisor, as often as the kubelet starts it within some seconds: the container
+    /// runtime cannot make a container on a mount that is dead, unless the kernel still knows its attributes.
+    fn kill_clients(&self, volume: &str, times: usize) -> Result<()> {
+        let of_client = || {
+            let mut processes = self.processes(JUICEFS);
+            processes.retain(|(_, line)| line.trim_end().ends_with(&format!("/jfs/{volume}")));
+            processes
+        };
+        for _ in 0..times {
+            let started = Instant::now();
+            while of_client().is_empty() && started.elapsed() < AGAIN {
+                sleep(Duration::from_millis(50));
+            }
+            for (process, _) in of_client() {
+                send(process, Signal::KILL)?;
+            }
+            self.until("the client is gone", || of_client().is_empty())?;
+        }
+        Ok(())
+    }
+
+    /// Kills every container at once, so that nothing in the pod can unmount any more.
+    fn kill_all(&self) -> Result<()> {
+        let processes = self.processes("/").into_iter().filter(|(_, line)| !line.contains("/pause"));
+        processes.into_iter().try_for_each(|(process, _)| send(process, Signal::KILL))
+    }
+
+    /// What the controller's cleaner does on the node of a pod that hangs.
+    fn clean(&self) -> Result<()> {
+        let mut clean = self.stage.cluster.on_node(&server::GUARD);
+        let output = clean.args(["clean", &format!("/var/lib/kubelet/pods/{}", self.uid)]).output()?;
+        ensure!(output.status.success(), "{}", said(&output));
+        Ok(())
+    }
+}
+
+/// Sends a signal to a process, which may have ended meanwhile.
+fn send(process: i32, signal: Signal) -> Result<()> {
+    match kill_process(Pid::from_raw(process).context("a process")?, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn run(stage: &Stage, cases: &[Case<'_>]) -> Vec<Outcome> {
+    scope(|scope| {
+        let running: Vec<_> = cases.iter().map(|case| (case.name, scope.spawn(move || stage.check(case)))).collect();
+        let outcomes = running.into_iter().map(|(name, it)| {
+            let outcome = it.join().expect("it does not panic");
+            outcome.unwrap_or_else(|error| Outcome {
+                name,
+                gone_after: Duration::ZERO,
+                gap: Duration::ZERO,
+                refused: BTreeSet::new(),
+                handle_refused: false,
+                wrong: vec![format!("{error:#}")],
+            })
+        });
+        outcomes.collect()
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the times are for whoever keeps them in the documents")]
+fn show(outcomes: &[Outcome]) {
+    for it in outcomes {
+        println!(
+            "{:<40} gone after {:>5.1} s, longest gap {:>5.1} s, refused {:?}{}",
+            it.name,
+            it.gone_after.as_secs_f64(),
+            it.gap.as_secs_f64(),
+            it.refused,
+            if it.handle_refused { ", open handle refused" } else { "" },
+        );
+    }
+    let wrong: Vec<String> =
+        outcomes.iter().flat_map(|it| it.wrong.iter().map(move |wrong| format!("{}: {wrong}", it.name))).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
+    let cluster = &*CLUSTER;
+    let engines = [(); 3].map(|()| file_system_for_pods(cluster));
+    let [at_start, midway, ignored] = &engines;
+    let cases = [
+        case("deleted", |_| Ok(())),
+        Case { application: Application::Ignores, ..broken("application-ignores-sigterm", |_| Ok(())) },
+        // What starts it again keeps the connection, and the mount with it.
+        case("server-killed", |trial| {
+            let (process, _) = trial.processes(JUICEFS).pop().context("a client")?;
+            send(process, Signal::KILL)?;
+            trial.until_synced(10)
+        }),
+        // It goes when nobody uses the volume any more.
+        case("client-told-to-end", |trial| {
+            trial.signal(JUICEFS, Signal::TERM)?;
+            trial.until_synced(10)
+        }),
+        Case {
+            refused: Some(DEAD),
+            ..broken("client-killed-once", |trial| trial.kill_clients("data", 1).and_then(|()| trial.until_refused()))
+        },
+        Case { refused: Some(DEAD), ..broken("client-killed-three-times", |trial| trial.kill_clients("data", 3)) },
+        broken("client-stopped", |trial| trial.signal(JUICEFS, Signal::STOP)),
+        Case {
+            image: Some("docker.io/pith/missing:1"),
+            starts: false,
+            ..broken("client-image-missing", |trial| {
+                let (cluster, namespace) = (trial.stage.cluster, &trial.stage.namespace.name);
+                trial.until("the kubelet says so", || {
+                    let events = cluster.events(namespace, trial.name).unwrap_or_default();
+                    events.iter().any(|event| event.contains("ImagePull"))
+                })
+            })
+        },
+        Case {
+            engine: Engine::Own(at_start),
+            starts: false,
+            ..broken("engine-hangs-at-start", |trial| {
+                trial.until("the client waits for it", || !trial.processes(JUICEFS).is_empty())
+            })
+        },
+        Case { engine: Engine::Own(midway), ..broken("engine-hangs-midway", |_| midway.freeze(true)) },
+        Case {
+            engine: Engine::Own(ignored),
+            application: Application::Ignores,
+            ..broken("engine-hangs-and-sigterm-is-ignored", |_| ignored.freeze(true))
+        },
+        Case {
+            volumes: &["data", "more"],
+            refused: Some(DEAD),
+            ..broken("one-of-two-clients-killed", |trial| trial.kill_clients("more", 3))
+        },
+        case("guard-killed", |trial| trial.signal(GUARDS, Signal::KILL)),
+        // Nothing in the pod can help these: they are what the cleaner is for. A guard that was started again sees the mount
+        // itself and not the directory below, so it can't unmount it for the node.
+        cleaned("guard-killed-and-client-stopped", |trial| {
+            trial.signal(GUARDS, Signal::KILL)?;
+            trial.signal(JUICEFS, Signal::STOP)
+        }),
+        cleaned("everything-killed", |trial| trial.kill_all()),
+    ];
+    let stage = Stage::set(cluster, &cases).expect("a stage");
+    // It was needed to make the file system.
+    at_start.freeze(true).expect("it stops");
+    show(&run(&stage, &cases));
+}
+
+#[test]
+fn a_pod_that_is_deleted_while_a_program_of_the_node_starts_again_goes_as_well() {
+    let own = Own::of("unmount");
+    own.xtask("up", &["node"]);
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::find(&own.name).expect("it runs")));
+    let restarted = |name, part| {
+        let own = &own;
+        case(name, move |trial: &Trial<'_>| {
+            own.kill(part);
+            trial.until_synced(3)
+        })
+    };
+    let cases = [restarted("kubelet-killed", "kubelet"), restarted("containerd-killed", "containerd")];
+    let stage = Stage::set(cluster, &cases).expect("a stage");
+    // One after the other: each is a harm to the other's pod.
+    let outcomes: Vec<Outcome> = cases.iter().flat_map(|case| run(&stage, std::slice::from_ref(case))).collect();
+    drop((cases, stage));
+    own.xtask("down", &[]);
+    show(&outcomes);
+}
