@@ -215,7 +215,8 @@ impl Serving {
         let stop = stop.clone();
         let registration = async move {
             // A webhook that cannot answer yet would keep pods from being made.
-            (stop.listening().await, objects.listed().await);
+            stop.listening().await;
+            objects.listed().await;
             match registration {
                 Some(registration) => registration.keep(&certificates).await,
                 None => std::future::pending().await,

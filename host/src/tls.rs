@@ -45,7 +45,7 @@ pub struct Keeper {
 enum Source {
     Fixed,
     Files(Files),
-    Shared(Shared),
+    Shared(Box<Shared>),
 }
 
 /// The CA bundles of the webhook's registration as it is, PEM, one for each webhook.
@@ -73,7 +73,7 @@ pub fn load(
         }
         Tls::Shared(secret) => {
             let client = client.context("a shared certificate needs a cluster")?;
-            Source::Shared(Shared::new(secret.clone(), client.clone()))
+            Source::Shared(Box::new(Shared::new(secret.clone(), client.clone())))
         }
     };
     Ok((certificates.clone(), Keeper { source, certificates }))

@@ -56,8 +56,17 @@ impl Answer {
     }
 }
 
-/// Opens a TLS connection that trusts the CA of this PEM file only.
+/// Opens a TLS connection to a server that is called `localhost`, and trusts the CA of this PEM file only.
 pub async fn tls(address: SocketAddr, ca: &Path, protocol: Protocol) -> Result<TlsStream<TcpStream>> {
+    tls_as(ServerName::try_from("localhost")?, address, ca, protocol).await
+}
+
+async fn tls_as(
+    name: ServerName<'static>,
+    address: SocketAddr,
+    ca: &Path,
+    protocol: Protocol,
+) -> Result<TlsStream<TcpStream>> {
     pith::install_crypto();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).context("reading the CA certificate")?)?;
@@ -68,14 +77,24 @@ pub async fn tls(address: SocketAddr, ca: &Path, protocol: Protocol) -> Result<T
     };
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let name = ServerName::try_from("localhost")?;
     Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to a server that is called `localhost`.
     pub async fn connect(address: SocketAddr, ca: &Path, protocol: Protocol) -> Result<Client> {
-        let io = TokioIo::new(tls(address, ca, protocol).await?);
+        Client::over(tls(address, ca, protocol).await?, address, protocol).await
+    }
+
+    /// Connects to a server that is called by its address, as an API server is.
+    pub async fn connect_by_address(address: SocketAddr, ca: &Path) -> Result<Client> {
+        let name = ServerName::IpAddress(address.ip().into());
+        let stream = tls_as(name, address, ca, Protocol::Http1).await?;
+        Client::over(stream, address, Protocol::Http1).await
+    }
+
+    async fn over(stream: TlsStream<TcpStream>, address: SocketAddr, protocol: Protocol) -> Result<Client> {
+        let io = TokioIo::new(stream);
         let sender = match protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await?;

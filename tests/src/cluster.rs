@@ -17,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::server::root;
+use crate::server::{Server, root};
 
 /// The most time for anything that is waited for. Generous: the machines of CI are small and shared.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -134,8 +134,31 @@ impl Cluster {
     /// and no other.
     pub fn kubeconfig_of_pith(&self, account: &str) -> Result<String> {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "pith-system"}});
-        self.apply(&format!("{namespace}\n---\n{}", rights(account)?))?;
+        self.apply(&format!("{namespace}\n---\n{}", [rights(account)?, rights("pith-cleaner")?].join("\n---\n")))?;
         self.kubeconfig("pith-system", account)
+    }
+
+    /// Registers a server as the webhook of the namespaces with the label `pith.test/webhook` and this value.
+    pub fn register(&self, name: &str, server: &Server) -> Result<()> {
+        let ca = fs::read(server.ca()).context("the server's certificate")?;
+        let webhook = json!({
+            "name": "inject.pith.dev",
+            "clientConfig": {"url": format!("https://{}/mutate", server.webhook), "caBundle": STANDARD.encode(ca)},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}],
+            "namespaceSelector": {"matchLabels": {"pith.test/webhook": name}},
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "reinvocationPolicy": "IfNeeded",
+            "failurePolicy": "Fail",
+            "timeoutSeconds": 10,
+        });
+        let configuration = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": format!("pith-{name}")},
+            "webhooks": [webhook],
+        });
+        self.apply(&configuration.to_string())
     }
 
     /// Runs `helm`, whatever comes of it.

@@ -64,7 +64,12 @@ impl Server {
 
     /// Starts one that takes its objects from a cluster, whose API server can call it.
     pub fn start_following(cluster: &Cluster, config: &str, kubeconfig: &str) -> Result<Server> {
-        Server::started(following(config, kubeconfig)?, cluster.command(&PITH))
+        Server::start_binary_following(cluster, &PITH, config, kubeconfig)
+    }
+
+    /// As [`start_following`](Server::start_following), of another binary than that of the tests.
+    pub fn start_binary_following(cluster: &Cluster, binary: &Path, config: &str, kubeconfig: &str) -> Result<Server> {
+        Server::started(following(config, kubeconfig)?, cluster.command(binary))
     }
 
     /// Starts one in a folder made by [`folder`] or [`following`].

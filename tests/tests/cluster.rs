@@ -7,8 +7,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use json_patch::Patch;
 use pith_tests::cluster::{ADDRESS, CLUSTER, Cluster};
 use pith_tests::juicefs::{CLIENT, Scratch, VERSION};
@@ -56,29 +54,6 @@ fn demo_policies() -> String {
         binding["module"]["file"] = json!(wasm_builds::policy(&name));
     }
     ["sidecar", "fileSystems", "policies"].map(|key| format!("{key}: {}\n", config[key])).concat()
-}
-
-/// Lets the API server ask this server about pods in namespaces with the label `pith.test/webhook: <name>`.
-pub(crate) fn register(cluster: &Cluster, name: &str, server: &Server) {
-    let ca = fs::read(server.ca()).expect("its certificate");
-    let webhook = json!({
-        "name": "inject.pith.dev",
-        "clientConfig": {"url": format!("https://{}/mutate", server.webhook), "caBundle": STANDARD.encode(ca)},
-        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"], "scope": "Namespaced"}],
-        "namespaceSelector": {"matchLabels": {"pith.test/webhook": name}},
-        "admissionReviewVersions": ["v1"],
-        "sideEffects": "None",
-        "reinvocationPolicy": "IfNeeded",
-        "failurePolicy": "Fail",
-        "timeoutSeconds": 10,
-    });
-    let configuration = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": format!("pith-{name}")},
-        "webhooks": [webhook],
-    });
-    cluster.apply(&configuration.to_string()).expect("a webhook can be registered");
 }
 
 /// What the API server and its controllers choose at random for each pod, made the same.
@@ -157,7 +132,7 @@ fn the_api_server_applies_the_patch_of_pith_inject_and_shows_what_a_policy_said(
         namespace["metadata"]["labels"]["pith.test/webhook"] = json!("demo");
     }
     apply(&namespaces);
-    register(cluster, "demo", &server);
+    cluster.register("demo", &server).expect("a webhook can be registered");
     // The API server hears of it in a moment.
     let injected = |object: &Value| object["metadata"]["labels"]["done.sidecar.juicefs.com/inject"] == "true";
     let first = cluster.until("storefront", "the first injection", || {
@@ -392,7 +367,7 @@ fn an_injected_pod_starts_after_its_mount_is_there_and_writes() {
         json!({"image": image, "guardImage": GUARD, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}});
     let config = format!("sidecar: {config}\n");
     let server = Server::start_on(cluster, &config, &cluster.objects().expect("objects")).expect("it serves");
-    register(cluster, name, &server);
+    cluster.register(name, &server).expect("a webhook can be registered");
     cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")]).expect("it is labelled");
     // A bare directory would do for the writing: the client's own file says that it is not one.
     let command = "test -f /data/.config && echo written by the application > /data/file && exec sleep 3600";

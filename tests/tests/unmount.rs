@@ -14,20 +14,24 @@ use anyhow::{Context, Result, ensure};
 use pith_tests::cluster::{CLUSTER, Cluster, Namespace};
 use pith_tests::juicefs::{CLIENT, VERSION};
 use pith_tests::redis::Redis;
-use pith_tests::server::{self, Server};
+use pith_tests::server::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cluster::{GUARD, driver, file_system_for_pods, register, said, static_volume, yaml};
+use crate::cluster::{GUARD, driver, file_system_for_pods, said, static_volume, yaml};
 use crate::harness::Own;
 
 /// `terminationGracePeriodSeconds` of every pod.
 const GRACE: Duration = Duration::from_secs(5);
 /// What a pod may take longer than that: two seconds that the kubelet gives each container at least, and what it needs itself.
 const BOUND: Duration = Duration::from_secs(30);
+/// How long a pod may hang that needs a cleaner: the kubelet looks at its volume more and more seldom.
+const CLEANED: Duration = Duration::from_secs(150);
 /// How long a client that was killed may take to be started again, if it is.
 const AGAIN: Duration = Duration::from_secs(3);
+/// The namespace of Pith, in which cleaner pods run.
+const PITH: &str = "pith-system";
 /// What command lines of clients and guards have.
 const JUICEFS: &str = "juicefs mount";
 const GUARDS: &str = "pith-guard hold";
@@ -80,6 +84,8 @@ struct Case<'a> {
     says_goodbye: bool,
     /// What the application must have been told instead of an answer.
     refused: Option<&'static str>,
+    /// How long its pod may take to go.
+    patience: Duration,
 }
 
 /// Where the metadata is.
@@ -129,6 +135,7 @@ fn case<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + Sync
         after: Box::new(|_| Ok(())),
         says_goodbye: true,
         refused: None,
+        patience: GRACE + BOUND,
     }
 }
 
@@ -137,15 +144,18 @@ fn broken<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + Sy
     Case { says_goodbye: false, ..case(name, before) }
 }
 
-/// As [`broken`], where the pod hangs until somebody cleans up on its node.
+/// As [`broken`], where the pod hangs until the controller has seen it and a cleaner pod has unmounted what was left.
 fn cleaned<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + Sync + 'a) -> Case<'a> {
     let after = |trial: &Trial<'_>| {
         sleep(GRACE);
         trial.until("no client runs", || trial.processes(JUICEFS).is_empty())?;
         ensure!(!trial.mounts()?.is_empty(), "nothing is mounted: no cleaner is needed");
-        trial.clean()
+        trial.until("an event about the cleaner", || {
+            let events = trial.stage.cluster.events(&trial.stage.namespace.name, trial.name).unwrap_or_default();
+            events.iter().any(|event| event.contains("unmounts what JuiceFS left on the node"))
+        })
     };
-    Case { after: Box::new(after), ..broken(name, before) }
+    Case { after: Box::new(after), patience: CLEANED, ..broken(name, before) }
 }
 
 impl Stage {
@@ -155,39 +165,41 @@ impl Stage {
         let name = &*namespace.name;
         let mut objects = vec![driver()];
         for (case, volume) in claims(cases) {
-            let [persistent, mut claim] = static_volume(name, &format!("{}-{volume}", case.name));
+            let directory = format!("{}-{volume}", case.name);
+            let [mut persistent, mut claim] = static_volume(name, &directory);
+            persistent["spec"]["csi"]["volumeAttributes"] = json!({"subPath": directory});
+            persistent["spec"]["csi"]["nodePublishSecretRef"] = json!({"namespace": name, "name": case.name});
             if let Some(image) = case.image {
                 claim["metadata"]["annotations"] = json!({"juicefs/mount-image": image});
             }
             objects.extend([persistent, claim]);
         }
-        cluster.apply(&yaml(&objects))?;
-        for (case, volume) in claims(cases) {
-            cluster.wait(name, "jsonpath={.status.phase}=Bound", &format!("pvc/{}-{volume}", case.name))?;
-        }
-        // What Pith's controller keeps where it runs.
-        let mut secrets = Vec::new();
-        for (case, volume) in claims(cases) {
-            let claim = cluster.get(&["pvc", &format!("{}-{volume}", case.name), "--namespace", name])?;
-            let uid = claim["metadata"]["uid"].as_str().context("a uid")?;
+        for case in cases {
             let engine = match case.engine {
                 Engine::Shared => &engine,
                 Engine::Own(engine) => engine,
             };
-            secrets.push(json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": name, "name": format!("pith-{uid}")},
-                "stringData": {"metaurl": engine.secrets()["metaurl"], "meta-password": "", "subdir": format!("/{}-{volume}", case.name)},
+            objects.push(json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": name, "name": case.name},
+                "stringData": {"name": "pods", "metaurl": engine.secrets()["metaurl"]},
             }));
         }
-        cluster.apply(&yaml(&secrets))?;
+        cluster.apply(&yaml(&objects))?;
+        for (case, volume) in claims(cases) {
+            cluster.wait(name, "jsonpath={.status.phase}=Bound", &format!("pvc/{}-{volume}", case.name))?;
+        }
         let config = json!({
             "image": format!("docker.io/pith/juicefs:{}", *VERSION),
             "guardImage": GUARD,
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
             "claimOverrides": ["juicefs/mount-image"],
         });
-        let webhook = Server::start_on(cluster, &format!("sidecar: {config}\n"), &cluster.objects()?)?;
-        register(cluster, name, &webhook);
+        // Long enough to see that a pod hangs without it.
+        let cleaner = json!({"namespace": PITH, "serviceAccount": "pith-cleaner", "image": GUARD, "after": "8s"});
+        let config = format!("sidecar: {config}\ncontroller: {{cleaner: {cleaner}}}\n");
+        let webhook = Server::start_following(cluster, &config, &cluster.kubeconfig_of_pith("pith-controller")?)?;
+        cluster.show_log(&webhook.folder.path().join("log"));
+        cluster.register(name, &webhook)?;
         cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")])?;
         let stage = Stage { cluster, engine, notes: tempfile::tempdir()?, _webhook: webhook, namespace };
         let pod = stage.pod(&cases[0]).to_string();
@@ -241,7 +253,7 @@ impl Stage {
         let deleted = Instant::now();
         cluster.kubectl(&["delete", "pod", case.name, "--namespace", namespace, "--wait=false"])?;
         (case.after)(&trial)?;
-        let timeout = format!("--timeout={}s", (GRACE + BOUND).as_secs());
+        let timeout = format!("--timeout={}s", case.patience.as_secs());
         let gone = cluster.try_kubectl(
             &["wait", "--for=delete", &format!("pod/{}", case.name), "--namespace", namespace, &timeout],
             "",
@@ -388,14 +400,6 @@ impl Trial<'_> {
         let processes = self.processes("/").into_iter().filter(|(_, line)| !line.contains("/pause"));
         processes.into_iter().try_for_each(|(process, _)| send(process, Signal::KILL))
     }
-
-    /// What the controller's cleaner does on the node of a pod that hangs.
-    fn clean(&self) -> Result<()> {
-        let mut clean = self.stage.cluster.on_node(&server::GUARD);
-        let output = clean.args(["clean", &format!("/var/lib/kubelet/pods/{}", self.uid)]).output()?;
-        ensure!(output.status.success(), "{}", said(&output));
-        Ok(())
-    }
 }
 
 /// Sends a signal to a process, which may have ended meanwhile.
@@ -508,6 +512,8 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
     // It was needed to make the file system.
     at_start.freeze(true).expect("it stops");
     show(&run(&stage, &cases));
+    let gone = || Ok(cluster.kubectl(&["get", "pods", "--namespace", PITH, "--output=name"])?.is_empty().then_some(()));
+    cluster.until(PITH, "the end of the cleaner pods", gone).expect("they go with the pods that they were for");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use pith_tests::server::{self, PITH, Server};
 use pith_tests::wasm_builds;
 use serde_json::{Value, json};
 
-use crate::cluster::{pod, register, said, static_volume, yaml};
+use crate::cluster::{pod, said, static_volume, yaml};
 use crate::harness::Own;
 
 /// A server that follows a cluster, asked about the pods of one namespace.
@@ -32,7 +32,7 @@ impl Following {
         let server = Server::start_following(cluster, "", &kubeconfig).expect("it serves");
         let following = Following { cluster, server, namespace };
         following.until("readiness", || (following.readiness().0 == 200).then_some(()));
-        register(cluster, about, &following.server);
+        cluster.register(about, &following.server).expect("a webhook can be registered");
         following
     }
 

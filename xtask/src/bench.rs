@@ -2,42 +2,81 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::command::{capture, run as run_command};
-use crate::tools;
 use crate::workspace::{cargo, root, target};
+use crate::{cluster, policies, tools};
 
 /// Where the tables are kept, between two lines that mark them; the rest of the page is written by hand.
 const PAGE: &str = "docs/performance.md";
 const BEGIN: &str = "<!-- measured by `cargo xtask bench`: begin -->";
 const END: &str = "<!-- measured by `cargo xtask bench`: end -->";
 
+/// The marks of what is measured in a cluster, which takes one.
+const CLUSTER_BEGIN: &str = "<!-- measured by `cargo xtask bench admission-cluster`: begin -->";
+const CLUSTER_END: &str = "<!-- measured by `cargo xtask bench admission-cluster`: end -->";
+/// The cluster that is measured in.
+const CLUSTER: &str = "bench";
+
+/// What can be measured alone.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// What the webhook adds to the creation of a pod, through a real API server. Needs root.
+    AdmissionCluster,
+}
+
 /// Measures, prints, and keeps what it printed.
 pub(crate) fn run() -> Result<()> {
+    keep(BEGIN, END, || {
+        tools::juicefs()?;
+        tools::package("redis-server", "redis-server")?;
+        build()?;
+        let load = ["run", "--quiet", "--release", "--package", "pith-tests", "--bin", "load"];
+        Ok(format!("{}\n\n{}", policy_calls()?, capture(cargo().args(load))?.trim()))
+    })
+}
+
+/// Measures pod creation in a cluster of its own, prints, and keeps what it printed.
+pub(crate) fn admission_cluster() -> Result<()> {
+    keep(CLUSTER_BEGIN, CLUSTER_END, || {
+        build()?;
+        policies::build()?;
+        cluster::end(CLUSTER)?;
+        let place = cluster::start(CLUSTER, &[], &[])?;
+        // On the cluster's network, as the API server listens nowhere else.
+        let mut load = Command::new("nsenter");
+        load.args(["--target", &place.running()?.process.to_string(), "--net", "--"]);
+        load.arg(target().join("release/load")).args(["--only", "admission"]).current_dir(root());
+        let measured = capture(&mut load);
+        cluster::end(CLUSTER)?;
+        Ok(measured?.trim().to_string())
+    })
+}
+
+/// Keeps the tables of a measurement between its marks.
+fn keep(begin: &str, end: &str, measure: impl FnOnce() -> Result<String>) -> Result<()> {
     let path = root().join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("reading {PAGE}"))?;
     // Before the minutes of measuring, not after them.
-    let (before, after) = around_tables(&page).with_context(|| format!("{PAGE} has no lines `{BEGIN}` and `{END}`"))?;
-    tools::juicefs()?;
-    tools::package("redis-server", "redis-server")?;
-    let tables = format!("{}\n\n{}", policy_calls()?, load()?);
+    let (before, after) =
+        around(&page, begin, end).with_context(|| format!("{PAGE} has no lines `{begin}` and `{end}`"))?;
+    let tables = measure()?;
     println!("{tables}");
-    fs::write(&path, format!("{before}{BEGIN}\n\n{tables}\n\n{END}{after}")).with_context(|| format!("writing {PAGE}"))
+    fs::write(&path, format!("{before}{begin}\n\n{tables}\n\n{end}{after}")).with_context(|| format!("writing {PAGE}"))
 }
 
-fn around_tables(page: &str) -> Option<(&str, &str)> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    Some((before, rest.split_once(END)?.1))
+fn around<'a>(page: &'a str, begin: &str, end: &str) -> Option<(&'a str, &'a str)> {
+    let (before, rest) = page.split_once(begin)?;
+    Some((before, rest.split_once(end)?.1))
 }
 
-/// The server under load, its memory, its start, and volumes, as the program that measures them says it.
-fn load() -> Result<String> {
-    run_command(cargo().args(["build", "--release", "--package", "pith", "--package", "pith-tests", "--bins"]))?;
-    let load = ["run", "--quiet", "--release", "--package", "pith-tests", "--bin", "load"];
-    Ok(capture(cargo().args(load))?.trim().to_string())
+fn build() -> Result<()> {
+    run_command(cargo().args(["build", "--release", "--package", "pith", "--package", "pith-tests", "--bins"]))
 }
 
 /// The steps of a policy call and of a review, from what criterion leaves in target/criterion.

@@ -68,7 +68,11 @@ enum Command {
     Images(images::Options),
     /// Measures a policy call, the webhook (load, memory, start) and volumes, and keeps the tables in docs/performance.md. Takes
     /// minutes.
-    Bench,
+    Bench {
+        /// Measure this alone, and keep its table only.
+        #[arg(value_enum)]
+        part: Option<bench::Part>,
+    },
     /// Runs a real Kubernetes on this machine, in namespaces of its own: for the tests, and to try things out.
     ///
     /// The programs are built from Go modules (tests/cluster) the first time, which takes a quarter of an hour.
@@ -105,7 +109,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { selection } => test::run(selection),
         Command::Policies => policies::run(),
         Command::Images(options) => images::run(&options),
-        Command::Bench => bench::run(),
+        Command::Bench { part: None } => bench::run(),
+        Command::Bench { part: Some(bench::Part::AdmissionCluster) } => bench::admission_cluster(),
         Command::Cluster { action } => cluster::run_action(action),
         Command::Generate { check: true } => generate::check(),
         Command::Generate { check: false } => generate::write(),

@@ -40,7 +40,7 @@ const UNIT: [&str; 10] = [
     "xtask",
 ];
 
-const PARTS: [Part; 13] = [
+const PARTS: [Part; 14] = [
     ("rights", rights),
     ("format", format),
     ("dependencies", dependencies),
@@ -53,6 +53,7 @@ const PARTS: [Part; 13] = [
     ("policies", policies::run),
     ("a Kubernetes", cluster::up_for_tests),
     ("end-to-end tests", end_to_end),
+    ("the main job in a cluster", demo::in_cluster::check),
     ("commands in the documents", documents::check),
 ];
 

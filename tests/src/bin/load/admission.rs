@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use pith_tests::client::{Client, Protocol};
+use pith_tests::client::Client;
 use pith_tests::cluster::{ADDRESS, Cluster, Namespace};
 use pith_tests::server::Server;
 use serde_json::{Value, json};
@@ -196,7 +196,7 @@ fn pod(namespace: &str, index: usize) -> Value {
 async fn create(access: &Access, namespace: &str, connections: usize) -> Result<Turn> {
     let mut clients = Vec::with_capacity(connections);
     for _ in 0..connections {
-        clients.push(Client::connect(access.address, &access.ca, Protocol::Http1).await?);
+        clients.push(Client::connect_by_address(access.address, &access.ca).await?);
     }
     let started = Instant::now();
     let loops = clients.into_iter().enumerate().map(|(first, client)| {
@@ -221,7 +221,7 @@ async fn create_each(mut client: Client, access: Access, namespace: String, pods
 }
 
 async fn remove(access: &Access, namespace: &str) -> Result<()> {
-    let mut client = Client::connect(access.address, &access.ca, Protocol::Http1).await?;
+    let mut client = Client::connect_by_address(access.address, &access.ca).await?;
     let path = format!("/api/v1/namespaces/{namespace}/pods?gracePeriodSeconds=0");
     ask(&mut client, access, "DELETE", &path, Bytes::new()).await.map(drop)
 }

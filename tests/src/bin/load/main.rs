@@ -1,6 +1,7 @@
 //! The measurements of what runs as a server: `cargo xtask bench` runs it and keeps what it prints in `docs/performance.md`.
 #![expect(clippy::print_stdout, reason = "the tables are its output")]
 
+mod admission;
 mod process;
 mod volumes;
 mod webhook;
@@ -16,9 +17,9 @@ use tokio::task::JoinHandle;
 /// Measures `pith serve`: the webhook against two servers of the same stack, its memory, its start, and volumes.
 #[derive(Parser)]
 struct Args {
-    /// Measure one half only.
+    /// Measure one part only. `admission` needs the cluster `bench`, and is measured only if it is asked for.
     #[arg(long)]
-    only: Option<Half>,
+    only: Option<Part>,
     /// The binary to measure.
     #[arg(long, value_name = "PATH", default_value_os_t = release("pith"))]
     pith: PathBuf,
@@ -34,23 +35,27 @@ struct Args {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Half {
+enum Part {
     Webhook,
     Volumes,
+    Admission,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.pith.exists(), "{} is not there: build it", args.pith.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    if args.only != Some(Half::Volumes) {
+    if matches!(args.only, None | Some(Part::Webhook)) {
         webhook::run(&args, &runtime)?;
     }
     if args.only.is_none() {
         println!();
     }
-    if args.only != Some(Half::Webhook) {
+    if matches!(args.only, None | Some(Part::Volumes)) {
         runtime.block_on(volumes::run(&args))?;
+    }
+    if args.only == Some(Part::Admission) {
+        runtime.block_on(admission::run(&args))?;
     }
     Ok(())
 }

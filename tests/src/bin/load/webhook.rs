@@ -174,7 +174,7 @@ fn baseline(kind: &str, name: &'static str) -> Result<Target> {
 
 /// One exemption and two sidecar policies, so that a review with one volume makes three calls. The log is what it is in
 /// production: one line a request.
-fn three_policies() -> String {
+pub(crate) fn three_policies() -> String {
     let module = |name: &str| wasm_builds::policy(name).display().to_string();
     let (exemption, resources) = (module("exemption"), module("resources"));
     format!(
