@@ -4,10 +4,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use pith_tests::cluster::{CLUSTER, Cluster};
-use pith_tests::server::root;
+use pith_tests::server::{PITH, root};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -172,4 +172,21 @@ fn a_wrong_value_is_refused_with_its_place() {
         assert!(!output.status.success() && said(&output).contains(sentence), "{value}: {}", said(&output));
     }
     assert!(template("webhook.replicas=3").status.success());
+}
+
+#[test]
+fn every_rendered_configuration_is_one_that_pith_takes() {
+    for file in rendered_files() {
+        let text = fs::read_to_string(&file).expect("a rendered file");
+        let configurations: Vec<String> =
+            documents(&text).iter().filter_map(|it| it["data"]["pith.yaml"].as_str().map(String::from)).collect();
+        assert_eq!(configurations.len(), 2, "{}", file.display());
+        for configuration in configurations {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("pith.yaml");
+            fs::write(&path, &configuration).expect("written");
+            let read = Command::new(&*PITH).args(["config", "--config"]).arg(&path).output().expect("pith runs");
+            assert!(read.status.success(), "{}: {}\n{configuration}", file.display(), said(&read));
+        }
+    }
 }

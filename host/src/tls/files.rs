@@ -104,14 +104,14 @@ impl History {
 impl Paths {
     fn read(&self) -> (Digest, Loaded) {
         let mut digest = Sha256::new();
-        let mut bytes = |path: &Path| {
+        let mut bytes = |what: &str, path: &Path| {
             let bytes = fs::read(path);
             digest.update(bytes.as_ref().map_or(&[][..], Vec::as_slice));
-            bytes.with_context(|| format!("reading {}", path.display()))
+            bytes.with_context(|| format!("reading the {what} {}", path.display()))
         };
-        let certificate = bytes(&self.certificate);
-        let key = bytes(&self.key);
-        let authority = self.authority.as_deref().map(&mut bytes).transpose();
+        let certificate = bytes("certificate", &self.certificate);
+        let key = bytes("private key", &self.key);
+        let authority = self.authority.as_deref().map(|path| bytes("CA bundle", path)).transpose();
         let loaded = || {
             let pair = Pair::read(&certificate?, &key?).with_context(|| {
                 format!("the certificate {} and its key {}", self.certificate.display(), self.key.display())
