@@ -136,10 +136,19 @@ async fn a_directory_is_listed_while_it_changes() {
             }
         })
     };
+    let mut whole = 0;
     for _ in 0..200 {
-        let listed = list(&worker, "/", Depth::One).await.expect("it is there");
-        assert!(listed.contains("/kept/"), "{listed:?}");
+        match worker.list(&path("/"), Depth::One).await {
+            Ok(Some(entries)) => {
+                assert!(entries.iter().any(|entry| entry.path == path("/kept")), "it is there all the time");
+                whole += 1;
+            }
+            // The client breaks a listing off where an entry goes meanwhile: that may happen time after time.
+            Err(JuiceFsError::Unavailable(sentence)) => assert!(sentence.contains("no whole listing"), "{sentence}"),
+            other => panic!("{other:?}"),
+        }
     }
+    assert!(whole > 100, "{whole} of 200 listings were whole");
     changing.abort();
     workers.stop().await;
 }

@@ -344,6 +344,17 @@ impl Trial<'_> {
         found
     }
 
+    /// The process of the client that serves the mount: the one that another of its processes has started.
+    fn serving(&self) -> Result<i32> {
+        let processes: Vec<i32> = self.processes(JUICEFS).into_iter().map(|(process, _)| process).collect();
+        let parent = |process: &i32| {
+            let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+            status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<i32>().ok())
+        };
+        let serving = processes.iter().find(|process| parent(process).is_some_and(|it| processes.contains(&it)));
+        serving.copied().with_context(|| format!("no client serves: {processes:?}"))
+    }
+
     /// Sends a signal to every process of the pod with this in its command line.
     fn signal(&self, what: &str, signal: Signal) -> Result<()> {
         let processes = self.processes(what);
@@ -455,8 +466,7 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
         Case { application: Application::Ignores, ..broken("application-ignores-sigterm", |_| Ok(())) },
         // What starts it again keeps the connection, and the mount with it.
         case("server-killed", |trial| {
-            let (process, _) = trial.processes(JUICEFS).pop().context("a client")?;
-            send(process, Signal::KILL)?;
+            send(trial.serving()?, Signal::KILL)?;
             trial.until_synced(10)
         }),
         // It goes when nobody uses the volume any more.
