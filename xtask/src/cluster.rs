@@ -212,7 +212,9 @@ fn start_keeper(place: &Place, programs: &Programs) -> Result<()> {
     // What an earlier keeper said is true no more.
     place.set_status(&place::Status::default())?;
     let log = File::create(place.log("keeper")).context("making the keeper's log")?;
-    let own = std::env::current_exe().context("finding this program")?;
+    let own = std::env::current_exe().context("finding this program")?.display().to_string();
+    // What Linux adds where cargo has built it anew meanwhile: that one is as good.
+    let own = own.trim_end_matches(" (deleted)");
     let mut keeper = Command::new("setsid");
     // Killing either of the two, `unshare` and the first process in the namespaces, ends everything.
     keeper.args([
