@@ -69,7 +69,8 @@ async fn look(
             continue;
         }
         let Some(hanging) = Api::<Pod>::namespaced(client.clone(), namespace).get_opt(name).await? else { continue };
-        let Some(node) = node_to_clean(&hanging, &pod.uid) else { continue };
+        let given_up = pod.ends.is_some_and(|ends| ends + options.after * 2 <= SystemTime::now());
+        let Some(node) = node_to_clean(&hanging, &pod.uid, given_up) else { continue };
         let cleaner = serde_json::from_value(manifest(&pod.uid, node, options)).map_err(kube::Error::SerdeError)?;
         let created = cleaners.create(&PostParams::default(), &cleaner).await;
         match created {
@@ -80,7 +81,7 @@ async fn look(
         metrics.cleaners.inc();
         tracing::warn!(%namespace, pod = %name, %node, "a pod hangs after its containers ended: a cleaner pod was started");
         let note = format!(
-            "all containers ended and the pod is still there: the pod `{}/{}` unmounts what JuiceFS left on the node",
+            "its time is over and the pod is still there: the pod `{}/{}` unmounts what JuiceFS left on the node",
             options.namespace,
             cleaner.name_any()
         );
@@ -99,14 +100,15 @@ fn gone(error: kube::Error) -> kube::Result<()> {
 }
 
 /// The node of a pod whose containers have all ended. While one runs, its guard may still do its work, and a client may still
-/// write what it has: then nothing is touched.
-fn node_to_clean<'a>(pod: &'a Pod, uid: &str) -> Option<&'a str> {
+/// write what it has: then nothing is touched. Once the kubelet has been given up on, one that still runs was killed long ago and
+/// cannot end: a client whose thread waits for its own mount does so only when that is aborted.
+fn node_to_clean<'a>(pod: &'a Pod, uid: &str, given_up: bool) -> Option<&'a str> {
     let status = pod.status.as_ref()?;
     let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     let ended = containers.clone().all(|it| it.state.as_ref().is_some_and(|state| state.running.is_none()));
     let is_it = pod.metadata.uid.as_deref() == Some(uid) && pod.metadata.deletion_timestamp.is_some();
     let node = pod.spec.as_ref()?.node_name.as_deref()?;
-    (is_it && ended && containers.count() > 0).then_some(node)
+    (is_it && (ended || given_up) && containers.count() > 0).then_some(node)
 }
 
 fn has_ended_before(pod: &Pod, before: SystemTime) -> bool {
@@ -172,7 +174,11 @@ mod tests {
             });
             change(&mut pod);
             let pod: Pod = serde_json::from_value(pod).expect("a pod");
-            assert_eq!(node_to_clean(&pod, "1"), expected, "{name}");
+            assert_eq!(node_to_clean(&pod, "1", false), expected, "{name}");
+            let is_it = pod.metadata.uid.as_deref() == Some("1") && pod.metadata.deletion_timestamp.is_some();
+            let seen = pod.status.as_ref().is_some_and(|status| status.container_statuses.is_some());
+            let node = (is_it && seen).then(|| pod.spec.as_ref()?.node_name.as_deref()).flatten();
+            assert_eq!(node_to_clean(&pod, "1", true), node, "{name}, and given up");
         };
         check("all ended", &|_| {}, Some("node-1"));
         check(
