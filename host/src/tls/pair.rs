@@ -16,7 +16,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use yasna::tags::TAG_UTCTIME;
 use yasna::{ASN1Result, BERReader, Tag};
 
-/// A certificate with its key.
+/// A certificate with its key. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Pair {
     /// As it is served.
     pub(super) certified: Arc<CertifiedKey>,

@@ -137,10 +137,7 @@ impl Shared {
             return;
         }
         let other = before.and_then(|before| before.get(CERTIFICATE)) != data.get(CERTIFICATE);
-        // It is read again, as a pair has one owner; there are few.
-        if let (true, Ok(again)) = (true, Contents::read(data)) {
-            served.serve(again.serving, Some(encode(&contents.authorities)));
-        }
+        served.serve(contents.serving.clone(), Some(encode(&contents.authorities)));
         if other {
             tracing::info!(secret = %self.name(), "a new certificate is served");
         }
