@@ -16,9 +16,6 @@ use crate::cluster::Mirror;
 use crate::config::Controller;
 use crate::metrics::Metrics;
 
-/// Who writes, in the words of server-side apply.
-const FIELD_MANAGER: &str = "pith";
-
 /// Keeps everything in step. It ends only with a defect.
 pub async fn run(client: Client, mirror: Arc<Mirror>, options: Controller, driver: &str, metrics: &Metrics) {
     let pods = pods::Pods::default();

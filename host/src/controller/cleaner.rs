@@ -32,12 +32,23 @@ const GUARD: &str = "/usr/local/bin/pith-guard";
 /// Looks after pods that hang. It ends only with a defect.
 pub(super) async fn run(client: &Client, pods: &Pods, options: &Cleaner, metrics: &Metrics) {
     let mut changes = pods.changes();
+    // At the start there may be cleaner pods of a process before this one.
+    let mut unsettled = true;
     loop {
         changes.mark_unchanged();
-        let pods = pods.snapshot().unwrap_or_default();
-        let ending: BTreeMap<_, _> = pods.into_iter().filter(|(_, pod)| pod.ends.is_some()).collect();
-        if let Err(error) = look(client, &ending, options, metrics).await {
-            tracing::warn!(error = %cluster::cause(&error), "it cannot be seen to pods that hang; it is tried again");
+        // Before they are listed, a cleaner pod that is needed would look as if it were not.
+        let Some(known) = pods.snapshot() else {
+            let _ = changes.changed().await;
+            continue;
+        };
+        let ending: BTreeMap<_, _> = known.into_iter().filter(|(_, pod)| pod.ends.is_some()).collect();
+        // Pods come and go: with none that ends, and none that did before, the API server is not asked.
+        if unsettled || !ending.is_empty() {
+            unsettled = !ending.is_empty();
+            if let Err(error) = look(client, &ending, options, metrics).await {
+                unsettled = true;
+                tracing::warn!(error = %cluster::cause(&error), "it cannot be seen to pods that hang; it is tried again");
+            }
         }
         tokio::select! {
             // With nothing ending there is nothing to wait for but a change; cleaner pods that ended can wait, too.

@@ -14,12 +14,13 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use pith_core::claim_secret::{self, Bound, Wanted};
 use pith_core::object::{Claim, SecretRef};
+use pith_core::registration::MANAGER;
 use pith_core::sidecar::{secret_key, secret_name};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::event;
 use super::pods::{InjectedPod, PodName, Pods};
-use super::{FIELD_MANAGER, event};
 use crate::cluster::{self, Mirror};
 use crate::config::Controller;
 use crate::juicefs::FileSystem;
@@ -36,7 +37,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The label by which people and Pith itself tell these Secrets from others.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "pith");
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// Keeps the Secrets.
 pub(super) struct Reconciler<'a> {
@@ -141,7 +142,8 @@ impl<'a> Reconciler<'a> {
             let name = (bound.claim.namespace.clone(), bound.claim.name.clone());
             let task = self.task(bound);
             if task.content.is_none() && in_use.contains(&name) {
-                // Its containers may be started again, and cannot be without it.
+                // Its containers may be started again, and cannot be without it. The pod's end is a change, so nothing is missed.
+                self.done.entry(uid).and_modify(|done| done.due = now + self.options.resync);
                 continue;
             }
             let due = self.done.get(&uid).is_none_or(|done| done.fingerprint != task.fingerprint || done.due <= now);
@@ -301,7 +303,7 @@ async fn write(api: &Api<Secret>, name: &str, claim: &Claim, content: &Content) 
         }
         _ => {}
     }
-    let applied = PatchParams::apply(FIELD_MANAGER).force();
+    let applied = PatchParams::apply(MANAGER).force();
     let manifest = Patch::Apply(manifest(name, claim, content));
     in_time(api.patch(name, &applied, &manifest)).await?;
     tracing::info!(namespace = %claim.namespace, claim = %claim.name, secret = %name, "wrote the Secret of a claim");
@@ -315,7 +317,7 @@ fn manifest(name: &str, claim: &Claim, content: &Content) -> Value {
         "metadata": {
             "name": name,
             "namespace": claim.namespace,
-            "labels": {MANAGED_BY.0: MANAGED_BY.1},
+            "labels": {MANAGED_BY: MANAGER},
             "annotations": {"pith.io/claim": claim.name},
             "ownerReferences": [{
                 "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": claim.name, "uid": claim.uid,
@@ -331,7 +333,7 @@ fn only_keys_of(present: &Secret, content: &Content) -> bool {
 }
 
 fn is_ours(labels: &BTreeMap<String, String>) -> bool {
-    labels.get(MANAGED_BY.0).map(String::as_str) == Some(MANAGED_BY.1)
+    labels.get(MANAGED_BY).map(String::as_str) == Some(MANAGER)
 }
 
 /// Removes the Secret, if it is there and ours.
