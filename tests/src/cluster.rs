@@ -276,6 +276,25 @@ impl Cluster {
     }
 }
 
+/// A volume made by hand, `<namespace>-<claim>`, and the claim that it is for.
+pub fn static_volume(namespace: &str, claim: &str) -> [Value; 2] {
+    let name = format!("{namespace}-{claim}");
+    [
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+            "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "persistentVolumeReclaimPolicy": "Retain",
+                "claimRef": {"namespace": namespace, "name": claim},
+                "csi": {"driver": "csi.juicefs.com", "volumeHandle": name},
+            },
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": namespace, "name": claim},
+            "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}},
+        }),
+    ]
+}
+
 /// A service account of Pith and its rights, as the chart renders them for a release `pith` in `pith-system`.
 pub fn rights(account: &str) -> Result<String> {
     let rendered = fs::read_to_string(root().join("deploy/rendered/default.yaml"))?;

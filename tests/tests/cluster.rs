@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Output;
 
 use json_patch::Patch;
-use pith_tests::cluster::{ADDRESS, CLUSTER, Cluster};
+use pith_tests::cluster::{ADDRESS, CLUSTER, Cluster, static_volume};
 use pith_tests::juicefs::{CLIENT, Scratch, VERSION};
 use pith_tests::provisioner::Site;
 use pith_tests::redis::Redis;
@@ -294,24 +294,6 @@ pub(crate) fn file_system_for_pods(cluster: &Cluster) -> Redis {
     let output = format.args([&secrets["metaurl"], "pods"]).output().expect("the client runs");
     assert!(output.status.success(), "{}", said(&output));
     redis
-}
-
-pub(crate) fn static_volume(namespace: &str, claim: &str) -> [Value; 2] {
-    let name = format!("{namespace}-{claim}");
-    [
-        json!({
-            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
-            "spec": {
-                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "persistentVolumeReclaimPolicy": "Retain",
-                "claimRef": {"namespace": namespace, "name": claim},
-                "csi": {"driver": "csi.juicefs.com", "volumeHandle": name},
-            },
-        }),
-        json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": namespace, "name": claim},
-            "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}},
-        }),
-    ]
 }
 
 /// A pod of one container, whose claim is mounted or not.

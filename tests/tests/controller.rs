@@ -2,11 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pith_tests::cluster::{CLUSTER, Cluster, Namespace};
+use pith_tests::cluster::{CLUSTER, Cluster, Namespace, static_volume};
 use pith_tests::server::Server;
 use serde_json::{Value, json};
 
-use crate::cluster::{static_volume, yaml};
+use crate::cluster::yaml;
 
 /// In the password of every file system here: it is looked for where it must not be.
 const CANARY: &str = "canary-4f1d";

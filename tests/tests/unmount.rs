@@ -11,7 +11,7 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pith_tests::cluster::{CLUSTER, Cluster, Namespace};
+use pith_tests::cluster::{CLUSTER, Cluster, Namespace, static_volume};
 use pith_tests::juicefs::{CLIENT, VERSION};
 use pith_tests::redis::Redis;
 use pith_tests::server::Server;
@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cluster::{GUARD, driver, file_system_for_pods, said, static_volume, yaml};
+use crate::cluster::{GUARD, driver, file_system_for_pods, said, yaml};
 use crate::harness::Own;
 
 /// `terminationGracePeriodSeconds` of every pod.

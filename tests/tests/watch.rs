@@ -7,14 +7,14 @@ use std::process::Output;
 
 use hyper::StatusCode;
 use pith_tests::client::{Client, Protocol, get};
-use pith_tests::cluster::{CLUSTER, Cluster};
+use pith_tests::cluster::{CLUSTER, Cluster, static_volume};
 use pith_tests::juicefs::Scratch;
 use pith_tests::provisioner::Site;
 use pith_tests::server::{self, PITH, Server};
 use pith_tests::wasm_builds;
 use serde_json::{Value, json};
 
-use crate::cluster::{pod, said, static_volume, yaml};
+use crate::cluster::{pod, said, yaml};
 use crate::harness::Own;
 
 /// A server that follows a cluster, asked about the pods of one namespace.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use pith_tests::client::Client;
-use pith_tests::cluster::{ADDRESS, Cluster, Namespace};
+use pith_tests::cluster::{ADDRESS, Cluster, Namespace, static_volume};
 use pith_tests::server::Server;
 use serde_json::{Value, json};
 
@@ -127,7 +127,10 @@ fn access(cluster: &Cluster) -> Result<Access> {
 fn target(cluster: &'static Cluster, args: &Args, name: &'static str, config: Option<&str>) -> Result<Target> {
     let label = if config.is_some() { "true" } else { "false" };
     let namespace = cluster.namespace("bench", &json!({"juicefs.com/enable-injection": label}))?;
-    let objects: Vec<String> = (0..CLAIMS).flat_map(|index| volume(&namespace.name, index)).collect();
+    let objects: Vec<String> = (0..CLAIMS)
+        .flat_map(|index| static_volume(&namespace.name, &format!("data-{index}")))
+        .map(|it| format!("{it}\n"))
+        .collect();
     cluster.apply(&objects.join("---\n"))?;
     for index in 0..CLAIMS {
         cluster.wait(&namespace.name, "jsonpath={.status.phase}=Bound", &format!("pvc/data-{index}"))?;
@@ -153,28 +156,6 @@ fn target(cluster: &'static Cluster, args: &Args, name: &'static str, config: Op
         None => None,
     };
     Ok(Target { name, namespace, server })
-}
-
-fn volume(namespace: &str, index: usize) -> [String; 2] {
-    let (claim, volume) = (format!("data-{index}"), format!("{namespace}-{index}"));
-    [
-        json!({
-            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume},
-            "spec": {
-                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "persistentVolumeReclaimPolicy": "Retain",
-                "claimRef": {"namespace": namespace, "name": claim},
-                "csi": {"driver": "csi.juicefs.com", "volumeHandle": volume},
-            },
-        }),
-        json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": namespace, "name": claim},
-            "spec": {
-                "accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": volume,
-                "resources": {"requests": {"storage": "1Gi"}},
-            },
-        }),
-    ]
-    .map(|object| format!("{object}\n"))
 }
 
 /// A pod that nobody runs.
