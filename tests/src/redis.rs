@@ -1,14 +1,14 @@
 //! A Redis server of a test's own, on a free port of loopback, with a password or without.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -94,6 +94,18 @@ impl Redis {
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Cuts every connection and refuses new ones, or takes them again. Unlike the end of the process, it loses nothing.
+    pub fn refuse(&self, refused: bool) -> Result<()> {
+        let port = if refused { 0 } else { self.port };
+        let mut socket = UnixStream::connect(self.folder.path().join("socket"))?;
+        let password = if self.password.is_empty() { String::new() } else { format!("AUTH {}\r\n", self.password) };
+        write!(socket, "{password}CONFIG SET port {port}\r\nCLIENT KILL TYPE normal SKIPME yes\r\nQUIT\r\n")?;
+        let mut answers = String::new();
+        socket.read_to_string(&mut answers)?;
+        ensure!(!answers.contains("-ERR"), "{answers}");
+        Ok(())
     }
 }
 

@@ -28,8 +28,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const BOUND: Duration = Duration::from_secs(30);
 /// How long a pod may hang that needs a cleaner: the kubelet looks at its volume more and more seldom.
 const CLEANED: Duration = Duration::from_secs(150);
-/// How long a client that was killed may take to be started again, if it is.
-const AGAIN: Duration = Duration::from_secs(3);
 /// The namespace of Pith, in which cleaner pods run.
 const PITH: &str = "pith-system";
 /// What command lines of clients and guards have.
@@ -71,6 +69,8 @@ struct Case<'a> {
     name: &'static str,
     application: Application,
     volumes: &'static [&'static str],
+    /// The directory of its volumes that the application's container mounts; empty for all of it.
+    sub_path: &'static str,
     /// The client's image, where it is not the one that there is.
     image: Option<&'static str>,
     engine: Engine<'a>,
@@ -128,6 +128,7 @@ fn case<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + Sync
         name,
         application: Application::Obeys,
         volumes: &["data"],
+        sub_path: "",
         image: None,
         engine: Engine::Shared,
         starts: true,
@@ -211,7 +212,10 @@ impl Stage {
     }
 
     fn pod(&self, case: &Case<'_>) -> Value {
-        let mounts = case.volumes.iter().map(|volume| json!({"name": volume, "mountPath": format!("/{volume}")}));
+        let mounts = case
+            .volumes
+            .iter()
+            .map(|volume| json!({"name": volume, "mountPath": format!("/{volume}"), "subPath": case.sub_path}));
         let volumes = case.volumes.iter().map(
             |volume| json!({"name": volume, "persistentVolumeClaim": {"claimName": format!("{}-{volume}", case.name)}}),
         );
@@ -266,6 +270,7 @@ impl Stage {
         wrong.extend(trial.processes("").into_iter().map(|(process, line)| format!("still runs: {process} {line}")));
         if let Engine::Own(engine) = case.engine {
             engine.freeze(false)?;
+            engine.refuse(false)?;
         }
         let noted = trial.noted();
         for volume in case.volumes {
@@ -308,7 +313,8 @@ impl Stage {
         let folder = tempfile::tempdir()?;
         let mut client = self.cluster.command(&CLIENT);
         client.env("META", &engine.secrets()["metaurl"]).args(["sync", "--quiet"]);
-        client.args([format!("jfs://META/{}-{volume}/", case.name), format!("{}/", folder.path().display())]);
+        let written = format!("jfs://META/{}-{volume}/{}", case.name, case.sub_path);
+        client.args([format!("{}/", written.trim_end_matches('/')), format!("{}/", folder.path().display())]);
         let output = client.output()?;
         ensure!(output.status.success(), "{}", said(&output));
         Ok(fs::read_to_string(folder.path().join("synced")).unwrap_or_default())
@@ -380,27 +386,23 @@ impl Trial<'_> {
             .until(&self.stage.namespace.name, &format!("{}: {what}", self.name), || Ok(holds().then_some(())))
     }
 
-    fn until_refused(&self) -> Result<()> {
-        self.until("the application was refused", || self.noted().iter().any(|(_, it)| it.starts_with("refused")))
-    }
-
-    /// Kills the client of a volume with its supervisor, as often as the kubelet starts it within some seconds: the container
-    /// runtime cannot make a container on a mount that is dead, unless the kernel still knows its attributes.
-    fn kill_clients(&self, volume: &str, times: usize) -> Result<()> {
+    /// Kills the whole container of a volume's client, as often as this, and waits for the application to go on each time.
+    fn kill_client(&self, volume: &str, times: usize) -> Result<()> {
         let of_client = || {
             let mut processes = self.processes(JUICEFS);
             processes.retain(|(_, line)| line.trim_end().ends_with(&format!("/jfs/{volume}")));
             processes
         };
+        let count =
+            |what: &str| self.noted().iter().filter(|(_, it)| it.starts_with(&format!("{what} /{volume} "))).count();
         for _ in 0..times {
-            let started = Instant::now();
-            while of_client().is_empty() && started.elapsed() < AGAIN {
-                sleep(Duration::from_millis(50));
-            }
+            let refused = count("refused");
             for (process, _) in of_client() {
                 send(process, Signal::KILL)?;
             }
-            self.until("the client is gone", || of_client().is_empty())?;
+            self.until("the application was refused", || count("refused") > refused)?;
+            let synced = count("synced");
+            self.until("the application has gone on", || count("synced") > synced)?;
         }
         Ok(())
     }
@@ -458,8 +460,8 @@ fn show(outcomes: &[Outcome]) {
 #[test]
 fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
     let cluster = &*CLUSTER;
-    let engines = [(); 3].map(|()| file_system_for_pods(cluster));
-    let [at_start, midway, ignored] = &engines;
+    let engines = [(); 4].map(|()| file_system_for_pods(cluster));
+    let [at_start, midway, ignored, refuses] = &engines;
     let cases = [
         case("deleted", |_| Ok(())),
         Case { application: Application::Ignores, ..broken("application-ignores-sigterm", |_| Ok(())) },
@@ -473,11 +475,24 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
             trial.signal(JUICEFS, Signal::TERM)?;
             trial.until_synced(10)
         }),
+        // The guard covers the dead mount, so that the kubelet can start the client again.
+        Case { refused: Some(DEAD), ..case("client-killed-once", |trial| trial.kill_client("data", 1)) },
+        Case { refused: Some(DEAD), ..case("client-killed-twice", |trial| trial.kill_client("data", 2)) },
         Case {
             refused: Some(DEAD),
-            ..broken("client-killed-once", |trial| trial.kill_clients("data", 1).and_then(|()| trial.until_refused()))
+            ..broken("client-killed-and-deleted", |trial| trial.signal(JUICEFS, Signal::KILL))
         },
-        Case { refused: Some(DEAD), ..broken("client-killed-three-times", |trial| trial.kill_clients("data", 3)) },
+        // The kubelet has bound a directory of the mount that is gone: the application has to be started again.
+        Case {
+            sub_path: "inner",
+            refused: Some(DEAD),
+            ..broken("client-killed-with-subpath", |trial| {
+                trial.signal(JUICEFS, Signal::KILL)?;
+                trial.until("the application was refused", || {
+                    trial.noted().iter().any(|(_, it)| it.starts_with("refused"))
+                })
+            })
+        },
         broken("client-stopped", |trial| trial.signal(JUICEFS, Signal::STOP)),
         Case {
             image: Some("docker.io/pith/missing:1"),
@@ -498,6 +513,7 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
             })
         },
         Case { engine: Engine::Own(midway), ..broken("engine-hangs-midway", |_| midway.freeze(true)) },
+        Case { engine: Engine::Own(refuses), ..broken("engine-refuses-midway", |_| refuses.refuse(true)) },
         Case {
             engine: Engine::Own(ignored),
             application: Application::Ignores,
@@ -506,11 +522,20 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
         Case {
             volumes: &["data", "more"],
             refused: Some(DEAD),
-            ..broken("one-of-two-clients-killed", |trial| trial.kill_clients("more", 3))
+            ..case("one-of-two-clients-killed", |trial| trial.kill_client("more", 1))
         },
         case("guard-killed", |trial| trial.signal(GUARDS, Signal::KILL)),
         // Nothing in the pod can help these: they are what the cleaner is for. A guard that was started again sees the mount
-        // itself and not the directory below, so it can't unmount it for the node.
+        // itself and not the directory below, so it can mount something on it, but not unmount it for the node.
+        cleaned("guard-killed-and-then-client", |trial| {
+            let killed = trial.processes(GUARDS);
+            trial.signal(GUARDS, Signal::KILL)?;
+            trial.until("another guard", || {
+                let guards = trial.processes(GUARDS);
+                !guards.is_empty() && guards.iter().all(|guard| !killed.contains(guard))
+            })?;
+            trial.kill_client("data", 1)
+        }),
         cleaned("guard-killed-and-client-stopped", |trial| {
             trial.signal(GUARDS, Signal::KILL)?;
             trial.signal(JUICEFS, Signal::STOP)

@@ -91,9 +91,11 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
     Sidecar { container_name, container, mount_volume, mount_path, volumes }
 }
 
-/// Builds the container that unmounts what these sidecars leave behind. It must stand before them, so that it is stopped last.
+/// Builds the container that looks after the mounts of these sidecars, and unmounts what they leave behind. It must stand before
+/// them, so that it is stopped last.
 ///
-/// It does nothing until it is told to end, so it needs next to nothing: 1.3 MB, and 5 MB while the container runtime starts it.
+/// It asks each client twice a second whether it is there, and needs next to nothing: 1.3 MB, and 5 MB while the container runtime
+/// starts it.
 /// Limits are there because a namespace's quota may ask for them.
 pub fn guard(image: &str, sidecars: &[Sidecar]) -> Value {
     let mut command = vec![GUARD, "hold"];

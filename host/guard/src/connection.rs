@@ -1,62 +1,60 @@
-//! The kernel's control files of FUSE connections, and when one is ended by force.
+//! FUSE connections by the kernel's control files, and when one is ended by force.
 //!
 //! A client that is killed while one of its threads waits for its own mount never ends: the kernel closes a connection when the
 //! last process that serves it is gone, and that thread keeps the process. Only aborting the connection helps.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{sleep, spawn};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::libc::{O_DIRECTORY, O_PATH};
-use nix::mount::{MsFlags, mount};
-use nix::sys::statvfs::fstatvfs;
-
-use crate::mountinfo::Mount;
+use rustix::mount::{MountFlags, mount};
 
 /// Where the kernel shows connections, once that is mounted.
 const CONTROL: &str = "/sys/fs/fuse/connections";
-/// How long a client may live on once its mounts are gone. The guard is told to end when the client has ended, or when the pod's
+/// How long a connection may stay once its mounts are gone. The guard is told to end when the client has ended, or when the pod's
 /// time is over: then both have two seconds left, and in these a client may still write back. It may after an abort as well,
 /// which tells it the same as an unmount would.
-const PATIENCE: Duration = Duration::from_millis(1200);
-/// How often a client is asked.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1200);
+/// How often it is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The connection of a mount. While it is held, the kernel gives its number to no other one.
+/// A connection. Its control files stay those of this one: once it is gone, what is read is empty and what is written does
+/// nothing, whoever the kernel has given the number to by then. They hold neither the mount nor the client.
 #[derive(Debug)]
-pub(crate) struct Connection {
+struct Connection {
     number: u32,
-    root: File,
+    waiting: File,
+    abort: File,
 }
 
 impl Connection {
-    /// Holds the connection of a mount that is visible; none where another one lies there by now.
-    ///
-    /// With O_PATH nothing is asked of the client, which may never answer.
-    pub(crate) fn of(mount: &Mount) -> Option<Connection> {
-        let root = OpenOptions::new().read(true).custom_flags(O_PATH | O_DIRECTORY).open(&mount.point).ok()?;
-        let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", root.as_raw_fd())).ok()?;
-        let id = about.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse::<u32>().ok()?;
-        (id == mount.id).then_some(Connection { number: mount.connection?, root })
+    fn open(number: u32) -> io::Result<Connection> {
+        let control = Path::new(CONTROL).join(number.to_string());
+        if !control.exists() {
+            // A container has the folder without what the node has mounted there. This is for this container alone.
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            mount("fusectl", CONTROL, "fusectl", flags, None)?;
+        }
+        let abort = OpenOptions::new().write(true).open(control.join("abort"))?;
+        Ok(Connection { number, waiting: File::open(control.join("waiting"))?, abort })
     }
 
-    /// Asks the client for its free space until there is none any more, and then drops the sender of what is returned.
-    fn end(self) -> Receiver<()> {
-        let (alive, end) = channel();
-        spawn(move || {
-            let _alive: Sender<()> = alive;
-            // This waits where nobody can interrupt it, for as long as a client is stuck.
-            while !matches!(fstatvfs(&self.root), Err(Errno::ENOTCONN | Errno::ECONNABORTED)) {
-                sleep(POLL);
-            }
-        });
-        end
+    /// It is gone with the file system: when it is mounted nowhere and used by nobody.
+    fn is_there(&self) -> bool {
+        // Opened again, and of the same file whatever has its name now: what was read once can't be read again.
+        let again = format!("/proc/self/fd/{}", self.waiting.as_raw_fd());
+        fs::read(again).is_ok_and(|waiting| !waiting.is_empty())
     }
+}
+
+/// The connections of the mounts that were seen.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    seen: Vec<Connection>,
+    failed: Option<String>,
 }
 
 /// What became of connections whose mounts are gone.
@@ -68,32 +66,42 @@ pub(crate) struct Settled {
     pub(crate) failed: Option<String>,
 }
 
-/// Waits for the clients to end, then aborts the connections of those that do not.
-///
-/// Of all of them, also where nobody waits for an answer and the client gives some: one whose metadata engine hangs is stuck for
-/// good once the kubelet kills it.
-pub(crate) fn settle(connections: Vec<Connection>) -> Settled {
-    let mut settled = Settled::default();
-    let deadline = Instant::now() + PATIENCE;
-    let ends: Vec<(u32, Receiver<()>)> = connections.into_iter().map(|it| (it.number, it.end())).collect();
-    for (number, end) in ends {
-        if end.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
-            match abort(number) {
-                Ok(()) => settled.aborted.push(number),
-                Err(error) => settled.failed = Some(format!("FUSE connection {number} could not be aborted ({error})")),
+impl Connections {
+    /// Remembers a connection, by the number that its mount has now.
+    pub(crate) fn see(&mut self, number: u32) {
+        self.seen.retain(Connection::is_there);
+        if self.seen.iter().all(|it| it.number != number) {
+            match Connection::open(number) {
+                Ok(connection) => self.seen.push(connection),
+                // It may be gone by now. If it is not, aborting it is what will be missed.
+                Err(error) => self.failed = Some(format!("FUSE connection {number} can't be seen to ({error})")),
             }
         }
     }
-    settled
-}
 
-/// Ends a connection: whoever waits for its client is told that there is none.
-fn abort(number: u32) -> std::io::Result<()> {
-    let control = Path::new(CONTROL).join(number.to_string()).join("abort");
-    if !control.exists() {
-        // A container has the folder without what the node has mounted there. This is for this container alone.
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("fusectl"), CONTROL, Some("fusectl"), flags, None::<&str>)?;
+    /// Waits for them to go, and aborts those that do not.
+    ///
+    /// Also where nobody waits for an answer and the client gives some: one whose metadata engine hangs is stuck for good once
+    /// the kubelet kills it.
+    pub(crate) fn settle(mut self) -> Settled {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.seen.retain(Connection::is_there);
+            if self.seen.is_empty() || Instant::now() >= deadline {
+                break;
+            }
+            sleep(POLL);
+        }
+        let mut settled = Settled { aborted: Vec::new(), failed: self.failed };
+        for mut connection in self.seen {
+            match connection.abort.write_all(b"1") {
+                Ok(()) => settled.aborted.push(connection.number),
+                Err(error) => {
+                    settled.failed =
+                        Some(format!("FUSE connection {} could not be aborted ({error})", connection.number));
+                }
+            }
+        }
+        settled
     }
-    fs::write(control, "1")
 }

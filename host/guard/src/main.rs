@@ -1,10 +1,12 @@
-//! `pith-guard`: unmounts what the JuiceFS clients of a pod leave behind, in whatever state they are.
+//! `pith-guard`: looks after the mounts of a pod's JuiceFS clients, and unmounts what they leave behind, in whatever state they are.
 //!
 //! It is a container of each injected pod, started first and so stopped last, and a short-lived pod of the controller's for what
 //! the containers of a pod can't do any more. It starts nothing, reads no configuration and touches no mount but those of FUSE.
 
 mod connection;
+mod hold;
 mod mountinfo;
+mod stand_in;
 mod unmount;
 
 use std::ffi::OsString;
@@ -12,26 +14,26 @@ use std::io::{self, Write};
 use std::path::{Component, PathBuf};
 use std::process::ExitCode;
 
-use nix::sys::signal::{SigSet, Signal};
 use thiserror::Error;
 
+use crate::connection::Connections;
 use crate::unmount::{Done, Places};
 
 /// What it is told to do.
 #[derive(Debug, PartialEq)]
 enum Order {
-    /// Wait for SIGTERM or SIGINT, then unmount what is mounted at these paths.
-    Hold(Places),
+    /// Look after these paths until SIGTERM or SIGINT, then unmount what is mounted there.
+    Hold(Vec<PathBuf>),
     /// Unmount what is mounted at these directories or below.
-    Clean(Places),
+    Clean(Vec<PathBuf>),
 }
 
 /// Why something may still be mounted.
 #[derive(Debug, Error)]
 enum Failure {
     #[error(
-        "say `pith-guard hold PATH…`, which unmounts at these paths once it is told to end, or `pith-guard clean DIR…`, \
-             which unmounts at these directories and below"
+        "say `pith-guard hold PATH…`, which looks after these paths and unmounts there once it is told to end, \
+             or `pith-guard clean DIR…`, which unmounts at these directories and below"
     )]
     Usage,
     #[error("`{0}` can't be guarded: name an absolute path without `..` that is not the root")]
@@ -66,19 +68,16 @@ impl Order {
         let paths = arguments.map(PathBuf::from).map(checked).collect::<Result<Vec<_>, _>>()?;
         match order.to_str() {
             _ if paths.is_empty() => Err(Failure::Usage),
-            Some("hold") => Ok(Order::Hold(Places::At(paths))),
-            Some("clean") => Ok(Order::Clean(Places::Below(paths))),
+            Some("hold") => Ok(Order::Hold(paths)),
+            Some("clean") => Ok(Order::Clean(paths)),
             _ => Err(Failure::Usage),
         }
     }
 
     fn carry_out(self) -> Result<Done, Failure> {
         match self {
-            Order::Hold(places) => {
-                wait_for_the_end().map_err(Failure::Signals)?;
-                unmount::all(places)
-            }
-            Order::Clean(places) => unmount::all(places),
+            Order::Hold(paths) => hold::paths(paths),
+            Order::Clean(directories) => unmount::all(Places::Below(directories), Connections::default()),
         }
     }
 }
@@ -92,13 +91,6 @@ fn checked(path: PathBuf) -> Result<PathBuf, Failure> {
     if absolute && plain { Ok(path) } else { Err(Failure::Path(path)) }
 }
 
-/// The first process of a container gets a signal only if it handles or blocks it.
-fn wait_for_the_end() -> nix::Result<()> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-    signals.thread_block()?;
-    signals.wait().map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,8 +99,8 @@ mod tests {
     fn an_order_is_a_word_and_paths() {
         let read = |words: &[&str]| Order::read(words.iter().map(OsString::from));
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(read(&["hold", "/jfs/a", "/jfs/b"]).unwrap(), Order::Hold(Places::At(paths(&["/jfs/a", "/jfs/b"]))));
-        assert_eq!(read(&["clean", "/pods"]).unwrap(), Order::Clean(Places::Below(paths(&["/pods"]))));
+        assert_eq!(read(&["hold", "/jfs/a", "/jfs/b"]).unwrap(), Order::Hold(paths(&["/jfs/a", "/jfs/b"])));
+        assert_eq!(read(&["clean", "/pods"]).unwrap(), Order::Clean(paths(&["/pods"])));
         for wrong in [&[] as &[&str], &["hold"], &["clean"], &["/jfs/a"], &["--help", "/jfs/a"]] {
             assert!(matches!(read(wrong), Err(Failure::Usage)), "{wrong:?}");
         }

@@ -1,8 +1,11 @@
-//! /proc/self/mountinfo: which FUSE file systems are mounted where. Text in, values out.
+//! /proc/self/mountinfo: which FUSE file systems are mounted where.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use crate::stand_in;
 
 /// A mount in this process's mount namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +16,17 @@ pub(crate) struct Mount {
     pub(crate) point: PathBuf,
     /// The number of its connection to a client, if it is of FUSE.
     pub(crate) connection: Option<u32>,
+    /// Whether it is a stand-in.
+    pub(crate) stand_in: bool,
+}
+
+/// The mounts of this process's mount namespace.
+pub(crate) fn read() -> io::Result<Vec<Mount>> {
+    fs::read("/proc/self/mountinfo").map(|table| parse(&table))
 }
 
 /// The mounts of a whole table. A line that is none is left out: there is nothing that could be done about it.
-pub(crate) fn parse(table: &[u8]) -> Vec<Mount> {
+fn parse(table: &[u8]) -> Vec<Mount> {
     table.split(|byte| *byte == b'\n').filter_map(mount).collect()
 }
 
@@ -33,6 +43,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
         parent: number(fields[1])?,
         point: PathBuf::from(OsString::from_vec(unescaped(fields[4]))),
         connection: if of_fuse { minor() } else { None },
+        stand_in: *kind == stand_in::KIND,
     })
 }
 
@@ -71,6 +82,17 @@ pub(crate) fn covers<'a>(mounts: &'a [Mount], mount: &Mount) -> Option<&'a Mount
     mounts.iter().find(|other| other.parent == mount.id && other.point == mount.point && other.id != mount.id)
 }
 
+/// The mount below this one, at the same point.
+pub(crate) fn below<'a>(mounts: &'a [Mount], mount: &Mount) -> Option<&'a Mount> {
+    mounts.iter().find(|other| other.id == mount.parent && other.point == mount.point)
+}
+
+/// The FUSE mount that is seen at a path.
+pub(crate) fn top<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let at_path = mounts.iter().filter(|mount| mount.point == path);
+    at_path.into_iter().find(|mount| covers(mounts, mount).is_none()).filter(|mount| mount.connection.is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +109,9 @@ mod tests {
 67 22 0:70 / /jfs/c rw - tmpfs fuse rw
 68 22 0:71 / /jfs/d rw - fuse x rw
 69 68 0:72 / /jfs/d rw - tmpfs tmpfs rw
+70 22 254:0 /pods/e /jfs/e rw shared:1 - ext4 /dev/vda rw
+71 70 0:73 / /jfs/e rw shared:2 - fuse.pith-guard pith-guard rw
+72 71 0:74 / /jfs/e rw shared:3 - fuse.juicefs JuiceFS:pods rw
 
 not a line
 ";
@@ -99,13 +124,16 @@ not a line
     #[test]
     fn a_line_says_what_is_mounted_where() {
         let mounts = parse(TABLE.as_bytes());
-        assert_eq!(mounts.len(), 10);
-        assert_eq!(mounts[2], Mount { id: 62, parent: 61, point: "/jfs/a".into(), connection: Some(63) });
+        assert_eq!(mounts.len(), 13);
+        let expected = Mount { id: 62, parent: 61, point: "/jfs/a".into(), connection: Some(63), stand_in: false };
+        assert_eq!(mounts[2], expected);
         assert_eq!(mounts[4].point, Path::new("/jfs/a b\\"));
         let connections: Vec<_> = mounts.iter().map(|mount| mount.connection).collect();
         let none = None;
         let expected = [none, none, Some(63), Some(64), Some(65), Some(66), none, none, Some(71), none];
-        assert_eq!(connections, expected);
+        assert_eq!(connections[..10], expected);
+        let stand_ins: Vec<u32> = mounts.iter().filter(|mount| mount.stand_in).map(|mount| mount.id).collect();
+        assert_eq!(stand_ins, [71]);
     }
 
     #[test]
@@ -116,7 +144,7 @@ not a line
             (&["/jfs/b"], &[]),
             (&["/jfs/c"], &[]),
             (&["/disk"], &[]),
-            (&["/jfs"], &[62, 63, 64, 68, 65]),
+            (&["/jfs"], &[62, 63, 64, 68, 71, 72, 65]),
         ];
         for (places, expected) in cases {
             assert_eq!(ids(places), expected, "{places:?}");
@@ -124,12 +152,19 @@ not a line
     }
 
     #[test]
-    fn what_hides_a_mount_is_found() {
+    fn what_hides_a_mount_and_what_it_hides_is_found() {
         let mounts = parse(TABLE.as_bytes());
         let covering = |id: u32| {
             let mount = mounts.iter().find(|mount| mount.id == id).expect("it is in the table");
             covers(&mounts, mount).map(|it| it.id)
         };
         assert_eq!([61, 62, 63, 68].map(covering), [Some(62), Some(63), None, Some(69)]);
+        let beneath = |id: u32| {
+            let mount = mounts.iter().find(|mount| mount.id == id).expect("it is in the table");
+            below(&mounts, mount).map(|it| it.id)
+        };
+        assert_eq!([61, 62, 63, 68, 72].map(beneath), [None, Some(61), Some(62), None, Some(71)]);
+        let seen = |path: &str| top(&mounts, Path::new(path)).map(|it| it.id);
+        assert_eq!(["/jfs/a", "/jfs/d", "/jfs/e", "/jfs", "/disk"].map(seen), [Some(63), None, Some(72), None, None]);
     }
 }

@@ -1,15 +1,17 @@
 //! Unmounting: everything of FUSE at some places, without waiting for whoever serves it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread::spawn;
+use std::{fmt, io};
 
-use nix::mount::{MntFlags, umount2};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 
 use crate::Failure;
-use crate::connection::{self, Connection, Settled};
-use crate::mountinfo::{self, Mount};
+use crate::connection::{Connections, PATIENCE, Settled};
+use crate::mountinfo;
 
 /// More mounts than clients can have left at one pod: each was started by the kubelet, at most every ten seconds.
 const MOST: usize = 100_000;
@@ -66,28 +68,23 @@ impl fmt::Display for Done {
     }
 }
 
-/// Unmounts them all. An error names what is still mounted then.
-///
-/// Lazily: the mount is gone at once, for the node and for every container of the pod, and whoever has a file open keeps it.
-pub(crate) fn all(places: Places) -> Result<Done, Failure> {
-    let mut unmounted = BTreeMap::new();
-    let mut connections = Vec::new();
-    let mut failed = BTreeMap::new();
-    let mut tried = BTreeSet::new();
-    for _ in 0..MOST {
-        let mounts = read()?;
-        let found = mountinfo::of_fuse(&mounts, |point| places.include(point));
-        let next = found.into_iter().find(|it| mountinfo::covers(&mounts, it).is_none() && !tried.contains(&it.id));
-        let Some(mount) = next else { break };
-        tried.insert(mount.id);
-        connections.extend(Connection::of(mount));
-        match umount2(&mount.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) => *unmounted.entry(mount.point.clone()).or_insert(0) += 1,
-            Err(error) => drop(failed.insert(mount.point.clone(), error)),
-        }
+/// Unmounts them all, and sees to it that their connections, and those that were seen before, are gone then. An error names what
+/// is still mounted.
+pub(crate) fn all(places: Places, mut connections: Connections) -> Result<Done, Failure> {
+    let mounts = mountinfo::read().map_err(Failure::Table)?;
+    for mount in mountinfo::of_fuse(&mounts, |point| places.include(point)) {
+        mount.connection.into_iter().for_each(|number| connections.see(number));
     }
-    let settled = connection::settle(connections);
-    let mounts = read()?;
+    // What was the last to hold a file system waits for its client, until its connection is aborted.
+    let (report, reported) = channel();
+    let of_thread = places.clone();
+    spawn(move || drop(report.send(detach(&of_thread))));
+    let settled = connections.settle();
+    let (unmounted, failed) = match reported.recv_timeout(PATIENCE) {
+        Ok(detached) => detached.map_err(Failure::Table)?,
+        Err(_) => Detached::default(),
+    };
+    let mounts = mountinfo::read().map_err(Failure::Table)?;
     match mountinfo::of_fuse(&mounts, |point| places.include(point)).first() {
         Some(left) => {
             let why = match failed.get(&left.point) {
@@ -101,8 +98,25 @@ pub(crate) fn all(places: Places) -> Result<Done, Failure> {
     }
 }
 
-fn read() -> Result<Vec<Mount>, Failure> {
-    fs::read("/proc/self/mountinfo").map(|table| mountinfo::parse(&table)).map_err(Failure::Table)
+/// How many mounts are gone at each path, and why one may not be.
+type Detached = (BTreeMap<PathBuf, usize>, BTreeMap<PathBuf, Errno>);
+
+/// Lazily: the mount is gone at once, for the node and for every container of the pod, and whoever has a file open keeps it.
+fn detach(places: &Places) -> io::Result<Detached> {
+    let (mut unmounted, mut failed) = Detached::default();
+    let mut tried = BTreeSet::new();
+    for _ in 0..MOST {
+        let mounts = mountinfo::read()?;
+        let found = mountinfo::of_fuse(&mounts, |point| places.include(point));
+        let next = found.into_iter().find(|it| mountinfo::covers(&mounts, it).is_none() && !tried.contains(&it.id));
+        let Some(mount) = next else { break };
+        tried.insert(mount.id);
+        match unmount(&mount.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => *unmounted.entry(mount.point.clone()).or_insert(0) += 1,
+            Err(error) => drop(failed.insert(mount.point.clone(), error)),
+        }
+    }
+    Ok((unmounted, failed))
 }
 
 #[cfg(test)]

@@ -321,8 +321,8 @@ pub struct Sidecar {
     /// The image of the JuiceFS client. It has the client at `/usr/local/bin/juicefs`, and `test` and `umount` in its
     /// PATH: the client itself calls the latter when it is told to end.
     pub image: String,
-    /// The image of the guard, a container of each injected pod that unmounts what a client leaves behind when it cannot do so
-    /// itself. It has the guard at `/usr/local/bin/pith-guard`, as the image of Pith has.
+    /// The image of the guard, a container of each injected pod that lets a client that was killed come back, and unmounts what
+    /// one leaves behind when it cannot do so itself. It has the guard at `/usr/local/bin/pith-guard`, as the image of Pith has.
     pub guard_image: String,
     /// Requests and limits of the client. Those of the guard are fixed.
     pub resources: Resources,
