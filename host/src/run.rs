@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use pith_core::object::Objects;
 use serde_json::json;
@@ -201,7 +202,10 @@ impl Serving {
         objects: Arc<Mirror>,
     ) -> (JoinHandle<std::io::Result<()>>, JoinHandle<&'static str>) {
         let Serving { listen, webhook, certificates, keeper, registration } = self;
-        let mut server = axum_server::bind_rustls(listen, RustlsConfig::from_config(certificates.config()));
+        // Several small writes make an answer over HTTP/2: held back, the last would wait 40 ms for the API server's ACK.
+        let acceptor =
+            RustlsAcceptor::new(RustlsConfig::from_config(certificates.config())).acceptor(NoDelayAcceptor::new());
+        let mut server = axum_server::bind(listen).acceptor(acceptor);
         server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
         let serving = server.handle(stop.clone()).serve(webhook::router(webhook).into_make_service());
         let listener = tokio::spawn({
