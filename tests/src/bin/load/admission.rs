@@ -1,7 +1,8 @@
 //! What the webhook adds to the creation of a pod, as whoever creates it sees it: through a real API server.
 //!
-//! Pods are created in three namespaces in turn, and again: one that no webhook is asked about, one whose pods are injected, and one
-//! whose pods are injected with three bindings. Nobody schedules them, so what is measured is their creation and nothing else.
+//! Pods are created in four namespaces in turn, and again: two that no webhook is asked about, of which one gets the pods as Pith
+//! would make them, one whose pods are injected, and one whose pods are injected with three bindings. Nobody schedules them, so
+//! what is measured is their creation and nothing else.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ struct Target {
     name: &'static str,
     namespace: Namespace,
     server: Option<Server>,
+    /// What is created there.
+    pod: Value,
 }
 
 /// How the API server is asked.
@@ -51,9 +54,13 @@ struct Turn {
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let cluster: &'static Cluster = Box::leak(Box::new(Cluster::find(CLUSTER)?));
     let access = access(cluster)?;
+    let injected = target(cluster, args, "injected", Some(""))?;
+    let mut beforehand = target(cluster, args, "no webhook, injected beforehand", None)?;
+    beforehand.pod = made(cluster, &injected)?;
     let targets = [
         target(cluster, args, "no webhook", None)?,
-        target(cluster, args, "injected", Some(""))?,
+        beforehand,
+        injected,
         target(cluster, args, "injected, three bindings", Some(&three_policies()))?,
     ];
     println!("## Pod creation through a real API server\n");
@@ -67,7 +74,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         let mut turns: Vec<Vec<Turn>> = targets.iter().map(|_| Vec::new()).collect();
         for round in 0..=PODS / TURN {
             for (target, turns) in targets.iter().zip(&mut turns) {
-                let turn = create(&access, &target.namespace.name, connections).await?;
+                let turn = create(&access, target, connections).await?;
                 remove(&access, &target.namespace.name).await?;
                 // The first round warms up.
                 if round > 0 {
@@ -145,56 +152,81 @@ fn target(cluster: &'static Cluster, args: &Args, name: &'static str, config: Op
             cluster.register(&namespace.name, &server)?;
             let label = format!("pith.test/webhook={}", namespace.name);
             cluster.kubectl(&["label", "namespace", &namespace.name, &label])?;
-            let dry = ["create", "--dry-run=server", "--output=json", "-f", "-"];
-            let pod = pod(&namespace.name, 0).to_string();
-            cluster.until(&namespace.name, "an injection", || {
-                let made: Value = serde_json::from_str(&cluster.kubectl_with(&dry, &pod)?)?;
-                Ok(made["spec"]["initContainers"].is_array().then_some(()))
-            })?;
             Some(server)
         }
         None => None,
     };
-    Ok(Target { name, namespace, server })
+    let target = Target { name, namespace, server, pod: pod() };
+    if target.server.is_some() {
+        cluster.until(&target.namespace.name, "an injection", || {
+            Ok(made(cluster, &target)?["spec"]["initContainers"].is_array().then_some(()))
+        })?;
+    }
+    Ok(target)
+}
+
+/// A pod as it would be stored, without what the API server gives to each.
+fn made(cluster: &Cluster, target: &Target) -> Result<Value> {
+    let dry = ["create", "--dry-run=server", "--output=json", "--namespace", &target.namespace.name, "-f", "-"];
+    let made: Value = serde_json::from_str(&cluster.kubectl_with(&dry, &target.pod.to_string())?)?;
+    let mut pod = target.pod.clone();
+    pod["metadata"]["annotations"] = made["metadata"]["annotations"].clone();
+    pod["metadata"]["labels"] = made["metadata"]["labels"].clone();
+    pod["spec"] = made["spec"].clone();
+    Ok(pod)
 }
 
 /// A pod that nobody runs.
-fn pod(namespace: &str, index: usize) -> Value {
+fn pod() -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "generateName": "web-", "labels": {"app": "web"}},
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "web-", "labels": {"app": "web"}},
         "spec": {
             "schedulerName": "nobody", "terminationGracePeriodSeconds": 0,
             "containers": [{
                 "name": "app", "image": "docker.io/pith/app:0.1.0",
                 "volumeMounts": [{"name": "data", "mountPath": "/data"}],
             }],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": format!("data-{}", index % CLAIMS)}}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data-0"}}],
         },
     })
 }
 
+/// The same pod with another claim.
+fn with_claim(mut pod: Value, index: usize) -> Value {
+    let volumes = pod["spec"]["volumes"].as_array_mut().into_iter().flatten();
+    for claim in volumes.filter_map(|volume| volume.pointer_mut("/persistentVolumeClaim/claimName")) {
+        *claim = format!("data-{}", index % CLAIMS).into();
+    }
+    pod
+}
+
 /// Creates pods as fast as answers come, on each connection on its own.
-async fn create(access: &Access, namespace: &str, connections: usize) -> Result<Turn> {
+async fn create(access: &Access, target: &Target, connections: usize) -> Result<Turn> {
     let mut clients = Vec::with_capacity(connections);
     for _ in 0..connections {
         clients.push(Client::connect_by_address(access.address, &access.ca).await?);
     }
     let started = Instant::now();
     let loops = clients.into_iter().enumerate().map(|(first, client)| {
-        let (access, namespace) = (access.clone(), namespace.to_string());
-        let mine: Vec<usize> = (first..TURN).step_by(connections).collect();
-        tokio::spawn(create_each(client, access, namespace, mine))
+        let mine: Vec<String> =
+            (first..TURN).step_by(connections).map(|index| with_claim(target.pod.clone(), index).to_string()).collect();
+        tokio::spawn(create_each(client, access.clone(), target.namespace.name.to_string(), mine))
     });
     let latencies = gather(loops.collect()).await?;
     Ok(Turn { latencies, took: started.elapsed() })
 }
 
-async fn create_each(mut client: Client, access: Access, namespace: String, pods: Vec<usize>) -> Result<Vec<Duration>> {
+async fn create_each(
+    mut client: Client,
+    access: Access,
+    namespace: String,
+    pods: Vec<String>,
+) -> Result<Vec<Duration>> {
     let mut latencies = Vec::with_capacity(pods.len());
-    for index in pods {
-        let body = Bytes::from(pod(&namespace, index).to_string());
+    for pod in pods {
         let asked = Instant::now();
-        let answer = ask(&mut client, &access, "POST", &format!("/api/v1/namespaces/{namespace}/pods"), body).await?;
+        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let answer = ask(&mut client, &access, "POST", &path, pod.into()).await?;
         latencies.push(asked.elapsed());
         drop(answer);
     }
