@@ -85,6 +85,13 @@ impl Cluster {
         command
     }
 
+    /// A program on the node: with the cluster's network, mounts and processes.
+    pub fn node_command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.keeper.to_string(), "--net", "--mount", "--pid", "--"]).arg(program);
+        command
+    }
+
     /// What a server on the cluster's network answers to GET over plain HTTP: the code and the body.
     pub fn http(&self, address: SocketAddr, path: &str) -> Result<(u16, String)> {
         let ask = format!(

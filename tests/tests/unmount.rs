@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
@@ -111,6 +113,20 @@ struct Outcome {
     refused: BTreeSet<String>,
     handle_refused: bool,
     wrong: Vec<String>,
+}
+
+/// A client that is not of a pod, mounted at a place of its own on the node. It ends when dropped.
+struct Another {
+    cluster: &'static Cluster,
+    client: Child,
+    place: TempDir,
+}
+
+impl Drop for Another {
+    fn drop(&mut self) {
+        let _ = self.cluster.node_command(Path::new("umount")).arg("--lazy").arg(self.place.path()).status();
+        let _ = self.client.wait();
+    }
 }
 
 /// What the cases of one cluster share.
@@ -407,6 +423,30 @@ impl Trial<'_> {
         Ok(())
     }
 
+    /// Binds the pod's volume over itself, as a client that is none of the pod's has mounted it elsewhere on the node and goes on
+    /// serving it: the kubelet removes the directory of an emptyDir with all that it sees in it.
+    fn mount_another(&self) -> Result<Another> {
+        let mounts = self.mounts()?;
+        let point = mounts.first().and_then(|line| line.split(' ').nth(4)).context("a mount point")?;
+        let cluster = self.stage.cluster;
+        let place = tempfile::tempdir()?;
+        let mut client = cluster.node_command(&CLIENT);
+        client.args(["mount", "--no-usage-report", "--cache-dir=memory", &format!("--subdir=/{}-data", self.name)]);
+        // The pod's client has just appended to the same file.
+        client.args(["--attr-cache=0", "--entry-cache=0"]);
+        client.arg(&self.stage.engine.secrets()["metaurl"]).arg(place.path()).stderr(Stdio::null());
+        let another = Another { cluster, client: client.spawn()?, place };
+        let file = another.place.path().join("synced");
+        let sees =
+            || cluster.node_command(Path::new("test")).arg("-f").arg(&file).status().is_ok_and(|it| it.success());
+        self.until("another client", sees)?;
+        let bound =
+            cluster.node_command(Path::new("mount")).arg("--bind").arg(another.place.path()).arg(point).output()?;
+        ensure!(bound.status.success(), "{}", said(&bound));
+        ensure!(self.mounts()?.len() > mounts.len(), "it is not mounted there");
+        Ok(another)
+    }
+
     /// Kills every container at once, so that nothing in the pod can unmount any more.
     fn kill_all(&self) -> Result<()> {
         let processes = self.processes("/").into_iter().filter(|(_, line)| !line.contains("/pause"));
@@ -462,6 +502,7 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
     let cluster = &*CLUSTER;
     let engines = [(); 4].map(|()| file_system_for_pods(cluster));
     let [at_start, midway, ignored, refuses] = &engines;
+    let another = Mutex::new(None);
     let cases = [
         case("deleted", |_| Ok(())),
         Case { application: Application::Ignores, ..broken("application-ignores-sigterm", |_| Ok(())) },
@@ -524,6 +565,10 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
             refused: Some(DEAD),
             ..case("one-of-two-clients-killed", |trial| trial.kill_client("more", 1))
         },
+        case("client-alive-at-the-end", |trial| {
+            *another.lock().expect("nobody panicked") = Some(trial.mount_another()?);
+            trial.until_synced(3)
+        }),
         case("guard-killed", |trial| trial.signal(GUARDS, Signal::KILL)),
         // Nothing in the pod can help these: they are what the cleaner is for. A guard that was started again sees the mount
         // itself and not the directory below, so it can mount something on it, but not unmount it for the node.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
@@ -22,26 +22,29 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// so, and then the metadata engine is asked for one key.
 const CONTROL: &str = ".control";
 
+/// The connections that were seen; none once everything is to be unmounted, after which nothing must be mounted any more.
+type Seen = Mutex<Option<Connections>>;
+
 /// Holds these paths until it is told to end, and then unmounts what is mounted there.
 pub(crate) fn paths(paths: Vec<PathBuf>) -> Result<Done, Failure> {
     // The first process of a container gets a signal only if it handles or blocks it. Threads do as the one that starts them.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block().map_err(Failure::Signals)?;
-    let connections = Arc::new(Mutex::new(Connections::default()));
+    let seen = Arc::new(Mutex::new(Some(Connections::default())));
     for path in paths.clone() {
-        let connections = Arc::clone(&connections);
+        let seen = Arc::clone(&seen);
         // A client that hangs keeps its thread, and no other, and only until its connection is aborted.
-        spawn(move || watch(&path, &connections));
+        spawn(move || watch(&path, &seen));
     }
     signals.wait().map_err(Failure::Signals)?;
-    let connections = std::mem::take(&mut *connections.lock().unwrap_or_else(PoisonError::into_inner));
-    unmount::all(Places::At(paths), connections)
+    let connections = lock(&seen).take();
+    unmount::all(Places::At(paths), connections.unwrap_or_default())
 }
 
-fn watch(path: &Path, connections: &Mutex<Connections>) {
+fn watch(path: &Path, seen: &Seen) {
     let mut failed = None;
     loop {
-        match look(path, connections) {
+        match look(path, seen) {
             Ok(false) => failed = None,
             Ok(true) => {
                 tell(path, "the client was killed; a stand-in refuses what is asked until the next one is there")
@@ -59,24 +62,32 @@ fn watch(path: &Path, connections: &Mutex<Connections>) {
 }
 
 /// Looks after a path once; whether there is a stand-in now over a client that was killed.
-fn look(path: &Path, connections: &Mutex<Connections>) -> io::Result<bool> {
+fn look(path: &Path, seen: &Seen) -> io::Result<bool> {
     let mounts = mountinfo::read()?;
     let Some(client) = mountinfo::top(&mounts, path).filter(|it| !it.stand_in) else { return Ok(false) };
-    if let Some(number) = client.connection {
-        connections.lock().unwrap_or_else(PoisonError::into_inner).see(number);
+    if let (Some(connections), Some(number)) = (&mut *lock(seen), client.connection) {
+        connections.see(number);
     }
     if !is_dead(path) {
         return Ok(false);
     }
-    stand_in::mount(path)?;
-    // The next client may have been faster, and must not be hidden.
-    let mounts = mountinfo::read()?;
-    let hidden = mountinfo::top(&mounts, path).filter(|it| it.stand_in).and_then(|it| mountinfo::below(&mounts, it));
-    if hidden.is_some_and(|it| it.id != client.id) {
-        unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    let goes_on = lock(seen);
+    if goes_on.is_none() {
         return Ok(false);
     }
-    Ok(true)
+    stand_in::mount(path)?;
+    // The next client may have been faster, and must not be hidden; nor the directory, where the mount is gone.
+    let mounts = mountinfo::read()?;
+    let hidden = mountinfo::top(&mounts, path).filter(|it| it.stand_in).and_then(|it| mountinfo::below(&mounts, it));
+    if hidden.is_some_and(|it| it.id == client.id) {
+        return Ok(true);
+    }
+    unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    Ok(false)
+}
+
+fn lock(seen: &Seen) -> MutexGuard<'_, Option<Connections>> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_dead(path: &Path) -> bool {
