@@ -35,6 +35,9 @@ pub(crate) fn keep(place: &Place, version: &str) -> Result<()> {
     let _lock = place.keep()?.context("another keeper of this cluster runs")?;
     mounts(place)?;
     network()?;
+    // After a crash, the kubelet would look for the containers of each that is left, for three seconds each. What keeps one is a
+    // process that has not ended yet; that costs the time and nothing else.
+    let _ = cgroups::remove(&place.cgroup());
     cgroups::make(&place.cgroup())?;
     identities(version)?;
     let containerd = config("containerd.toml")?.replace("${CONFIG}", &super::config_folder().display().to_string());
