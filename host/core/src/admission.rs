@@ -208,7 +208,13 @@ fn inject(
         });
         sidecars.push(sidecar);
     }
-    let guard = sidecar::guard(&context.configuration.guard_image, &sidecars);
+    let mut guard = sidecar::guard(&context.configuration.guard_image, &sidecars);
+    if let Some(token) = pod.token_mount() {
+        // The API server would give it to every container that lacks it, and then ask all webhooks once more.
+        for container in sidecars.iter_mut().map(|sidecar| &mut sidecar.container).chain([&mut guard]) {
+            sidecar::mount(container, token.clone());
+        }
+    }
     Ok(patch(pod, &claims, &sidecars, &guard)?)
 }
 

@@ -138,6 +138,15 @@ impl<'a> Pod<'a> {
             .flat_map(move |kind| self.containers(kind).iter().enumerate().map(move |(index, it)| (kind, index, it)))
     }
 
+    /// The mount of the service account's token that the API server has given the pod's containers, if it has.
+    pub fn token_mount(self) -> Option<&'a Value> {
+        let mounts = self.all_containers().flat_map(|(_, _, container)| list(&container["volumeMounts"]));
+        mounts.into_iter().find(|mount| {
+            let of_api_server = mount["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access-"));
+            of_api_server && mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+        })
+    }
+
     /// Whether any volume could be a claim's: a cheap look before anything else.
     pub fn names_claims(self) -> bool {
         self.volumes().any(|(_, source)| source != VolumeSource::Other)

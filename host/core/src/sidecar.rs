@@ -115,6 +115,13 @@ pub fn guard(image: &str, sidecars: &[Sidecar]) -> Value {
     })
 }
 
+/// Gives a container one more volume mount.
+pub fn mount(container: &mut Value, mount: Value) {
+    if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+        mounts.push(mount);
+    }
+}
+
 /// A mount of the directory in which the file system appears, for whoever mounts or unmounts it for all the others.
 fn bidirectional(volume: &str, path: &str) -> Value {
     json!({"name": volume, "mountPath": path, "mountPropagation": "Bidirectional"})

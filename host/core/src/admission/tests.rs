@@ -436,6 +436,27 @@ fn a_mount_is_renamed_and_keeps_the_rest() {
     check_mount(&world, mount(json!({"mountPropagation": "None"})), json!({}));
 }
 
+#[test]
+fn what_is_injected_has_the_token_that_the_api_server_gives_to_every_container() {
+    let token = |volume: &str| {
+        let path = "/var/run/secrets/kubernetes.io/serviceaccount";
+        json!({"name": volume, "readOnly": true, "mountPath": path})
+    };
+    for (mounted, expected) in
+        [(Some(token("kube-api-access-x7b2q")), true), (Some(token("an-applications-own")), false), (None, false)]
+    {
+        let mut pod = orders();
+        let mounts = pod.0["spec"]["containers"][0]["volumeMounts"].as_array_mut().expect("mounts");
+        mounts.extend(mounted.clone());
+        let injected = with_orders().inject(&pod.0);
+        for container in list(&injected["spec"]["initContainers"]) {
+            let last = list(&container["volumeMounts"]).last();
+            assert_eq!(last == mounted.as_ref(), expected, "{container:#}");
+        }
+        assert_eq!(with_orders().inject(&injected), injected, "the second pass");
+    }
+}
+
 /// Checks that the client and the mounts are read-only, or that neither is.
 #[track_caller]
 fn check_read_only(world: &World, pod: PodFixture, client: bool, mounts: &[bool]) {
