@@ -357,15 +357,17 @@ fn down(place: &Place) -> Result<()> {
     if place.keeper()?.is_some()
         && let Some(keeper) = &keeper
     {
-        for process in [keeper.process, keeper.outer] {
-            let process = i32::try_from(process).ok().and_then(Pid::from_raw).context("the keeper's number")?;
-            // One that has ended meanwhile is as well.
-            let _ = kill_process(process, Signal::KILL);
-        }
+        [keeper.process, keeper.outer].into_iter().try_for_each(kill)?;
     }
     let deadline = Instant::now() + END;
-    while locked(place) || keeper.as_ref().map(inhabitants).transpose()?.is_some_and(|left| !left.is_empty()) {
-        ensure!(Instant::now() < deadline, "processes of the cluster `{}` do not end", place.name());
+    loop {
+        let left = keeper.as_ref().map(inhabitants).transpose()?.unwrap_or_default();
+        if left.is_empty() && !locked(place) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "processes of the cluster `{}` do not end: {left:?}", place.name());
+        // Not all are the keeper's: somebody's kubectl may wait on the cluster's network for what will never come.
+        left.into_iter().try_for_each(kill)?;
         sleep(POLL);
     }
     fuse::abort_orphans(&place.connections())?;
@@ -377,6 +379,13 @@ fn down(place: &Place) -> Result<()> {
         processes.len(),
         paint(Style::Faint, format!("[{}]", seconds(started.elapsed())))
     );
+    Ok(())
+}
+
+/// Kills a process; one that has ended meanwhile is as well.
+fn kill(process: u32) -> Result<()> {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw).context("the number of a process")?;
+    let _ = kill_process(process, Signal::KILL);
     Ok(())
 }
 
