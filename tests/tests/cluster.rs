@@ -175,8 +175,8 @@ fn the_api_server_applies_the_patch_of_pith_inject_and_shows_what_a_policy_said(
     let offline: Value = serde_json::from_slice(&inject.stdout).unwrap_or_else(|_| panic!("{}", said(&inject)));
     assert_eq!(offline["items"][0], patched);
     // The containers were given the token that the API server gives to every one, so it had no reason to ask again.
-    let audited = audit["annotations"].as_object().expect("annotations");
-    assert!(!audited.keys().any(|key| key.contains("webhook.admission.k8s.io/round_1_")), "{audited:#?}");
+    let annotations = audit["annotations"].as_object().expect("annotations");
+    assert!(!annotations.keys().any(|key| key.contains("webhook.admission.k8s.io/round_1_")), "{annotations:#?}");
 
     // Exempt: created as it is, with the reason where an administrator looks.
     let exempt = create(&pods[1], &[&format!("--field-manager={manager}-exempt")]);
