@@ -24,7 +24,10 @@ pub struct Args {
 pub enum Command {
     /// Runs the admission webhook until SIGTERM or ctrl-c.
     Serve(Serve),
-    /// Injects offline: the same decision as the webhook's, on pods from files.
+    /// Injects offline: the same decision as the webhook's, on pods and workloads from files.
+    ///
+    /// A workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob …) gets in its template what its pods would get. What
+    /// has no pods is printed as it came, so that the output can be applied: helm template … | pith inject -f - | kubectl apply -f -
     ///
     /// Exit codes: 0 every pod was injected or skipped, 1 a pod was refused or a policy failed, 2 the command could not run.
     Inject(Inject),
@@ -83,7 +86,7 @@ pub struct Overrides {
 /// What `inject` takes.
 #[derive(Debug, ClapArgs)]
 pub struct Inject {
-    /// A YAML or JSON file with pods, a folder of such files, or `-` for standard input.
+    /// A YAML or JSON file with pods and workloads, a folder of such files, or `-` for standard input.
     #[arg(short, long = "filename", value_name = "PATH")]
     pub filename: PathBuf,
     /// The configuration file; the built-in defaults without policies where it is absent.
@@ -92,13 +95,13 @@ pub struct Inject {
     /// Take Namespaces, StorageClasses, PersistentVolumes and claims from this folder (`objects.directory`).
     #[arg(long, value_name = "DIR")]
     pub objects: Option<PathBuf>,
-    /// The namespace of pods that name none.
+    /// The namespace of what names none.
     #[arg(long, short, default_value = "default")]
     pub namespace: String,
     /// Say for each pod what was decided, why, and where each value came from.
     #[arg(long)]
     pub explain: bool,
-    /// What to print: the pods after injection, or what changed.
+    /// What to print: the objects after injection, or what changed.
     #[arg(short, long, value_enum, default_value_t = InjectOutput::Yaml)]
     pub output: InjectOutput,
 }
@@ -106,9 +109,9 @@ pub struct Inject {
 /// The forms of `inject`'s output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InjectOutput {
-    /// The pods as YAML; with --explain, the explanation as comments behind each.
+    /// The objects as YAML; with --explain, the explanation as comments behind each.
     Yaml,
-    /// The pods as a JSON list; with --explain, the explanations instead.
+    /// The objects as a JSON list; with --explain, the explanations instead.
     Json,
     /// A unified diff of the YAML.
     Diff,

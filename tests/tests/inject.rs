@@ -100,10 +100,52 @@ fn what_cannot_run_is_exit_code_2_and_a_reason() {
     check(&["config", "--config", "nowhere.yaml"], "", 2, &[], &["reading the configuration nowhere.yaml"]);
 }
 
+/// The web pod as the template of a workload, beside a Service.
+fn release(kind: &str) -> String {
+    let pod: Value = serde_json::from_str(&pod()).expect("JSON");
+    let template = serde_json::json!({"metadata": {"labels": {"app": "web"}}, "spec": pod["spec"]});
+    let spec = match kind {
+        "CronJob" => serde_json::json!({"schedule": "@daily", "jobTemplate": {"spec": {"template": template}}}),
+        _ => serde_json::json!({"replicas": 2, "template": template}),
+    };
+    let metadata = serde_json::json!({"name": "web", "namespace": pod["metadata"]["namespace"]});
+    let workload = serde_json::json!({"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec});
+    format!("# Source: shop/templates/service.yaml\nkind: Service\nmetadata: {{name: web}}\n---\n{workload}\n")
+}
+
 #[test]
-fn other_kinds_are_left_out_with_a_word() {
-    let input = format!("{{\"kind\": \"List\", \"items\": [{{\"kind\": \"Service\"}}, {}]}}", pod());
-    check(&["inject", "-f", "-", "--objects", "objects"], &input, 0, &["jfs-mount"], &["a Service is not a Pod"]);
+fn a_workload_gets_in_its_template_what_its_pod_would_get_and_other_kinds_stay_as_they_are() {
+    let inject = |input: &str| -> Value {
+        let arguments = ["inject", "-f", "-", "--objects", "objects", "-o", "json"];
+        serde_json::from_str(&check(&arguments, input, 0, &[], &[])).expect("JSON")
+    };
+    let of_pod = inject(&pod())["items"][0]["spec"].clone();
+    for (kind, template) in [
+        ("Deployment", "/spec/template"),
+        ("StatefulSet", "/spec/template"),
+        ("DaemonSet", "/spec/template"),
+        ("Job", "/spec/template"),
+        ("CronJob", "/spec/jobTemplate/spec/template"),
+    ] {
+        let items = inject(&release(kind))["items"].take();
+        assert_eq!(items[0], serde_json::json!({"kind": "Service", "metadata": {"name": "web"}}));
+        let template = items[1].pointer(template).expect("a template");
+        assert_eq!(template["spec"], of_pod, "{kind}");
+        assert_eq!(template["metadata"]["labels"]["done.sidecar.juicefs.com/inject"], "true", "{kind}");
+        assert_eq!(items[1]["metadata"].as_object().expect("metadata").len(), 2, "{kind}");
+        let list = serde_json::json!({"kind": "List", "items": items});
+        assert_eq!(inject(&list.to_string())["items"], list["items"], "{kind}, once more");
+    }
+}
+
+#[test]
+fn what_differs_from_pod_to_pod_is_left_to_the_webhook_with_a_word() {
+    let release =
+        release("StatefulSet").replace(r#""replicas":2"#, r#""volumeClaimTemplates":[{"metadata":{"name":"own"}}]"#);
+    let said = "web (StatefulSet): warning: each pod has a claim of its own from the volumeClaimTemplate `own`";
+    check(&["inject", "-f", "-", "--objects", "objects"], &release, 0, &["kind: Service", "jfs-mount"], &[said]);
+    let changed = check(&["inject", "-f", "-", "--objects", "objects", "-o", "diff"], &release, 0, &["jfs-mount"], &[]);
+    assert!(!changed.contains("kind: Service"), "{changed}");
 }
 
 #[test]

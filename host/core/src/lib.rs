@@ -19,6 +19,7 @@
 pub mod object;
 pub mod selector;
 pub mod pod;
+pub mod workload;
 pub mod binding;
 pub mod policy;
 pub mod reason;

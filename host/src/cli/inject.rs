@@ -1,4 +1,4 @@
-//! `pith inject`: the webhook's decision on pods from files.
+//! `pith inject`: the webhook's decision on pods and workloads from files.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use pith_core::admission::{self, Context, Decision, Verdict};
 use pith_core::object::Objects;
+use pith_core::workload::Workload;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
@@ -25,8 +26,18 @@ use crate::webhook::summary;
 /// The most time for one pod: that of a webhook whose configuration says nothing else.
 const TIME: Duration = Duration::from_secs(10);
 
-/// One pod and what was decided about it.
+/// One object of the input, in its order.
+enum Item {
+    /// A pod, or something that has a template of one.
+    Injected(Box<Injected>),
+    /// What has no pods: it is printed as it came, so that the output can be applied in the place of the input.
+    Other(Value),
+}
+
+/// One pod or workload, and what was decided about its pod.
 struct Injected {
+    /// As in `Deployment`.
+    kind: String,
     namespace: String,
     name: String,
     before: Value,
@@ -58,57 +69,92 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
     };
     let context = Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects };
 
-    let mut injected = Vec::new();
-    for (place, document) in cluster::documents(&args.filename)? {
-        if document["kind"] == "Pod" {
-            injected.push(inject(&context, &policies, &args.namespace, document, &place)?);
-        } else {
-            let kind = document["kind"].as_str().unwrap_or("object without a kind");
-            eprintln!("{}: a {kind} is not a Pod, so it is left out", place.display());
-        }
-    }
-    print(args, &injected)?;
-    let refused = |it: &Injected| matches!(it.decision.verdict, Verdict::Refuse(_) | Verdict::Fail(_));
-    Ok(if injected.iter().any(refused) { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    let documents = cluster::documents(&args.filename)?;
+    let items = documents.into_iter().map(|(place, it)| inject(&context, &policies, &args.namespace, it, &place));
+    let items: Vec<Item> = items.collect::<Result<_>>()?;
+    print(args, &items)?;
+    let refused = |it: &Item| match it {
+        Item::Injected(it) => matches!(it.decision.verdict, Verdict::Refuse(_) | Verdict::Fail(_)),
+        Item::Other(_) => false,
+    };
+    Ok(if items.iter().any(refused) { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-fn inject(context: &Context<'_>, policies: &Policies, default: &str, pod: Value, place: &Path) -> Result<Injected> {
-    let metadata = &pod["metadata"];
+fn inject(context: &Context<'_>, policies: &Policies, default: &str, object: Value, place: &Path) -> Result<Item> {
+    let workload = Workload::read(&object);
+    let pod = match workload {
+        Some(workload) => workload.pod(),
+        None if object["kind"] == "Pod" => object.clone(),
+        None => return Ok(Item::Other(object)),
+    };
+    let metadata = &object["metadata"];
     let namespace = metadata["namespace"].as_str().unwrap_or(default).to_string();
     let name = metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default().to_string();
     let evaluator = policies.evaluator(Instant::now() + TIME);
-    let decision = admission::decide(context, &namespace, &pod, &evaluator);
-    let mut after = pod.clone();
+    let mut decision = admission::decide(context, &namespace, &pod, &evaluator);
+    let mut after = pod;
     json_patch::patch(&mut after, decision.verdict.patch())
         .with_context(|| format!("patching the pod `{name}` of {}", place.display()))?;
-    Ok(Injected { namespace, name, before: pod, after, decision, calls: evaluator.into_calls() })
+    if let Some(workload) = workload {
+        after = workload.with(&after);
+        decision.warnings.extend(workload.claim_templates().map(|template| {
+            format!(
+                "each pod has a claim of its own from the volumeClaimTemplate `{template}`: that is left to the webhook"
+            )
+        }));
+    }
+    let kind = object["kind"].as_str().unwrap_or_default().to_string();
+    let calls = evaluator.into_calls();
+    Ok(Item::Injected(Box::new(Injected { kind, namespace, name, before: object, after, decision, calls })))
 }
 
-fn print(args: &Inject, injected: &[Injected]) -> Result<()> {
+fn print(args: &Inject, items: &[Item]) -> Result<()> {
     let mut out = String::new();
     match args.output {
         InjectOutput::Json if args.explain => {
-            let rows: Vec<Value> = injected.iter().map(explain_json).collect();
-            writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+            let injected = items.iter().filter_map(|it| match it {
+                Item::Injected(it) => Some(explain_json(it)),
+                Item::Other(_) => None,
+            });
+            writeln!(out, "{}", serde_json::to_string_pretty(&injected.collect::<Vec<Value>>())?)?;
         }
         InjectOutput::Json => {
-            let pods: Vec<&Value> = injected.iter().map(|it| &it.after).collect();
-            let list = json!({"apiVersion": "v1", "kind": "List", "items": pods});
+            let objects = items.iter().map(|it| match it {
+                Item::Injected(it) => &it.after,
+                Item::Other(object) => object,
+            });
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": objects.collect::<Vec<&Value>>()});
             writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
         }
         InjectOutput::Yaml | InjectOutput::Diff => {
-            for it in injected {
-                print_text(args, it, &mut out)?;
+            for it in items {
+                match it {
+                    Item::Injected(it) => print_text(args, it, &mut out)?,
+                    Item::Other(object) if args.output == InjectOutput::Yaml => {
+                        write!(out, "---\n{}", yaml_serde::to_string(object)?)?;
+                    }
+                    Item::Other(_) => {}
+                }
             }
         }
     }
     Ok(super::print(&out)?)
 }
 
+impl Injected {
+    /// How people are told which one is meant: `shop/web`, and of what kind unless it is a pod.
+    fn title(&self) -> String {
+        match self.kind.as_str() {
+            "Pod" => format!("{}/{}", self.namespace, self.name),
+            kind => format!("{}/{} ({kind})", self.namespace, self.name),
+        }
+    }
+}
+
 fn print_text(args: &Inject, it: &Injected, out: &mut String) -> Result<()> {
     let (before, after) = (yaml_serde::to_string(&it.before)?, yaml_serde::to_string(&it.after)?);
     if args.output == InjectOutput::Diff {
-        let name = format!("{}/{}", it.namespace, it.name);
+        let name = it.title();
         write!(
             out,
             "{}",
@@ -122,8 +168,11 @@ fn print_text(args: &Inject, it: &Injected, out: &mut String) -> Result<()> {
         for line in explain_text(it) {
             writeln!(out, "# {line}")?;
         }
-    } else if !matches!(it.decision.verdict, Verdict::Inject(_)) {
-        eprintln!("{}/{}: {}", it.namespace, it.name, message(&it.decision));
+    } else {
+        if !matches!(it.decision.verdict, Verdict::Inject(_)) {
+            eprintln!("{}: {}", it.title(), message(&it.decision));
+        }
+        it.decision.warnings.iter().for_each(|warning| eprintln!("{}: warning: {warning}", it.title()));
     }
     Ok(())
 }
@@ -140,7 +189,7 @@ fn message(decision: &Decision) -> String {
 }
 
 fn explain_text(it: &Injected) -> Vec<String> {
-    let mut lines = vec![format!("{}/{}: {}", it.namespace, it.name, message(&it.decision))];
+    let mut lines = vec![format!("{}: {}", it.title(), message(&it.decision))];
     lines.extend(it.decision.warnings.iter().map(|warning| format!("warning: {warning}")));
     for sidecar in &it.decision.explanations {
         lines.push(format!("{} for volume {} (claim {}):", sidecar.container, sidecar.volume, sidecar.claim));
@@ -174,6 +223,7 @@ fn explain_json(it: &Injected) -> Value {
         json!({"binding": call.binding, "hook": call.hook.as_str(), "outcome": call.outcome, "micros": micros})
     });
     json!({
+        "kind": it.kind,
         "namespace": it.namespace,
         "name": it.name,
         "outcome": outcome,
