@@ -73,6 +73,8 @@ struct Case<'a> {
     volumes: &'static [&'static str],
     /// The directory of its volumes that the application's container mounts; empty for all of it.
     sub_path: &'static str,
+    /// Whether guard and client are containers like the application's, as on clusters without native sidecars.
+    plain: bool,
     /// The client's image, where it is not the one that there is.
     image: Option<&'static str>,
     engine: Engine<'a>,
@@ -145,6 +147,7 @@ fn case<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + Sync
         application: Application::Obeys,
         volumes: &["data"],
         sub_path: "",
+        plain: false,
         image: None,
         engine: Engine::Shared,
         starts: true,
@@ -258,9 +261,47 @@ impl Stage {
         })
     }
 
+    /// The pod as it is injected, made of plain containers: those start in their order and are all told to end at once, so each
+    /// client has its mount before the next container starts, and the guard waits for the application until the pod's time is over.
+    fn plain(&self, pod: &Value) -> Result<Value> {
+        let created = ["create", "-f", "-", "--dry-run=server", "--output=json"];
+        let injected: Value = serde_json::from_str(&self.cluster.kubectl_with(&created, &pod.to_string())?)?;
+        let mut plain = pod.clone();
+        plain["metadata"]["labels"] = json!({"disable.sidecar.juicefs.com/inject": "true"});
+        plain["metadata"]["annotations"] = injected["metadata"]["annotations"].clone();
+        plain["spec"] = injected["spec"].clone();
+        let spec = plain["spec"].as_object_mut().context("a spec")?;
+        let mut containers = spec.remove("initContainers").context("what is injected")?;
+        for container in containers.as_array_mut().context("a list")? {
+            let container = container.as_object_mut().context("a container")?;
+            container.remove("restartPolicy");
+            match container.remove("startupProbe") {
+                Some(probe) => {
+                    let control = &probe["exec"]["command"][2];
+                    let waits =
+                        ["sh", "-c", "until test -f $0; do sleep 0.1; done", control.as_str().context("a file")?];
+                    container.insert("lifecycle".into(), json!({"postStart": {"exec": {"command": waits}}}));
+                }
+                None => {
+                    let command = container["command"].as_array_mut().context("the guard's command")?;
+                    let patience = (GRACE - Duration::from_secs(2)).as_secs().to_string();
+                    command.splice(2..2, ["--patience".into(), patience.into()]);
+                }
+            }
+        }
+        let application = spec["containers"].as_array().context("containers")?.clone();
+        containers.as_array_mut().context("a list")?.extend(application);
+        spec.insert("containers".into(), containers);
+        Ok(plain)
+    }
+
     fn check(&self, case: &Case<'_>) -> Result<Outcome> {
         let (cluster, namespace) = (self.cluster, &*self.namespace.name);
-        let created = cluster.kubectl_with(&["create", "-f", "-", "--output=json"], &self.pod(case).to_string())?;
+        let mut pod = self.pod(case);
+        if case.plain {
+            pod = self.plain(&pod)?;
+        }
+        let created = cluster.kubectl_with(&["create", "-f", "-", "--output=json"], &pod.to_string())?;
         let created: Value = serde_json::from_str(&created)?;
         let uid = created["metadata"]["uid"].as_str().context("a uid")?.to_string();
         let trial = Trial { stage: self, name: case.name, uid, notes: self.notes.path().join(case.name).join("log") };
@@ -565,6 +606,20 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
             refused: Some(DEAD),
             ..case("one-of-two-clients-killed", |trial| trial.kill_client("more", 1))
         },
+        Case { plain: true, ..case("plain-containers", |_| Ok(())) },
+        Case { plain: true, volumes: &["data", "more"], ..case("plain-containers-with-two-volumes", |_| Ok(())) },
+        Case {
+            plain: true,
+            application: Application::Ignores,
+            ..broken("plain-containers-and-sigterm-is-ignored", |_| Ok(()))
+        },
+        // The next client is mounted on the stand-in, so the application does not keep its mount when it ends first.
+        Case {
+            plain: true,
+            refused: Some(DEAD),
+            ..broken("plain-containers-client-killed", |trial| trial.kill_client("data", 1))
+        },
+        Case { plain: true, ..broken("plain-containers-client-stopped", |trial| trial.signal(JUICEFS, Signal::STOP)) },
         case("client-alive-at-the-end", |trial| {
             *another.lock().expect("nobody panicked") = Some(trial.mount_another()?);
             trial.until_synced(3)

@@ -14,9 +14,9 @@ use rustix::mount::{MountFlags, mount};
 
 /// Where the kernel shows connections, once that is mounted.
 const CONTROL: &str = "/sys/fs/fuse/connections";
-/// How long a connection may stay once its mounts are gone. The guard is told to end when the client has ended, or when the pod's
-/// time is over: then both have two seconds left, and in these a client may still write back. It may after an abort as well,
-/// which tells it the same as an unmount would.
+/// How long a connection may stay once its mounts are gone, unless more is said. A native sidecar is told to end when the client
+/// has ended, or when the pod's time is over: then both have two seconds left, and in these a client may still write back. It may
+/// after an abort as well, which tells it the same as an unmount would.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(1200);
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -83,8 +83,8 @@ impl Connections {
     ///
     /// Also where nobody waits for an answer and the client gives some: one whose metadata engine hangs is stuck for good once
     /// the kubelet kills it.
-    pub(crate) fn settle(mut self) -> Settled {
-        let deadline = Instant::now() + PATIENCE;
+    pub(crate) fn settle(mut self, patience: Duration) -> Settled {
+        let deadline = Instant::now() + patience;
         loop {
             self.seen.retain(Connection::is_there);
             if self.seen.is_empty() || Instant::now() >= deadline {

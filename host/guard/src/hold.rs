@@ -25,8 +25,8 @@ const CONTROL: &str = ".control";
 /// The connections that were seen; none once everything is to be unmounted, after which nothing must be mounted any more.
 type Seen = Mutex<Option<Connections>>;
 
-/// Holds these paths until it is told to end, and then unmounts what is mounted there.
-pub(crate) fn paths(paths: Vec<PathBuf>) -> Result<Done, Failure> {
+/// Holds these paths until it is told to end, and then unmounts what is mounted there. Clients have this long to end then.
+pub(crate) fn paths(paths: Vec<PathBuf>, patience: Duration) -> Result<Done, Failure> {
     // The first process of a container gets a signal only if it handles or blocks it. Threads do as the one that starts them.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block().map_err(Failure::Signals)?;
@@ -38,7 +38,7 @@ pub(crate) fn paths(paths: Vec<PathBuf>) -> Result<Done, Failure> {
     }
     signals.wait().map_err(Failure::Signals)?;
     let connections = lock(&seen).take();
-    unmount::all(Places::At(paths), connections.unwrap_or_default())
+    unmount::all(Places::At(paths), connections.unwrap_or_default(), patience)
 }
 
 fn watch(path: &Path, seen: &Seen) {

@@ -13,17 +13,18 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Component, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::connection::Connections;
+use crate::connection::{Connections, PATIENCE};
 use crate::unmount::{Done, Places};
 
 /// What it is told to do.
 #[derive(Debug, PartialEq)]
 enum Order {
-    /// Look after these paths until SIGTERM or SIGINT, then unmount what is mounted there.
-    Hold(Vec<PathBuf>),
+    /// Look after these paths until SIGTERM or SIGINT, then unmount what is mounted there, and give clients this long to end.
+    Hold(Vec<PathBuf>, Duration),
     /// Unmount what is mounted at these directories or below.
     Clean(Vec<PathBuf>),
 }
@@ -32,8 +33,8 @@ enum Order {
 #[derive(Debug, Error)]
 enum Failure {
     #[error(
-        "say `pith-guard hold PATH…`, which looks after these paths and unmounts there once it is told to end, \
-             or `pith-guard clean DIR…`, which unmounts at these directories and below"
+        "say `pith-guard hold [--patience SECONDS] PATH…`, which looks after these paths and unmounts there once it is told to \
+             end, or `pith-guard clean DIR…`, which unmounts at these directories and below"
     )]
     Usage,
     #[error("`{0}` can't be guarded: name an absolute path without `..` that is not the root")]
@@ -63,12 +64,17 @@ fn main() -> ExitCode {
 
 impl Order {
     fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Order, Failure> {
-        let mut arguments = arguments.into_iter();
+        let mut arguments = arguments.into_iter().peekable();
         let order = arguments.next().ok_or(Failure::Usage)?;
+        let mut patience = None;
+        if order == "hold" && arguments.next_if(|it| it == "--patience").is_some() {
+            let seconds = arguments.next().and_then(|it| it.to_str()?.parse().ok()).ok_or(Failure::Usage)?;
+            patience = Some(Duration::from_secs(seconds));
+        }
         let paths = arguments.map(PathBuf::from).map(checked).collect::<Result<Vec<_>, _>>()?;
         match order.to_str() {
             _ if paths.is_empty() => Err(Failure::Usage),
-            Some("hold") => Ok(Order::Hold(paths)),
+            Some("hold") => Ok(Order::Hold(paths, patience.unwrap_or(PATIENCE))),
             Some("clean") => Ok(Order::Clean(paths)),
             _ => Err(Failure::Usage),
         }
@@ -76,8 +82,8 @@ impl Order {
 
     fn carry_out(self) -> Result<Done, Failure> {
         match self {
-            Order::Hold(paths) => hold::paths(paths),
-            Order::Clean(directories) => unmount::all(Places::Below(directories), Connections::default()),
+            Order::Hold(paths, patience) => hold::paths(paths, patience),
+            Order::Clean(directories) => unmount::all(Places::Below(directories), Connections::default(), PATIENCE),
         }
     }
 }
@@ -99,9 +105,19 @@ mod tests {
     fn an_order_is_a_word_and_paths() {
         let read = |words: &[&str]| Order::read(words.iter().map(OsString::from));
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(read(&["hold", "/jfs/a", "/jfs/b"]).unwrap(), Order::Hold(paths(&["/jfs/a", "/jfs/b"])));
+        assert_eq!(read(&["hold", "/jfs/a", "/jfs/b"]).unwrap(), Order::Hold(paths(&["/jfs/a", "/jfs/b"]), PATIENCE));
+        let patient = read(&["hold", "--patience", "28", "/jfs/a"]).unwrap();
+        assert_eq!(patient, Order::Hold(paths(&["/jfs/a"]), Duration::from_secs(28)));
         assert_eq!(read(&["clean", "/pods"]).unwrap(), Order::Clean(paths(&["/pods"])));
-        for wrong in [&[] as &[&str], &["hold"], &["clean"], &["/jfs/a"], &["--help", "/jfs/a"]] {
+        for wrong in [
+            &[] as &[&str],
+            &["hold"],
+            &["clean"],
+            &["/jfs/a"],
+            &["--help", "/jfs/a"],
+            &["hold", "--patience", "x", "/jfs/a"],
+            &["hold", "--patience", "5"],
+        ] {
             assert!(matches!(read(wrong), Err(Failure::Usage)), "{wrong:?}");
         }
         for path in ["", "/", "jfs", "/jfs/../etc", "./jfs"] {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread::spawn;
+use std::time::Duration;
 use std::{fmt, io};
 
 use rustix::io::Errno;
@@ -69,8 +70,8 @@ impl fmt::Display for Done {
 }
 
 /// Unmounts them all, and sees to it that their connections, and those that were seen before, are gone then. An error names what
-/// is still mounted.
-pub(crate) fn all(places: Places, mut connections: Connections) -> Result<Done, Failure> {
+/// is still mounted. Whoever uses one of them has this long before its client is taken from it.
+pub(crate) fn all(places: Places, mut connections: Connections, patience: Duration) -> Result<Done, Failure> {
     let mounts = mountinfo::read().map_err(Failure::Table)?;
     for mount in mountinfo::of_fuse(&mounts, |point| places.include(point)) {
         mount.connection.into_iter().for_each(|number| connections.see(number));
@@ -79,7 +80,7 @@ pub(crate) fn all(places: Places, mut connections: Connections) -> Result<Done, 
     let (report, reported) = channel();
     let of_thread = places.clone();
     spawn(move || drop(report.send(detach(&of_thread))));
-    let settled = connections.settle();
+    let settled = connections.settle(patience);
     let (unmounted, failed) = match reported.recv_timeout(PATIENCE) {
         Ok(detached) => detached.map_err(Failure::Table)?,
         Err(_) => Detached::default(),
