@@ -27,7 +27,9 @@ pub enum Command {
     /// Injects offline: the same decision as the webhook's, on pods and workloads from files.
     ///
     /// A workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob …) gets in its template what its pods would get. What
-    /// has no pods is printed as it came, so that the output can be applied: helm template … | pith inject -f - | kubectl apply -f -
+    /// has no pods is printed as it came, except Secrets, so that the output can be applied:
+    ///
+    /// helm template … | pith inject -f - | kubectl apply -f -
     ///
     /// Exit codes: 0 every pod was injected or skipped, 1 a pod was refused or a policy failed, 2 the command could not run.
     Inject(Inject),

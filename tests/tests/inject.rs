@@ -149,6 +149,18 @@ fn what_differs_from_pod_to_pod_is_left_to_the_webhook_with_a_word() {
 }
 
 #[test]
+fn a_secret_is_not_printed_and_the_user_is_told() {
+    let secret = r#"{"kind": "Secret", "metadata": {"name": "shop"}, "stringData": {"token": "canary"}}"#;
+    let input = format!(r#"{{"kind": "List", "items": [{secret}, {}]}}"#, pod());
+    let said = "standard input: the Secret `shop` is not printed";
+    for output in ["yaml", "json", "diff"] {
+        let arguments = ["inject", "-f", "-", "--objects", "objects", "-o", output];
+        let printed = check(&arguments, &input, 0, &["jfs-mount"], &[said]);
+        assert!(!printed.contains("canary"), "{printed}");
+    }
+}
+
+#[test]
 fn the_effective_configuration_names_origins() {
     let arguments = ["config", "--config", "pith.yaml", "--listen", "127.0.0.1:1", "-o", "json"];
     let rows: Value = serde_json::from_str(&check(&arguments, "", 0, &[], &[])).expect("JSON");

@@ -32,6 +32,8 @@ enum Item {
     Injected(Box<Injected>),
     /// What has no pods: it is printed as it came, so that the output can be applied in the place of the input.
     Other(Value),
+    /// A Secret, which is not: output ends up in logs.
+    Secret,
 }
 
 /// One pod or workload, and what was decided about its pod.
@@ -75,7 +77,7 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
     print(args, &items)?;
     let refused = |it: &Item| match it {
         Item::Injected(it) => matches!(it.decision.verdict, Verdict::Refuse(_) | Verdict::Fail(_)),
-        Item::Other(_) => false,
+        Item::Other(_) | Item::Secret => false,
     };
     Ok(if items.iter().any(refused) { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -85,6 +87,11 @@ fn inject(context: &Context<'_>, policies: &Policies, default: &str, object: Val
     let pod = match workload {
         Some(workload) => workload.pod(),
         None if object["kind"] == "Pod" => object.clone(),
+        None if object["kind"] == "Secret" => {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            eprintln!("{}: the Secret `{name}` is not printed: apply it from where it came", place.display());
+            return Ok(Item::Secret);
+        }
         None => return Ok(Item::Other(object)),
     };
     let metadata = &object["metadata"];
@@ -114,14 +121,15 @@ fn print(args: &Inject, items: &[Item]) -> Result<()> {
         InjectOutput::Json if args.explain => {
             let injected = items.iter().filter_map(|it| match it {
                 Item::Injected(it) => Some(explain_json(it)),
-                Item::Other(_) => None,
+                Item::Other(_) | Item::Secret => None,
             });
             writeln!(out, "{}", serde_json::to_string_pretty(&injected.collect::<Vec<Value>>())?)?;
         }
         InjectOutput::Json => {
-            let objects = items.iter().map(|it| match it {
-                Item::Injected(it) => &it.after,
-                Item::Other(object) => object,
+            let objects = items.iter().filter_map(|it| match it {
+                Item::Injected(it) => Some(&it.after),
+                Item::Other(object) => Some(object),
+                Item::Secret => None,
             });
             let list = json!({"apiVersion": "v1", "kind": "List", "items": objects.collect::<Vec<&Value>>()});
             writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
@@ -133,7 +141,7 @@ fn print(args: &Inject, items: &[Item]) -> Result<()> {
                     Item::Other(object) if args.output == InjectOutput::Yaml => {
                         write!(out, "---\n{}", yaml_serde::to_string(object)?)?;
                     }
-                    Item::Other(_) => {}
+                    Item::Other(_) | Item::Secret => {}
                 }
             }
         }
