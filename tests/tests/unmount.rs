@@ -221,11 +221,9 @@ impl Stage {
         cluster.register(name, &webhook)?;
         cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")])?;
         let stage = Stage { cluster, engine, notes: tempfile::tempdir()?, _webhook: webhook, namespace };
-        let pod = stage.pod(&cases[0]).to_string();
+        let pod = stage.pod(&cases[0]);
         stage.cluster.until(&stage.namespace.name, "an injection", || {
-            let created = ["create", "-f", "-", "--dry-run=server", "--output=json"];
-            let pod: Value = serde_json::from_str(&stage.cluster.kubectl_with(&created, &pod)?)?;
-            Ok((pod["spec"]["initContainers"][0]["name"] == "pith-guard").then_some(()))
+            Ok((stage.injected(&pod)?["spec"]["initContainers"][0]["name"] == "pith-guard").then_some(()))
         })?;
         Ok(stage)
     }
@@ -261,11 +259,16 @@ impl Stage {
         })
     }
 
+    /// The pod as the API server would store it.
+    fn injected(&self, pod: &Value) -> Result<Value> {
+        let created = ["create", "-f", "-", "--dry-run=server", "--output=json"];
+        Ok(serde_json::from_str(&self.cluster.kubectl_with(&created, &pod.to_string())?)?)
+    }
+
     /// The pod as it is injected, made of plain containers: those start in their order and are all told to end at once, so each
     /// client has its mount before the next container starts, and the guard waits for the application until the pod's time is over.
     fn plain(&self, pod: &Value) -> Result<Value> {
-        let created = ["create", "-f", "-", "--dry-run=server", "--output=json"];
-        let injected: Value = serde_json::from_str(&self.cluster.kubectl_with(&created, &pod.to_string())?)?;
+        let injected = self.injected(pod)?;
         let mut plain = pod.clone();
         plain["metadata"]["labels"] = json!({"disable.sidecar.juicefs.com/inject": "true"});
         plain["metadata"]["annotations"] = injected["metadata"]["annotations"].clone();
@@ -559,7 +562,7 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
         }),
         // The guard covers the dead mount, so that the kubelet can start the client again.
         Case { refused: Some(DEAD), ..case("client-killed-once", |trial| trial.kill_client("data", 1)) },
-        Case { refused: Some(DEAD), ..case("client-killed-twice", |trial| trial.kill_client("data", 2)) },
+        Case { refused: Some(DEAD), ..case("client-killed-three-times", |trial| trial.kill_client("data", 3)) },
         Case {
             refused: Some(DEAD),
             ..broken("client-killed-and-deleted", |trial| trial.signal(JUICEFS, Signal::KILL))

@@ -33,11 +33,6 @@ impl<'a> Workload<'a> {
         Some(Workload { object, kind, template })
     }
 
-    /// The kind, as in `Deployment`.
-    pub fn kind(self) -> &'static str {
-        self.kind.0
-    }
-
     /// The pod as the API server would be asked for it, except what depends on chance or on a place among others: the name, the
     /// labels that controllers add, and the claims of a StatefulSet's `volumeClaimTemplates`, which are others for each pod.
     pub fn pod(self) -> Value {

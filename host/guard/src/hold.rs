@@ -9,7 +9,6 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
 
 use crate::connection::Connections;
 use crate::mountinfo;
@@ -82,7 +81,7 @@ fn look(path: &Path, seen: &Seen) -> io::Result<bool> {
     if hidden.is_some_and(|it| it.id == client.id) {
         return Ok(true);
     }
-    unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    unmount::uppermost(path)?;
     Ok(false)
 }
 

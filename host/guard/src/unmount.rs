@@ -102,7 +102,13 @@ pub(crate) fn all(places: Places, mut connections: Connections, patience: Durati
 /// How many mounts are gone at each path, and why one may not be.
 type Detached = (BTreeMap<PathBuf, usize>, BTreeMap<PathBuf, Errno>);
 
-/// Lazily: the mount is gone at once, for the node and for every container of the pod, and whoever has a file open keeps it.
+/// Detaches the uppermost mount at a point.
+///
+/// Lazily: it is gone at once, for the node and for every container of the pod, and whoever has a file open keeps it.
+pub(crate) fn uppermost(point: &Path) -> rustix::io::Result<()> {
+    unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+}
+
 fn detach(places: &Places) -> io::Result<Detached> {
     let (mut unmounted, mut failed) = Detached::default();
     let mut tried = BTreeSet::new();
@@ -112,7 +118,7 @@ fn detach(places: &Places) -> io::Result<Detached> {
         let next = found.into_iter().find(|it| mountinfo::covers(&mounts, it).is_none() && !tried.contains(&it.id));
         let Some(mount) = next else { break };
         tried.insert(mount.id);
-        match unmount(&mount.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        match uppermost(&mount.point) {
             Ok(()) => *unmounted.entry(mount.point.clone()).or_insert(0) += 1,
             Err(error) => drop(failed.insert(mount.point.clone(), error)),
         }
