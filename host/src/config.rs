@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use pith_core::Quantity;
 use pith_core::binding::{self, Binding, Match, Mode, OnFailure};
+use pith_core::mount_pod_patch::{self, DriverConfig};
 use pith_core::object::SecretRef;
 use pith_core::policy::{Cache, Hook};
 use pith_core::selector::{LabelSelector, Operator, Requirement};
@@ -48,6 +49,8 @@ pub struct Config {
     pub objects: Option<ObjectSource>,
     /// What decisions need.
     pub sidecars: Configuration,
+    /// What the JuiceFS driver's configuration says and has no effect here, for people.
+    pub ineffective: Vec<String>,
     /// The bindings in the order in which they are asked.
     pub policies: Vec<PolicyConfig>,
     /// The CSI controller; absent for none.
@@ -217,6 +220,13 @@ impl Config {
         resolve(with_overrides(typed, overrides), folder).with_context(|| format!("{}", path.display()))
     }
 
+    /// Tells people what has no effect.
+    pub fn warn(&self) {
+        for it in &self.ineffective {
+            tracing::warn!("the JuiceFS driver's configuration has no effect here in {it}");
+        }
+    }
+
     /// The defaults alone, for the offline commands.
     pub fn built_in() -> Config {
         resolve(file::File::default(), Path::new(".")).expect("the defaults contradict nothing")
@@ -309,6 +319,10 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
     let in_cluster = matches!(typed.objects, Some(file::ObjectSource::Cluster(_)));
     let policies = typed.policies.into_iter().map(|binding| policy(binding, &folder)).collect::<Result<Vec<_>>>()?;
     let state_dir = folder.join(typed.state_dir);
+    let DriverConfig { patches, ineffective } = match typed.driver_config {
+        Some(path) => driver_config(&folder.join(path))?,
+        None => DriverConfig::default(),
+    };
     Ok(Config {
         webhook: typed.webhook.map(|it| webhook(it, in_cluster, &folder)).transpose()?,
         controller: typed.controller.map(|it| controller(it, in_cluster)).transpose()?,
@@ -323,7 +337,8 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
         csi: typed.csi.map(|it| csi(it, &typed.driver, &folder, &state_dir)).transpose()?,
         juicefs: juicefs(typed.juicefs, &folder)?,
         state_dir,
-        sidecars: sidecars(typed.driver, typed.sidecar, typed.file_systems)?,
+        sidecars: Configuration { patches, ..sidecars(typed.driver, typed.sidecar, typed.file_systems)? },
+        ineffective,
         policies: in_order(policies)?,
     })
 }
@@ -517,7 +532,15 @@ fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::File
         ceilings: amounts(sidecar.ceilings),
         claim_overrides: sidecar.claim_overrides.into_iter().collect(),
         file_systems: file_systems.into_iter().map(file_system).collect(),
+        patches: Vec::new(),
     })
+}
+
+fn driver_config(path: &Path) -> Result<DriverConfig> {
+    let name = || format!("driverConfig names {}, which is not usable", path.display());
+    let text = std::fs::read_to_string(path).with_context(name)?;
+    let file: Option<Value> = yaml_serde::from_str(&text).with_context(name)?;
+    mount_pod_patch::read(&file.unwrap_or_default()).map_err(anyhow::Error::msg).with_context(name)
 }
 
 fn file_system(typed: file::FileSystem) -> FileSystem {
@@ -725,6 +748,24 @@ mod tests {
         check_error("csi: {cluster: ''}", "csi.cluster must have 1 to 128 bytes");
         check_error("csi: {}\ndriver: 4u", "driver is `4u`: CSI wants letters");
         check_error("csi: {}\ndriver: a/b", "driver is `a/b`: CSI wants letters");
+    }
+
+    #[test]
+    fn the_configuration_of_the_juicefs_driver_is_read_beside_the_file() {
+        let load = |text: &str| {
+            let folder = tempfile::tempdir()?;
+            std::fs::write(folder.path().join("pith.yaml"), "driverConfig: driver/config.yaml")?;
+            std::fs::create_dir(folder.path().join("driver"))?;
+            std::fs::write(folder.path().join("driver/config.yaml"), text)?;
+            Config::load(&folder.path().join("pith.yaml"), &Overrides::default())
+        };
+        let config = load("mountPodPatch: [{ceMountImage: a, hostPID: true}]").expect("it is fine");
+        assert_eq!(config.sidecars.patches[0].image.as_deref(), Some("a"));
+        assert_eq!(config.ineffective, ["mountPodPatch[0].hostPID: a sidecar has the pod's processes"]);
+        assert_eq!(load("").expect("an empty one too").sidecars.patches, []);
+        let error = format!("{:#}", load("mountPodPatch: [{ceMountImage: 7}]").expect_err("it is refused"));
+        assert!(error.ends_with("which is not usable: mountPodPatch[0].ceMountImage is not text"), "{error}");
+        check_error("driverConfig: nowhere.yaml", "nowhere.yaml, which is not usable: No such file");
     }
 
     #[test]

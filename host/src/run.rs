@@ -43,6 +43,7 @@ const HEADERS: Duration = Duration::from_secs(10);
 pub fn serve(args: &Serve) -> Result<()> {
     let config = Config::load(&args.config, &args.overrides)?;
     telemetry::start(&config.log)?;
+    config.warn();
     crate::install_crypto();
 
     let metrics = Arc::new(Metrics::new());

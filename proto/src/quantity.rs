@@ -54,6 +54,11 @@ impl Quantity {
         Self { nanos: bytes as i128 * NANO, format: Format::BinarySi }
     }
 
+    /// A number of thousandths, written with decimal suffixes.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self { nanos: millis as i128 * (NANO / 1000), format: Format::DecimalSi }
+    }
+
     /// The whole units, rounded up. Absent for a negative amount and for one above 2^64 - 1.
     pub fn bytes(&self) -> Option<u64> {
         if self.is_negative() {
@@ -70,6 +75,21 @@ impl Quantity {
     /// True for an amount below zero.
     pub const fn is_negative(&self) -> bool {
         self.nanos < 0
+    }
+
+    /// Both together, in the form of the first. Saturates.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { nanos: self.nanos.saturating_add(other.nanos), format: self.format }
+    }
+
+    /// So many ten-thousandths of it, rounded up to a whole number of steps, in the form of the step. Saturates.
+    #[must_use]
+    pub const fn share(self, ten_thousandths: u64, step: Self) -> Self {
+        let exact = self.nanos.saturating_mul(ten_thousandths as i128);
+        let step_nanos = step.nanos.saturating_mul(10_000);
+        let steps = exact / step_nanos + (exact % step_nanos > 0) as i128;
+        Self { nanos: step.nanos.saturating_mul(steps), format: step.format }
     }
 
     /// The family of suffixes that the quantity was written in.

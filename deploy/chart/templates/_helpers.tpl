@@ -91,6 +91,9 @@ stateDir: /var/lib/pith
 {{- $config := include "pith.config.common" . | fromYaml -}}
 {{- $_ := set $config "webhook" $webhook -}}
 {{- $_ := set $config "sidecar" (dict "guardImage" (include "pith.image" (list .Values.image .Chart.AppVersion))) -}}
+{{- if .Values.driverConfig.configMap -}}
+{{- $_ := set $config "driverConfig" "/etc/pith/driver/config.yaml" -}}
+{{- end -}}
 {{- toYaml (mergeOverwrite $config (omit (deepCopy .Values.config) "csi" "controller")) -}}
 {{- end }}
 

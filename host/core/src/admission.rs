@@ -19,7 +19,7 @@ use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
 use crate::reason::{DISABLE_LABEL, DONE_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION, Skip};
-use crate::settings::{self, Configuration, Layers, Origin, Settings};
+use crate::settings::{self, Configuration, Layers, Origin, Settings, Usage};
 use crate::sidecar::{self, Sidecar};
 
 /// What a decision needs beside the pod.
@@ -76,7 +76,7 @@ pub struct Decision {
 }
 
 /// Where the values of one sidecar came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     /// The pod's volume.
     pub volume: String,
@@ -198,7 +198,7 @@ fn inject(
 
     let mut sidecars = Vec::with_capacity(claims.len());
     for (index, claim) in claims.iter().enumerate() {
-        let settings = settle(context, &subject, claim, policies, &mut decision.warnings)?;
+        let settings = settle(context, pod, &subject, claim, policies, &mut decision.warnings)?;
         let sidecar = sidecar::build(&settings, &claim.facts.claim, &claim.facts.name, index);
         decision.explanations.push(Explanation {
             volume: claim.facts.name.clone(),
@@ -241,7 +241,11 @@ fn juicefs_claims<'a>(
     pod: Pod<'a>,
 ) -> Result<Vec<JuiceFsClaim<'a>>, Refusal> {
     let mut found: Vec<JuiceFsClaim<'a>> = Vec::new();
-    for (volume, source) in pod.volumes() {
+    // A cache that an earlier pass injected may be a claim too.
+    let recorded = recorded_names(pod);
+    for (volume, source) in
+        pod.volumes().filter(|(volume, _)| !sidecar::is_cache(volume) || !recorded.contains(*volume))
+    {
         match source {
             VolumeSource::Claim { name, read_only } => {
                 if let Some(known) = found.iter_mut().find(|known| known.facts.claim.name == name) {
@@ -357,6 +361,7 @@ fn exempt(
 /// The settings of one claim's sidecar: the layers, then the policies in order, then the ceilings.
 fn settle(
     context: &Context<'_>,
+    pod: Pod<'_>,
     subject: &Subject<'_>,
     claim: &JuiceFsClaim<'_>,
     policies: &dyn Evaluate,
@@ -366,6 +371,7 @@ fn settle(
         claim: &claim.facts.claim,
         storage_class: claim.storage_class.as_deref(),
         persistent_volume: claim.persistent_volume.as_deref(),
+        usage: Usage { pod, volumes: &claim.volumes },
     };
     let mut settings = settings::resolve(context.configuration, &layers, claim.facts.read_only, warnings)?;
     for binding in binding::for_sidecar(context.bindings, subject, &claim.facts) {
@@ -381,6 +387,7 @@ fn settle(
         settings.default_option("metrics", "0.0.0.0:0", &Origin::Pod);
     }
     settings.apply_ceilings(&context.configuration.ceilings);
+    settings.fit_buffer_size(warnings);
     Ok(settings)
 }
 

@@ -23,6 +23,7 @@ pub mod workload;
 pub mod binding;
 pub mod policy;
 pub mod reason;
+pub mod mount_pod_patch;
 pub mod settings;
 pub mod sidecar;
 pub mod patch;

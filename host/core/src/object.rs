@@ -68,6 +68,8 @@ pub struct PersistentVolume {
     pub name: String,
     /// `spec.csi.driver`; absent for a volume that is not CSI.
     pub driver: Option<String>,
+    /// `spec.csi.volumeHandle` where it is not the name, which it is for volumes that were provisioned.
+    pub other_handle: Option<String>,
     /// `spec.csi.readOnly`.
     pub read_only: bool,
     /// `spec.csi.volumeAttributes`.
@@ -80,6 +82,13 @@ pub struct PersistentVolume {
     pub secret: Option<SecretRef>,
     /// `spec.claimRef.uid`: the claim that it is bound to. A claim can name any volume; only this says that it has it.
     pub claim_uid: Option<String>,
+}
+
+impl PersistentVolume {
+    /// `spec.csi.volumeHandle`.
+    pub fn handle(&self) -> &str {
+        self.other_handle.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// A PersistentVolumeClaim.

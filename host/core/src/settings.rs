@@ -1,5 +1,5 @@
-//! What one volume's sidecar looks like: defaults ⊕ StorageClass ⊕ PersistentVolume ⊕ claim ⊕ file system ⊕ policies, then
-//! ceilings.
+//! What one volume's sidecar looks like: defaults ⊕ StorageClass ⊕ PersistentVolume ⊕ claim ⊕ mountPodPatch ⊕ file system ⊕
+//! policies, then ceilings.
 //!
 //! Every value carries the layer that it came from, for `--explain` and for error sentences. Keys are those of the JuiceFS CSI
 //! driver; a `juicefs/…` key that has no effect here is reported, never ignored in silence.
@@ -9,13 +9,25 @@ use std::fmt;
 use std::str::FromStr;
 
 use pith_proto::quantity::Quantity;
+use serde_json::Value;
 
+use crate::mount_pod_patch::MountPodPatch;
 use crate::object::{Claim, Entries, PersistentVolume, SecretRef, StorageClass};
+use crate::pod::Pod;
 use crate::policy::{Cache, Change, Failure, OptionChange, SidecarFacts};
 use crate::reason::Refusal;
 
+mod cache;
+mod patched;
+
+pub(crate) use cache::empty_dir;
+pub use cache::{CacheDirectory, CacheVolume};
+
+/// Quantities by resource name.
+pub type AmountByName = BTreeMap<String, Quantity>;
+
 /// What the administrator configured about sidecars.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Configuration {
     /// The CSI driver whose volumes are Pith's.
     pub driver: String,
@@ -24,18 +36,20 @@ pub struct Configuration {
     /// The image of the guard, which unmounts what clients leave behind.
     pub guard_image: String,
     /// Requests where nothing else says so.
-    pub requests: BTreeMap<String, Quantity>,
+    pub requests: AmountByName,
     /// Limits where nothing else says so.
-    pub limits: BTreeMap<String, Quantity>,
+    pub limits: AmountByName,
     /// The cache where nothing else says so.
     pub cache: Cache,
     /// The most that any request or limit may be, by resource name. With a ceiling, no resource that containers share is
     /// unlimited; devices and huge pages, which a container has only if it asks, are not given out by one.
-    pub ceilings: BTreeMap<String, Quantity>,
+    pub ceilings: AmountByName,
     /// Which `juicefs/…` annotations of a claim count.
     pub claim_overrides: BTreeSet<String>,
     /// What is known of file systems, found by the Secret that a class or volume names.
     pub file_systems: Vec<FileSystem>,
+    /// `mountPodPatch` of the JuiceFS CSI driver, in order.
+    pub patches: Vec<MountPodPatch>,
 }
 
 /// A file system that the administrator configured.
@@ -50,9 +64,9 @@ pub struct FileSystem {
     /// Client options for its sidecars.
     pub mount_options: Vec<String>,
     /// Requests for its sidecars.
-    pub requests: BTreeMap<String, Quantity>,
+    pub requests: AmountByName,
     /// Limits for its sidecars.
-    pub limits: BTreeMap<String, Quantity>,
+    pub limits: AmountByName,
 }
 
 /// The layer that a value came from.
@@ -66,6 +80,8 @@ pub enum Origin {
     PersistentVolume(String),
     /// A claim.
     Claim(String),
+    /// An item of `mountPodPatch`, by its place.
+    MountPodPatch(usize),
     /// The pod: how it uses the claim.
     Pod,
     /// The configuration of a file system.
@@ -79,9 +95,9 @@ pub enum Origin {
         /// Where it came from.
         from: Box<Origin>,
     },
-    /// A request cut to the limit of the same resource.
+    /// An amount cut to the limit of the same resource.
     Limit {
-        /// The request before.
+        /// The amount before.
         was: String,
         /// Where it came from.
         from: Box<Origin>,
@@ -95,6 +111,7 @@ impl fmt::Display for Origin {
             Origin::StorageClass(name) => write!(f, "StorageClass {name}"),
             Origin::PersistentVolume(name) => write!(f, "PersistentVolume {name}"),
             Origin::Claim(name) => write!(f, "claim {name}"),
+            Origin::MountPodPatch(index) => write!(f, "mountPodPatch[{index}]"),
             Origin::Pod => f.write_str("pod"),
             Origin::FileSystem(name) => write!(f, "file system {name}"),
             Origin::Policy(name) => write!(f, "policy {name}"),
@@ -115,7 +132,7 @@ pub struct Sourced<T> {
 }
 
 /// The sidecar of one volume, before it is written as a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The client's image.
     pub image: Sourced<String>,
@@ -127,8 +144,31 @@ pub struct Settings {
     pub mount_options: Vec<(String, Sourced<Option<String>>)>,
     /// Environment that is not secret.
     pub env: BTreeMap<String, Sourced<String>>,
+    /// Environment in the words of Kubernetes, by name: from an administrator, and unknown to policies.
+    pub env_sources: BTreeMap<String, Sourced<Value>>,
     /// The cache.
     pub cache: Sourced<Cache>,
+    /// Further directories of the cache.
+    pub caches: Vec<Sourced<CacheVolume>>,
+    /// Folders of the node, at the same place in the container.
+    pub host_paths: Vec<Sourced<String>>,
+    /// `imagePullPolicy`.
+    pub image_pull_policy: Option<Sourced<String>>,
+    /// Probes and the like: fields of the container, by name.
+    pub fields: BTreeMap<String, Sourced<Value>>,
+    /// Further volumes.
+    pub volumes: Vec<Sourced<ExtraVolume>>,
+}
+
+/// A volume of an administrator's, and where the client has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExtraVolume {
+    /// The volume; its name is the administrator's.
+    pub volume: Value,
+    /// Its `volumeMounts`.
+    pub mounts: Vec<Value>,
+    /// Its `volumeDevices`.
+    pub devices: Vec<Value>,
 }
 
 /// The objects that one volume's settings come from.
@@ -140,6 +180,17 @@ pub struct Layers<'a> {
     pub storage_class: Option<&'a StorageClass>,
     /// Its volume, once bound.
     pub persistent_volume: Option<&'a PersistentVolume>,
+    /// The pod that it is for.
+    pub usage: Usage<'a>,
+}
+
+/// How a pod uses a claim.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage<'a> {
+    /// The pod.
+    pub pod: Pod<'a>,
+    /// Its volumes that name the claim, with their `readOnly`; there is at least one.
+    pub volumes: &'a [(&'a str, bool)],
 }
 
 /// Environment variables that the sidecar itself uses.
@@ -192,6 +243,9 @@ const OPTION_ALIASES: [(&str, &str); 4] = [
 const READ_ONLY: &str = "read-only";
 const IMAGE_KEY: &str = "juicefs/mount-image";
 const CACHE_EMPTY_DIR_KEY: &str = "juicefs/mount-cache-emptydir";
+const CACHE_CLAIM_KEY: &str = "juicefs/mount-cache-pvc";
+const CACHE_INLINE_KEY: &str = "juicefs/mount-cache-inline-volume";
+const HOST_PATH_KEY: &str = "juicefs/host-path";
 const MOUNT_OPTIONS_KEY: &str = "mountOptions";
 
 /// The four keys of resources: key, resource name, whether it is a limit.
@@ -226,6 +280,7 @@ pub fn resolve(
         settings.apply_parameters(&volume.volume_attributes, &origin, warnings)?;
     }
     settings.apply_annotations(layers.claim, &configuration.claim_overrides, warnings)?;
+    settings.apply_patches(&configuration.patches, layers, warnings)?;
     if let Some(file_system) = file_system(configuration, layers) {
         settings.apply_file_system(file_system)?;
     }
@@ -261,11 +316,17 @@ impl Settings {
             limits: sourced(&configuration.limits),
             mount_options: Vec::new(),
             env: BTreeMap::new(),
+            env_sources: BTreeMap::new(),
             // The loader of the configuration has refused a size that is none; what it passed on is kept as it is.
             cache: Sourced {
                 value: canonical_cache(&configuration.cache).unwrap_or_else(|_| configuration.cache.clone()),
                 origin: Origin::Default,
             },
+            caches: Vec::new(),
+            host_paths: Vec::new(),
+            image_pull_policy: None,
+            fields: BTreeMap::new(),
+            volumes: Vec::new(),
         }
     }
 
@@ -340,8 +401,14 @@ impl Settings {
         match key {
             IMAGE_KEY => self.image = Sourced { value: value.into(), origin: origin.clone() },
             CACHE_EMPTY_DIR_KEY => {
-                let cache = empty_dir(value).map_err(refuse)?;
+                let cache = cache_of(value).map_err(refuse)?;
                 self.cache = Sourced { value: cache, origin: origin.clone() };
+            }
+            CACHE_CLAIM_KEY => self.set_cache_claims(value, origin).map_err(refuse)?,
+            CACHE_INLINE_KEY => self.set_cache_inline(value, origin).map_err(refuse)?,
+            HOST_PATH_KEY => {
+                let paths = cache::paths(value).map_err(refuse)?;
+                self.host_paths = paths.map(|value| Sourced { value, origin: origin.clone() }).collect();
             }
             _ => return Ok(false),
         }
@@ -377,9 +444,14 @@ impl Settings {
 
     /// Sets an option that no layer and no policy has set.
     pub(crate) fn default_option(&mut self, name: &str, value: &str, origin: &Origin) {
-        if self.mount_options.iter().all(|(known, _)| known != name) {
+        if !self.has_option(name) {
             self.set_option(name, Some(value.to_string()), origin);
         }
+    }
+
+    /// Whether an option is set.
+    pub fn has_option(&self, name: &str) -> bool {
+        self.mount_options.iter().any(|(known, _)| known == name)
     }
 
     /// What a policy is told of the result so far.
@@ -412,6 +484,7 @@ impl Settings {
         if let Some(cache) = &change.cache {
             let value = canonical_cache(cache).map_err(|why| Failure::Answer(format!("cache size limit: {why}")))?;
             next.cache = Sourced { value, origin };
+            next.caches.clear();
         }
         Ok(next)
     }
@@ -456,9 +529,11 @@ impl Settings {
         match value {
             Some(value) if value.contains('\0') => return Err(refuse("its value has a NUL")),
             Some(value) => {
+                self.env_sources.remove(name);
                 self.env.insert(name.into(), Sourced { value: value.into(), origin: origin.clone() });
             }
             None => {
+                self.env_sources.remove(name);
                 self.env.remove(name);
             }
         }
@@ -512,7 +587,20 @@ impl Settings {
         rows.extend(
             self.env.iter().map(|(name, value)| (format!("env.{name}"), value.value.clone(), value.origin.to_string())),
         );
-        rows.push(("cache".into(), describe(&self.cache.value), self.cache.origin.to_string()));
+        rows.extend(
+            (self.env_sources.iter())
+                .map(|(name, source)| (format!("env.{name}"), "from elsewhere".into(), source.origin.to_string())),
+        );
+        if self.caches.is_empty() || self.keeps_empty_dir() {
+            rows.push(("cache".into(), describe(&self.cache.value), self.cache.origin.to_string()));
+        }
+        rows.extend(self.caches.iter().map(|it| ("cache".into(), it.value.to_string(), it.origin.to_string())));
+        rows.extend(self.host_paths.iter().map(|it| ("hostPath".into(), it.value.clone(), it.origin.to_string())));
+        let policy = self.image_pull_policy.iter();
+        rows.extend(policy.map(|it| ("imagePullPolicy".into(), it.value.clone(), it.origin.to_string())));
+        rows.extend(self.fields.iter().map(|(name, it)| (name.clone(), it.value.to_string(), it.origin.to_string())));
+        let name = |it: &ExtraVolume| it.volume["name"].as_str().unwrap_or_default().to_string();
+        rows.extend(self.volumes.iter().map(|it| ("volume".into(), name(&it.value), it.origin.to_string())));
         rows
     }
 }
@@ -564,6 +652,11 @@ fn positive(amount: &str) -> Result<Quantity, String> {
     if quantity.is_negative() { Err("it is negative".into()) } else { Ok(quantity) }
 }
 
+/// The value of an option.
+pub(crate) fn option_value<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
+    settings.mount_options.iter().find(|(known, _)| known == name)?.1.value.as_deref()
+}
+
 /// The one name under which an option is kept.
 fn canonical(option: &str) -> &str {
     OPTION_ALIASES.iter().find(|(alias, _)| *alias == option).map_or(option, |(_, name)| name)
@@ -589,7 +682,7 @@ fn check_option(name: &str, value: Option<&str>) -> Result<(), String> {
 }
 
 /// `Medium:Size` or `Medium`, as with the JuiceFS driver; an empty medium is the node's disk.
-fn empty_dir(text: &str) -> Result<Cache, String> {
+fn cache_of(text: &str) -> Result<Cache, String> {
     let (medium, size) = text.split_once(':').unwrap_or((text, ""));
     let in_memory = match medium.trim() {
         "" => false,

@@ -2,7 +2,7 @@
 //!
 //! Shape: a native sidecar (an init container with `restartPolicy: Always`) that mounts with FUSE onto an emptyDir, seen by the
 //! application through mount propagation. What is secret, or known only once the claim is bound, comes by `secretKeyRef` from
-//! the claim's Secret; the kubelet expands `$(NAME)` in argv. Deliberately absent: hostPath volumes, a shell, any clear secret,
+//! the claim's Secret; the kubelet expands `$(NAME)` in argv. Deliberately absent: a hostPath for the mount, a shell, any clear secret,
 //! and a preStop hook that unmounts: it would run before the application has ended, and hide a stuck client from the guard.
 
 use pith_proto::quantity::Quantity;
@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use crate::object::Claim;
 use crate::policy::Cache;
-use crate::settings::{self, Settings};
+use crate::settings::{self, CacheDirectory, ExtraVolume, Settings, option_value};
 
 /// Where the client lies in its image.
 const CLIENT: &str = "/usr/local/bin/juicefs";
@@ -32,6 +32,11 @@ pub mod secret_key {
     /// The volume's directory, from the root of the file system.
     pub const SUBDIR: &str = "subdir";
 }
+
+/// The name of the client's container; a pod's second one has a number behind it.
+const CLIENT_NAME: &str = "jfs-mount";
+/// With what the names of the cache's volumes begin.
+const CACHE_PREFIX: &str = "pith-cache-";
 
 /// The name of the guard's container.
 pub const GUARD_NAME: &str = "pith-guard";
@@ -53,16 +58,29 @@ pub struct Sidecar {
 
 /// Builds the sidecar of one claim. `volume` is the claim's first volume in the pod, `index` the claim's place among the pod's.
 pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> Sidecar {
-    let container_name = if index == 0 { "jfs-mount".to_string() } else { format!("jfs-mount-{index}") };
-    let mount_volume = volume_name("pith-mount-", volume);
-    let mount_path = format!("/jfs/{volume}");
-    let cache = cache(settings, volume);
+    let container_name = if index == 0 { CLIENT_NAME.to_string() } else { format!("{CLIENT_NAME}-{index}") };
+    let mount_volume = mount_volume(volume);
+    let mount_path = mount_path(volume);
+    let directories = settings.cache_directories();
 
     let mut mounts = vec![bidirectional(&mount_volume, &mount_path)];
+    let mut devices = Vec::new();
     let mut volumes = vec![json!({"name": mount_volume, "emptyDir": {}})];
-    if let Some(cache) = cache {
-        mounts.push(json!({"name": cache.volume, "mountPath": cache.path}));
-        volumes.push(json!({"name": cache.volume, "emptyDir": cache.empty_dir}));
+    let caches = match cache(settings).filter(|_| directories.is_empty()) {
+        Some(directory) => vec![(volume_name(CACHE_PREFIX, volume), directory)],
+        None => several(&directories, volume),
+    };
+    for (name, directory) in caches {
+        mounts.push(json!({"name": name, "mountPath": directory.path}));
+        volumes.extend(directory.source.map(|source| named(source, &name)));
+    }
+    for (place, path) in settings.host_paths.iter().enumerate() {
+        let name = volume_name(&format!("pith-host-{place}-"), volume);
+        mounts.push(json!({"name": name, "mountPath": path.value}));
+        volumes.push(json!({"name": name, "hostPath": {"path": path.value, "type": "DirectoryOrCreate"}}));
+    }
+    for extra in &settings.volumes {
+        add_extra(&extra.value, volume, &mut volumes, &mut mounts, &mut devices);
     }
 
     let metrics = metrics(settings, index);
@@ -70,7 +88,7 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
         "name": container_name,
         "image": settings.image.value,
         "restartPolicy": "Always",
-        "command": command(settings, &metrics, &mount_path),
+        "command": command(settings, &metrics, &directories, &mount_path),
         "env": env(settings, claim),
         "securityContext": security_context(),
         // The client's control file: a bare directory does not have it, so the application never starts on one.
@@ -84,11 +102,67 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
     if !resources.is_empty() {
         container["resources"] = Value::Object(resources);
     }
+    if let Some(policy) = &settings.image_pull_policy {
+        container["imagePullPolicy"] = json!(policy.value);
+    }
+    for (name, field) in &settings.fields {
+        container[name.as_str()] = field.value.clone();
+    }
+    if !devices.is_empty() {
+        container["volumeDevices"] = Value::Array(devices);
+    }
     if let Some(port) = metrics.port {
         let name = if index == 0 { "metrics".to_string() } else { format!("metrics-{index}") };
         container["ports"] = json!([{"name": name, "containerPort": port, "protocol": "TCP"}]);
     }
     Sidecar { container_name, container, mount_volume, mount_path, volumes }
+}
+
+/// Where the sidecar of a pod's volume mounts the file system.
+pub(crate) fn mount_path(volume: &str) -> String {
+    format!("/jfs/{volume}")
+}
+
+/// The name of the emptyDir that the application's mounts of a volume are renamed to.
+pub(crate) fn mount_volume(volume: &str) -> String {
+    volume_name("pith-mount-", volume)
+}
+
+/// Whether a container of that name is one of Pith's, or nobody's.
+pub(crate) fn is_own_name(name: &str) -> bool {
+    let place = name.strip_prefix(CLIENT_NAME);
+    name == GUARD_NAME || place.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// Whether a volume of the pod has the name of a cache of Pith's.
+pub(crate) fn is_cache(volume: &str) -> bool {
+    volume.starts_with(CACHE_PREFIX)
+}
+
+/// The directories of the cache that are volumes, with names for these.
+fn several(directories: &[CacheDirectory], volume: &str) -> Vec<(String, CacheDirectory)> {
+    let with_source = directories.iter().filter(|directory| directory.source.is_some()).enumerate();
+    with_source.map(|(place, it)| (volume_name(&format!("{CACHE_PREFIX}{place}-"), volume), it.clone())).collect()
+}
+
+fn named(mut volume: Value, name: &str) -> Value {
+    volume["name"] = json!(name);
+    volume
+}
+
+/// A volume of an administrator's, under a name that is no other volume's of the pod.
+fn add_extra(
+    extra: &ExtraVolume,
+    volume: &str,
+    volumes: &mut Vec<Value>,
+    mounts: &mut Vec<Value>,
+    devices: &mut Vec<Value>,
+) {
+    let own = extra.volume["name"].as_str().unwrap_or_default();
+    let name = volume_name(&format!("pith-extra-{own}-"), volume);
+    volumes.push(named(extra.volume.clone(), &name));
+    mounts.extend(extra.mounts.iter().map(|it| named(it.clone(), &name)));
+    devices.extend(extra.devices.iter().map(|it| named(it.clone(), &name)));
 }
 
 /// Builds the container that looks after the mounts of these sidecars, and unmounts what they leave behind. It must stand before
@@ -153,10 +227,11 @@ fn env(settings: &Settings, claim: &Claim) -> Value {
         "" => json!({"name": name}),
         value => json!({"name": name, "value": escape(value)}),
     }));
+    env.extend(settings.env_sources.values().map(|source| source.value.clone()));
     Value::Array(env)
 }
 
-fn command(settings: &Settings, metrics: &Metrics, mount_path: &str) -> Vec<String> {
+fn command(settings: &Settings, metrics: &Metrics, directories: &[CacheDirectory], mount_path: &str) -> Vec<String> {
     let mut fuse_options = vec!["allow_other".to_string()];
     let mut command: Vec<String> = [CLIENT, "mount", "--subdir=$(SUBDIR)"].map(String::from).into();
     if let Some(address) = &metrics.default_address {
@@ -165,7 +240,13 @@ fn command(settings: &Settings, metrics: &Metrics, mount_path: &str) -> Vec<Stri
     if let Some(mebibytes) = cache_size(settings) {
         command.push(format!("--cache-size={mebibytes}"));
     }
-    for (name, value) in &settings.mount_options {
+    if !directories.is_empty() {
+        let paths: Vec<String> = directories.iter().map(|it| escape(&it.path)).collect();
+        command.push(format!("--cache-dir={}", paths.join(":")));
+    }
+    // Of several directories of the cache, the option's are among them.
+    let options = settings.mount_options.iter().filter(|(name, _)| name != "cache-dir" || directories.is_empty());
+    for (name, value) in options {
         let value = value.value.as_deref().map(|value| format!("={}", escape(value))).unwrap_or_default();
         if !settings::is_fuse_option(name) {
             command.push(format!("--{name}{value}"));
@@ -193,13 +274,8 @@ fn resources(settings: &Settings) -> Map<String, Value> {
     resources
 }
 
-fn option<'a>(settings: &'a Settings, name: &str) -> Option<Option<&'a str>> {
-    let (_, value) = settings.mount_options.iter().find(|(known, _)| known == name)?;
-    Some(value.value.as_deref())
-}
-
 fn control_file(settings: &Settings) -> &'static str {
-    if option(settings, "prefix-internal").is_some() { ".jfs.config" } else { ".config" }
+    if settings.has_option("prefix-internal") { ".jfs.config" } else { ".config" }
 }
 
 struct Metrics {
@@ -210,7 +286,7 @@ struct Metrics {
 }
 
 fn metrics(settings: &Settings, index: usize) -> Metrics {
-    if let Some(address) = option(settings, "metrics").flatten() {
+    if let Some(address) = option_value(settings, "metrics") {
         let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 0);
         return Metrics { default_address: None, port };
     }
@@ -218,33 +294,18 @@ fn metrics(settings: &Settings, index: usize) -> Metrics {
     Metrics { default_address: Some(format!("0.0.0.0:{port}")), port: Some(port) }
 }
 
-struct CacheVolume {
-    volume: String,
-    path: String,
-    empty_dir: Value,
-}
-
-fn cache(settings: &Settings, volume: &str) -> Option<CacheVolume> {
+/// The one directory of the cache that every sidecar has, if it is a volume.
+fn cache(settings: &Settings) -> Option<CacheDirectory> {
     let Cache::EmptyDir { in_memory, size_limit } = &settings.cache.value else {
         return None;
     };
-    let mut empty_dir = Map::new();
-    if *in_memory {
-        empty_dir.insert("medium".into(), json!("Memory"));
-    }
-    if let Some(limit) = size_limit {
-        empty_dir.insert("sizeLimit".into(), json!(limit));
-    }
     // An option that names one directory moves the volume there; several directories, or `memory`, are the user's own affair.
-    let path = match option(settings, "cache-dir").flatten() {
+    let path = match option_value(settings, "cache-dir") {
         Some(path) if path.starts_with('/') && !path.contains([':', '$']) => path,
         _ => CACHE_DIRECTORY,
     };
-    Some(CacheVolume {
-        volume: volume_name("pith-cache-", volume),
-        path: path.into(),
-        empty_dir: Value::Object(empty_dir),
-    })
+    let source = json!({"emptyDir": settings::empty_dir(*in_memory, size_limit.as_deref())});
+    Some(CacheDirectory { path: path.into(), source: Some(source) })
 }
 
 /// The client's cache limit in MiB: nine tenths of the volume's size, so that the kubelet never evicts the pod for its cache.
@@ -252,7 +313,7 @@ fn cache_size(settings: &Settings) -> Option<u64> {
     let Cache::EmptyDir { size_limit: Some(limit), .. } = &settings.cache.value else {
         return None;
     };
-    if option(settings, "cache-size").is_some() {
+    if settings.has_option("cache-size") || !settings.caches.is_empty() {
         return None;
     }
     let bytes = Quantity::from_str(limit).ok()?.bytes()?;
@@ -265,7 +326,7 @@ fn volume_name(prefix: &str, volume: &str) -> String {
     if name.len() <= 63 {
         return name;
     }
-    let digest = hex::encode(Sha256::digest(volume.as_bytes()));
+    let digest = hex::encode(Sha256::digest(name.as_bytes()));
     let kept: String = name.chars().take(63 - 9).collect();
     format!("{}-{}", kept.trim_end_matches('-'), &digest[..8])
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::admission::{Context, Decision, Verdict, decide};
 use crate::binding::{self, Binding, Evaluate, Match, Mode, OnFailure};
+use crate::mount_pod_patch;
 use crate::object::{
     AccessMode, Claim, Entries, Namespace, Object, Objects, PersistentVolume, SecretRef, StorageClass,
 };
@@ -41,6 +42,7 @@ pub(crate) fn configuration() -> Configuration {
         ceilings: BTreeMap::new(),
         claim_overrides: default_claim_overrides(),
         file_systems: Vec::new(),
+        patches: Vec::new(),
     }
 }
 
@@ -177,6 +179,15 @@ impl World {
 
     pub(crate) fn caching_in(mut self, in_memory: bool, size_limit: Option<&str>) -> Self {
         self.configuration.cache = Cache::EmptyDir { in_memory, size_limit: size_limit.map(str::to_string) };
+        self
+    }
+
+    /// With this `mountPodPatch`.
+    #[track_caller]
+    pub(crate) fn patching(mut self, items: Value) -> Self {
+        let read = mount_pod_patch::read(&json!({"mountPodPatch": items})).expect("the items are fine");
+        assert_eq!(read.ineffective, Vec::<String>::new());
+        self.configuration.patches = read.patches;
         self
     }
 

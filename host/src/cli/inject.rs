@@ -56,6 +56,7 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
     };
     // What policies log belongs to a look at their decision; how they were loaded does not.
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn,policy=info".into() })?;
+    config.warn();
     let policies = match config.policies.is_empty() {
         true => Policies::none(),
         false => load_policies(&config, Arc::new(Metrics::new()))?,

@@ -69,8 +69,10 @@ fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
     let spec = &value["spec"];
     let csi = &spec["csi"];
     let secret = &csi["nodePublishSecretRef"];
+    let name = required(&value["metadata"], "name")?;
     Ok(PersistentVolume {
-        name: required(&value["metadata"], "name")?,
+        other_handle: text(&csi["volumeHandle"]).filter(|handle| *handle != name),
+        name,
         driver: text(&csi["driver"]),
         read_only: csi["readOnly"] == true,
         volume_attributes: entries(&csi["volumeAttributes"]).into(),

@@ -30,6 +30,9 @@ pub struct File {
     pub log: Log,
     /// The CSI driver whose volumes are Pith's.
     pub driver: String,
+    /// The `config.yaml` of the JuiceFS CSI driver's ConfigMap, read at start: its `mountPodPatch` counts for sidecars too, above
+    /// what claims say and below `fileSystems`. What has no effect there is named in the log.
+    pub driver_config: Option<PathBuf>,
     /// Where Namespaces, StorageClasses, PersistentVolumes and PersistentVolumeClaims come from; there are none where this is
     /// absent.
     #[serde(with = "yaml_serde::with::singleton_map")]
@@ -56,6 +59,7 @@ impl Default for File {
             state_dir: "state".into(),
             log: Log::default(),
             driver: "csi.juicefs.com".into(),
+            driver_config: None,
             objects: None,
             sidecar: Sidecar::default(),
             file_systems: Vec::new(),

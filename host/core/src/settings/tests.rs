@@ -1,7 +1,7 @@
 //! Which layer wins, what each key means, and what a policy may not do.
 
 use super::*;
-use crate::testing::{amounts, claim, class, configuration, entries, secret, volume};
+use crate::testing::{amounts, claim, class, configuration, entries, pod, secret, volume};
 
 /// The objects of one volume, each with a setting or none.
 #[derive(Default)]
@@ -16,8 +16,10 @@ struct Case {
 impl Case {
     fn resolve(&self) -> (Result<Settings, Refusal>, Vec<String>) {
         let claim = Claim { annotations: self.annotations.clone(), ..claim("orders") };
-        let layers =
-            Layers { claim: &claim, storage_class: self.class.as_ref(), persistent_volume: self.volume.as_ref() };
+        let pod = pod().mounting("data", "orders").0;
+        let usage = Usage { pod: Pod::read(&pod).expect("a pod"), volumes: &[("data", false)] };
+        let (storage_class, persistent_volume) = (self.class.as_ref(), self.volume.as_ref());
+        let layers = Layers { claim: &claim, storage_class, persistent_volume, usage };
         let mut warnings = Vec::new();
         let configuration = self.configuration.clone().unwrap_or_else(configuration);
         let settings = resolve(&configuration, &layers, self.read_only, &mut warnings);
@@ -292,24 +294,24 @@ fn a_claim_overrides_what_the_administrator_lists_and_nothing_else() {
     );
 
     let mut configuration = configuration();
-    configuration.claim_overrides = ["juicefs/mount-image", "juicefs/host-path"].map(String::from).into();
+    configuration.claim_overrides = ["juicefs/mount-image", "juicefs/mount-labels"].map(String::from).into();
     let annotations =
-        entries(&[("juicefs/mount-image", "mine"), ("juicefs/host-path", "/"), ("juicefs/mount-cpu-limit", "3")]);
+        entries(&[("juicefs/mount-image", "mine"), ("juicefs/mount-labels", "/"), ("juicefs/mount-cpu-limit", "3")]);
     let (settings, warnings) = Case { configuration: Some(configuration), annotations, ..Case::default() }.resolve();
     let settings = settings.expect("the claim is fine");
     assert_eq!(rows(&settings, "image"), ["image = mine, claim orders"]);
     assert_eq!(
         warnings,
         [
-            "claim orders has the annotation juicefs/host-path, which Pith does not support: it has no effect",
             "claim orders has the annotation juicefs/mount-cpu-limit, which claims may not set here: it has no effect",
+            "claim orders has the annotation juicefs/mount-labels, which Pith does not support: it has no effect",
         ]
     );
 }
 
 #[test]
 fn keys_without_effect_are_reported_and_foreign_keys_are_not() {
-    let mut case = of_class(&[("juicefs/host-path", "/data"), ("pathPattern", "x"), ("other", "y")]);
+    let mut case = of_class(&[("juicefs/mount-labels", "/data"), ("pathPattern", "x"), ("other", "y")]);
     case.volume = Some(PersistentVolume {
         volume_attributes: entries(&[("juicefs/clean-cache", "true"), ("subPath", "z")]).into(),
         ..volume("pv-1")
@@ -317,7 +319,7 @@ fn keys_without_effect_are_reported_and_foreign_keys_are_not() {
     assert_eq!(
         case.resolve().1,
         [
-            "StorageClass gold sets juicefs/host-path, which Pith does not support: it has no effect",
+            "StorageClass gold sets juicefs/mount-labels, which Pith does not support: it has no effect",
             "PersistentVolume pv-1 sets juicefs/clean-cache, which Pith does not support: it has no effect",
         ]
     );

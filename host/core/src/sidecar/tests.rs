@@ -2,14 +2,17 @@
 
 use super::*;
 use crate::object::StorageClass;
+use crate::pod::Pod;
 use crate::policy::{Change, OptionChange};
-use crate::settings::{Configuration, Layers, resolve};
-use crate::testing::{claim, class, configuration};
+use crate::settings::{Configuration, Layers, Usage, resolve};
+use crate::testing::{claim, class, configuration, pod};
 
 fn configured(configuration: &Configuration, options: &[&str]) -> Settings {
     let class = StorageClass { mount_options: options.iter().map(|it| it.to_string()).collect(), ..class("gold") };
     let claim = claim("orders");
-    let layers = Layers { claim: &claim, storage_class: Some(&class), persistent_volume: None };
+    let pod = pod().mounting("data", "orders").0;
+    let usage = Usage { pod: Pod::read(&pod).expect("a pod"), volumes: &[("data", false)] };
+    let layers = Layers { claim: &claim, storage_class: Some(&class), persistent_volume: None, usage };
     resolve(configuration, &layers, false, &mut Vec::new()).expect("the options are fine")
 }
 
