@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Output;
 
 use json_patch::Patch;
-use pith_tests::cluster::{ADDRESS, CLUSTER, Cluster, static_volume};
+use pith_tests::cluster::{ADDRESS, CLUSTER, Cluster, Namespace, static_volume};
 use pith_tests::juicefs::{CLIENT, Scratch, VERSION};
 use pith_tests::provisioner::Site;
 use pith_tests::redis::Redis;
@@ -331,59 +331,90 @@ fn a_pod_whose_claim_no_container_mounts_runs_on_the_node() {
     cluster.kubectl(&["delete", "pv", &format!("{name}-data")]).expect("it is deleted");
 }
 
+/// A namespace whose pods are injected by a webhook of the test's own, with a claim `data` of a file system that they reach.
+pub(crate) struct Injecting {
+    cluster: &'static Cluster,
+    pub(crate) namespace: Namespace,
+    pub(crate) redis: Redis,
+    _webhook: Server,
+}
+
+impl Injecting {
+    /// `sidecar` and `config` are what is configured beside the images.
+    pub(crate) fn start(about: &str, sidecar: &Value, config: &str) -> Injecting {
+        let cluster = &*CLUSTER;
+        let redis = file_system_for_pods(cluster);
+        let namespace =
+            cluster.namespace(about, &json!({"juicefs.com/enable-injection": "true"})).expect("a namespace");
+        let name = &*namespace.name;
+        cluster.apply(&yaml(&[&static_volume(name, "data")[..], &[driver()]].concat())).expect("a volume");
+        cluster.wait(name, "jsonpath={.status.phase}=Bound", "pvc/data").expect("it is bound");
+        let claim = cluster.get(&["pvc", "data", "--namespace", name]).expect("the claim");
+        // What Pith keeps itself once it runs in the cluster.
+        let uid = claim["metadata"]["uid"].as_str().expect("a uid");
+        let values = json!({"metaurl": redis.secrets()["metaurl"], "meta-password": "", "subdir": "/"});
+        let secret = json!({"namespace": name, "name": format!("pith-{uid}")});
+        cluster
+            .apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": values}).to_string())
+            .expect("a Secret");
+
+        let mut of_sidecar = json!({
+            "image": format!("docker.io/pith/juicefs:{}", *VERSION), "guardImage": GUARD,
+            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+        });
+        json_patch::merge(&mut of_sidecar, sidecar);
+        let config = format!("sidecar: {of_sidecar}\n{config}");
+        let webhook = Server::start_on(cluster, &config, &cluster.objects().expect("objects")).expect("it serves");
+        cluster.register(name, &webhook).expect("a webhook can be registered");
+        cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")]).expect("it is labelled");
+        Injecting { cluster, namespace, redis, _webhook: webhook }
+    }
+
+    fn create(&self, pod: &Value, more: &[&str]) -> anyhow::Result<Value> {
+        let arguments = [&["create", "-f", "-", "--output=json"], more].concat();
+        Ok(serde_json::from_str(&self.cluster.kubectl_with(&arguments, &pod.to_string())?)?)
+    }
+
+    /// Creates a pod, once the API server has heard of the webhook, and waits until it is ready.
+    pub(crate) fn run(&self, pod: &Value) -> Value {
+        let name = &*self.namespace.name;
+        let injected = |pod: &Value| pod["spec"]["initContainers"][0]["name"] == "pith-guard";
+        self.cluster
+            .until(name, "an injection", || Ok(injected(&self.create(pod, &["--dry-run=server"])?).then_some(())))
+            .expect("it is asked");
+        let created = self.create(pod, &[]).expect("a pod");
+        assert!(injected(&created));
+        self.cluster.wait(name, "condition=Ready", "pod/app").expect("its mount is there, so it runs");
+        created
+    }
+
+    /// What a command in a container of the pod says.
+    pub(crate) fn exec(&self, container: &str, command: &[&str]) -> String {
+        let name = &*self.namespace.name;
+        let arguments = [&["exec", "app", "--namespace", name, "--container", container, "--"], command].concat();
+        self.cluster.kubectl(&arguments).expect("the command runs")
+    }
+
+    /// Ends the pod, and removes what is in no namespace.
+    pub(crate) fn end(self) {
+        let name = &*self.namespace.name;
+        let delete = |what: &[&str]| self.cluster.kubectl(&[&["delete"], what].concat()).expect("it is deleted");
+        delete(&["pod", "app", "--namespace", name]);
+        delete(&["mutatingwebhookconfiguration", &format!("pith-{name}")]);
+        delete(&["pv", &format!("{name}-data"), "--wait=false"]);
+    }
+}
+
 #[test]
 fn an_injected_pod_starts_after_its_mount_is_there_and_writes() {
     let cluster = &*CLUSTER;
-    let redis = file_system_for_pods(cluster);
-    let namespace =
-        cluster.namespace("injected", &json!({"juicefs.com/enable-injection": "true"})).expect("a namespace");
-    let name = &*namespace.name;
-    cluster.apply(&yaml(&[&static_volume(name, "data")[..], &[driver()]].concat())).expect("a volume");
-    cluster.wait(name, "jsonpath={.status.phase}=Bound", "pvc/data").expect("it is bound");
-    let claim = cluster.get(&["pvc", "data", "--namespace", name]).expect("the claim");
-    // What Pith keeps itself once it runs in the cluster.
-    let uid = claim["metadata"]["uid"].as_str().expect("a uid");
-    let values = json!({"metaurl": redis.secrets()["metaurl"], "meta-password": "", "subdir": "/"});
-    let secret = json!({"namespace": name, "name": format!("pith-{uid}")});
-    cluster
-        .apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": values}).to_string())
-        .expect("a Secret");
-
-    let image = format!("docker.io/pith/juicefs:{}", *VERSION);
-    let config =
-        json!({"image": image, "guardImage": GUARD, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}});
-    let config = format!("sidecar: {config}\n");
-    let server = Server::start_on(cluster, &config, &cluster.objects().expect("objects")).expect("it serves");
-    cluster.register(name, &server).expect("a webhook can be registered");
-    cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")]).expect("it is labelled");
+    let injecting = Injecting::start("injected", &json!({}), "");
+    let name = &*injecting.namespace.name;
     // A bare directory would do for the writing: the client's own file says that it is not one.
     let command = "test -f /data/.config && echo written by the application > /data/file && exec sleep 3600";
     let pod = pod(name, command, &json!([{"name": "data", "mountPath": "/data"}]));
-    let create = |more: &[&str]| {
-        let created =
-            cluster.kubectl_with(&[&["create", "-f", "-", "--output=json"], more].concat(), &pod.to_string())?;
-        anyhow::Ok(serde_json::from_str::<Value>(&created)?)
-    };
-    let injected = |pod: &Value| pod["spec"]["initContainers"][0]["name"] == "pith-guard";
-    // The API server hears of the webhook in a moment.
-    cluster
-        .until(name, "an injection", || Ok(injected(&create(&["--dry-run=server"])?).then_some(())))
-        .expect("it is asked");
-    assert!(injected(&create(&[]).expect("a pod")));
-    cluster.wait(name, "condition=Ready", "pod/app").expect("its mount is there, so it runs");
-
-    let read = cluster.kubectl(&[
-        "exec",
-        "app",
-        "--namespace",
-        name,
-        "--container",
-        "jfs-mount",
-        "--",
-        "cat",
-        "/jfs/data/file",
-    ]);
-    assert_eq!(read.expect("a second path"), "written by the application\n");
+    injecting.run(&pod);
+    assert_eq!(injecting.exec("jfs-mount", &["cat", "/jfs/data/file"]), "written by the application\n");
     let status = cluster.get(&["pod", "app", "--namespace", name]).expect("the pod");
     let started =
         |containers: &str| status["status"][containers][0]["state"]["running"]["startedAt"].as_str().map(String::from);
@@ -391,14 +422,11 @@ fn an_injected_pod_starts_after_its_mount_is_there_and_writes() {
     assert_eq!(status["status"]["containerStatuses"][0]["restartCount"], 0);
     // It lies in the file system, and not in a directory of the node.
     let mut dump = cluster.command(&CLIENT);
-    let dump = dump.args(["dump", &redis.secrets()["metaurl"]]).output().expect("the client runs");
+    let dump = dump.args(["dump", &injecting.redis.secrets()["metaurl"]]).output().expect("the client runs");
     let dump: Value = serde_json::from_slice(&dump.stdout).unwrap_or_else(|_| panic!("{}", said(&dump)));
     assert!(dump["FSTree"]["entries"]["file"].is_object(), "{:#}", dump["FSTree"]);
 
-    cluster.kubectl(&["delete", "pod", "app", "--namespace", name]).expect("it ends");
-    let webhook = format!("pith-{name}");
-    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", &webhook]).expect("it is deleted");
-    cluster.kubectl(&["delete", "pv", &format!("{name}-data"), "--wait=false"]).expect("it is deleted");
+    injecting.end();
 }
 
 #[test]

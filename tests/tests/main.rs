@@ -10,6 +10,7 @@ mod guests;
 mod harness;
 mod inject;
 mod juicefs;
+mod migration;
 mod policies;
 mod secrets;
 mod unmount;

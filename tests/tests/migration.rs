@@ -1,0 +1,94 @@
+//! Whoever moves from the JuiceFS CSI driver: what its users have written works unchanged.
+
+use std::fs;
+
+use pith_tests::cluster::CLUSTER;
+use serde_json::{Value, json};
+
+use crate::cluster::{Injecting, pod};
+
+/// A `config.yaml` as its users write it: for all claims, for some by label, with a share of the application's resources.
+const DRIVER_CONFIG: &str = r#"
+enableNativeSidecar: true
+mountPodPatch:
+  - ceMountImage: IMAGE
+    imagePullPolicy: Never
+    env:
+      - { name: TZ, value: UTC }
+      - { name: NODE, valueFrom: { fieldRef: { fieldPath: spec.nodeName } } }
+    livenessProbe:
+      exec: { command: [stat, "${MOUNT_POINT}/.config"] }
+      failureThreshold: 3
+      periodSeconds: 5
+    volumes:
+      - { name: settings, configMap: { name: settings } }
+    volumeMounts:
+      - { name: settings, mountPath: /etc/settings, readOnly: true }
+  - pvcSelector: { matchStorageClassName: gold }
+    mountOptions: [read-only]
+  - pvcSelector: { matchName: data }
+    resourcePercentages:
+      requests: { cpu: "30%", memory: "30%" }
+      limits: { cpu: "60%", memory: "60%" }
+      minLimits: { memory: 128Mi }
+    mountOptions: [buffer-size=25%]
+    cacheDirs:
+      - { type: EmptyDir, medium: Memory, sizeLimit: 32Mi }
+      - { type: HostPath, path: "FOLDER/${VOLUME_NAME}" }
+"#;
+
+/// Scenarios 10 to 14 of the driver, on a real node.
+#[test]
+fn the_drivers_configuration_shapes_a_sidecar_that_runs() {
+    let cluster = &*CLUSTER;
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = format!("docker.io/pith/juicefs:{}", *pith_tests::juicefs::VERSION);
+    let file = folder.path().join("config.yaml");
+    let text = DRIVER_CONFIG.replace("IMAGE", &image).replace("FOLDER", &folder.path().display().to_string());
+    fs::write(&file, text).expect("it is written");
+    // The image and its requests come from the driver's configuration alone.
+    let nothing = json!({"image": "nowhere.example/juicefs:0", "resources": null});
+    let injecting = Injecting::start("driver-config", &nothing, &format!("driverConfig: {}\n", file.display()));
+    let name = &*injecting.namespace.name;
+    let settings = json!({"namespace": name, "name": "settings"});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": settings, "data": {"colour": "green"}});
+    cluster.apply(&map.to_string()).expect("a ConfigMap");
+
+    let command = "test -f /data/.config && echo written > /data/file && exec sleep 3600";
+    let mut app = pod(name, command, &json!([{"name": "data", "mountPath": "/data"}]));
+    app["spec"]["containers"][0]["resources"] =
+        json!({"requests": {"cpu": "100m", "memory": "100Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}});
+    let created = injecting.run(&app);
+    let client = &created["spec"]["initContainers"][1];
+    assert_eq!(client["image"], image);
+    assert_eq!(
+        client["resources"],
+        json!({"requests": {"cpu": "30m", "memory": "30Mi"}, "limits": {"cpu": "600m", "memory": "154Mi"}})
+    );
+    let argv: Vec<&str> = client["command"].as_array().expect("argv").iter().filter_map(Value::as_str).collect();
+    let cache = format!("--cache-dir=/var/jfsCache-emptyDir:{}/{name}-data", folder.path().display());
+    assert!(argv.contains(&cache.as_str()) && argv.contains(&"--buffer-size=39"), "{argv:?}");
+    assert!(!argv.contains(&"--read-only"), "the item of another class: {argv:?}");
+
+    // The API server has filled in defaults, and a second pass over them changes nothing.
+    let mut again = created.clone();
+    let metadata = again["metadata"].as_object_mut().expect("metadata");
+    for key in ["uid", "creationTimestamp", "managedFields", "resourceVersion", "generation"] {
+        metadata.remove(key);
+    }
+    metadata.insert("name".into(), json!("again"));
+    again.as_object_mut().expect("a pod").remove("status");
+    let passed = cluster.kubectl_with(&["create", "-f", "-", "--dry-run=server", "--output=json"], &again.to_string());
+    let passed: Value = serde_json::from_str(&passed.expect("it is created")).expect("JSON");
+    assert_eq!(passed["spec"], again["spec"]);
+
+    assert_eq!(injecting.exec("jfs-mount", &["cat", "/etc/settings/colour"]), "green");
+    let environment = injecting.exec("jfs-mount", &["env"]);
+    assert!(environment.contains("TZ=UTC\n") && environment.contains("NODE=pith-node\n"), "{environment}");
+    // The client has made its cache in both directories.
+    let cached = |directory: &str| injecting.exec("jfs-mount", &["ls", directory]);
+    let on_node = format!("{}/{name}-data", folder.path().display());
+    let both = (cached("/var/jfsCache-emptyDir"), cached(&on_node));
+    assert!(!both.0.is_empty() && both.0 == both.1, "{both:?}");
+    injecting.end();
+}
