@@ -259,7 +259,7 @@ fn command(settings: &Settings, metrics: &Metrics, directories: &[CacheDirectory
 }
 
 /// Keeps the kubelet from expanding what a user wrote: `$$` stands for one `$`.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('$', "$$")
 }
 

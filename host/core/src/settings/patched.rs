@@ -58,7 +58,7 @@ impl Settings {
         }
         for name in ["livenessProbe", "readinessProbe"] {
             if let Some((origin, probe)) = last(&fitting, |it| it.probes.get(name)) {
-                self.fields.insert(name.into(), Sourced { value: template.value(probe), origin });
+                self.fields.insert(name.into(), Sourced { value: template.for_kubelet(probe), origin });
             }
         }
         if let Some((origin, env)) = last(&fitting, |it| it.env.as_ref()) {
@@ -111,7 +111,7 @@ impl Settings {
                 }
                 _ => {
                     self.env.remove(&name);
-                    self.env_sources.insert(name, Sourced { value: template.value(variable), origin });
+                    self.env_sources.insert(name, Sourced { value: template.for_kubelet(variable), origin });
                 }
             }
         }
@@ -247,6 +247,10 @@ impl Template {
     }
 
     fn text(&self, text: &str) -> String {
+        self.filled(text, &|value| value.to_string())
+    }
+
+    fn filled(&self, text: &str, write: &dyn Fn(&str) -> String) -> String {
         let mut text = text.to_string();
         for (name, value) in &self.values {
             if text.contains(name) {
@@ -254,7 +258,7 @@ impl Template {
                     let why = "mountPodPatch has it, and the claim has no such value yet: it is empty";
                     self.unknown.borrow_mut().push(format!("{name}: {why}"));
                 }
-                text = text.replace(name, value.as_deref().unwrap_or_default());
+                text = text.replace(name, &write(value.as_deref().unwrap_or_default()));
             }
         }
         text
@@ -269,14 +273,23 @@ impl Template {
     }
 
     fn value(&self, value: &Value) -> Value {
-        match value {
-            Value::String(text) => Value::String(self.text(text)),
-            Value::Array(items) => items.iter().map(|it| self.value(it)).collect(),
-            Value::Object(object) => {
-                object.iter().map(|(key, value)| (key.clone(), self.value(value))).collect::<Map<_, _>>().into()
-            }
-            other => other.clone(),
+        map_texts(value, &|text| self.text(text))
+    }
+
+    /// For where the kubelet expands `$(NAME)`: an administrator may mean that, and who named a directory may not.
+    fn for_kubelet(&self, value: &Value) -> Value {
+        map_texts(value, &|text| self.filled(text, &sidecar::escape))
+    }
+}
+
+fn map_texts(value: &Value, change: &dyn Fn(&str) -> String) -> Value {
+    match value {
+        Value::String(text) => Value::String(change(text)),
+        Value::Array(items) => items.iter().map(|it| map_texts(it, change)).collect(),
+        Value::Object(object) => {
+            object.iter().map(|(key, value)| (key.clone(), map_texts(value, change))).collect::<Map<_, _>>().into()
         }
+        other => other.clone(),
     }
 }
 

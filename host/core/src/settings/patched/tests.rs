@@ -118,6 +118,14 @@ fn variables_stand_for_what_is_known_of_the_volume() {
 }
 
 #[test]
+fn what_a_directory_is_called_is_no_expression() {
+    let named = PersistentVolume { volume_attributes: entries(&[("subPath", "$(KEY)\"")]).into(), ..volume("pv-1") };
+    let item = json!([{"env": [{"name": "PATHS", "value": "$(HOME):${SUB_PATH}"}]}]);
+    let found = client(world().with_bound(claim("orders"), named).patching(item), &web());
+    assert_eq!(list(&found["env"]).last(), Some(&json!({"name": "PATHS", "value": "$(HOME):$$(KEY)\""})));
+}
+
+#[test]
 fn environment_that_kubernetes_looks_up_is_passed_on_as_it_is() {
     let from = json!({"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "key"}}});
     let refers = json!({"name": "URL", "value": "https://$(KEY)/"});
