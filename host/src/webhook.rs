@@ -3,6 +3,7 @@
 mod handler;
 pub mod review;
 mod strict_json;
+mod validate;
 
 use std::sync::Arc;
 use std::time::Duration;

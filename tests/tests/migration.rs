@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use pith_tests::cluster::CLUSTER;
+use pith_tests::cluster::{CLUSTER, static_volume};
+use pith_tests::server::Server;
 use serde_json::{Value, json};
 
 use crate::cluster::{Injecting, pod};
@@ -91,4 +92,78 @@ fn the_drivers_configuration_shapes_a_sidecar_that_runs() {
     let both = (cached("/var/jfsCache-emptyDir"), cached(&on_node));
     assert!(!both.0.is_empty() && both.0 == both.1, "{both:?}");
     injecting.end();
+}
+
+/// Scenario 25, its first half: what the driver's validating webhooks refuse is refused, in words that name the mistake.
+#[test]
+fn a_volume_and_a_secret_that_cannot_be_right_are_refused_when_they_are_written() {
+    let cluster = &*CLUSTER;
+    let namespace = cluster.namespace("validation", &json!({})).expect("a namespace");
+    let name = &*namespace.name;
+    let server =
+        Server::start_following(cluster, "", &cluster.kubeconfig_of_pith("pith-webhook").expect("a kubeconfig"))
+            .expect("it serves");
+    cluster.register(name, &server).expect("a webhook can be registered");
+    // As the chart registers it, for objects of this test alone.
+    let registered = format!("pith-{name}");
+    let mut configuration = cluster.get(&["mutatingwebhookconfiguration", &registered]).expect("it is registered");
+    let of_pods = configuration["webhooks"][0].clone();
+    let about = |resource: &str, operations: Value, scope: &str| {
+        let mut webhook = of_pods.clone();
+        webhook["name"] = json!(format!("{resource}.pith.dev"));
+        webhook["rules"] = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": operations, "resources": [resource], "scope": scope}]);
+        webhook["namespaceSelector"] = json!({});
+        webhook["matchConditions"] =
+            json!([{"name": "mine", "expression": format!("object.metadata.name.startsWith('{name}-')")}]);
+        webhook
+    };
+    configuration["webhooks"] = json!([
+        about("persistentvolumes", json!(["CREATE"]), "Cluster"),
+        about("secrets", json!(["CREATE", "UPDATE"]), "Namespaced"),
+    ]);
+    cluster.apply(&configuration.to_string()).expect("it is registered for more");
+
+    let volume = |own: &str, handle: &str, class: &str| {
+        let mut volume = static_volume(name, own)[0].clone();
+        volume["spec"]["csi"]["volumeHandle"] = json!(handle);
+        volume["spec"]["storageClassName"] = json!(class);
+        volume.to_string()
+    };
+    let create = |object: &str| {
+        let output = cluster.try_kubectl(&["create", "-f", "-"], object).expect("kubectl runs");
+        (output.status.success(), crate::cluster::said(&output))
+    };
+    assert!(create(&volume("first", "one-handle", "")).0);
+    // The API server hears of the webhook, and Pith of the volume, in a moment.
+    let refused = cluster.until(name, "the second volume to be refused", || {
+        let (created, said) = create(&volume("second", "one-handle", ""));
+        cluster.kubectl(&["delete", "pv", &format!("{name}-second"), "--ignore-not-found"])?;
+        Ok((!created).then_some(said))
+    });
+    let refused = refused.expect("it is refused");
+    let sentence = format!("the PersistentVolume `{name}-first` has the volumeHandle `one-handle` already");
+    assert!(refused.contains(&sentence), "{refused}");
+    assert!(create(&volume("third", "one-handle", "gold")).0, "one of a class is the provisioner's");
+
+    let secret = |own: &str, values: Value| {
+        let metadata = json!({"namespace": name, "name": format!("{name}-{own}")});
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values}).to_string()
+    };
+    let good = json!({"name": "shop", "metaurl": "redis://:canary-password@redis:6379/1"});
+    assert!(create(&secret("good", good)).0);
+    let bad = json!({"name": "shop", "metaurl": "redis://redis:6379/1", "configs": "{keys: relative-canary}"});
+    let (created, said) = create(&secret("bad", bad));
+    assert!(
+        !created && said.contains("`configs` in the Secret of the file system has a path that is not absolute"),
+        "{said}"
+    );
+    let (created, said) = create(&secret("enterprise", json!({"name": "shop", "token": "canary-token"})));
+    assert!(created && said.contains("Warning: Pith cannot mount what it describes"), "{said}");
+    let log = server.log();
+    assert!(log.contains("object looked at") && !log.contains("canary"), "{log}");
+
+    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", &registered]).expect("it is deleted");
+    for own in ["first", "third"] {
+        cluster.kubectl(&["delete", "pv", &format!("{name}-{own}"), "--wait=false"]).expect("it is deleted");
+    }
 }

@@ -14,15 +14,7 @@ metadata:
 webhooks:
   - name: inject.pith.dev
     admissionReviewVersions: [v1]
-    clientConfig:
-      service:
-        namespace: {{ .Release.Namespace }}
-        name: {{ include "pith.name" . }}-webhook
-        path: /mutate
-        port: 443
-      {{- with .Values.certificates.caBundle }}
-      caBundle: {{ b64enc . }}
-      {{- end }}
+    clientConfig: {{- include "pith.registration.client" . | nindent 6 }}
     rules:
       - apiGroups: [""]
         apiVersions: [v1]
@@ -62,4 +54,41 @@ webhooks:
     reinvocationPolicy: {{ $webhook.reinvocationPolicy }}
     sideEffects: {{ $webhook.sideEffects }}
     timeoutSeconds: {{ $webhook.timeoutSeconds }}
+  {{- if $webhook.validation }}
+  # These two change nothing, and nobody waits for them where they do not answer.
+  - name: volumes.pith.dev
+    admissionReviewVersions: [v1]
+    clientConfig: {{- include "pith.registration.client" . | nindent 6 }}
+    rules:
+      - { apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [persistentvolumes], scope: Cluster }
+    matchConditions:
+      - name: made-by-hand-for-juicefs
+        expression: >-
+          has(object.spec.csi) && object.spec.csi.driver == {{ .Values.driver | quote }}
+          && (!has(object.spec.storageClassName) || object.spec.storageClassName == "")
+    failurePolicy: Ignore
+    sideEffects: None
+    timeoutSeconds: 5
+  - name: secrets.pith.dev
+    admissionReviewVersions: [v1]
+    clientConfig: {{- include "pith.registration.client" . | nindent 6 }}
+    rules:
+      - { apiGroups: [""], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [secrets], scope: Namespaced }
+    objectSelector: { matchLabels: { juicefs.com/validate-secret: "true" } }
+    failurePolicy: Ignore
+    sideEffects: None
+    timeoutSeconds: 5
+  {{- end }}
+{{- end }}
+
+{{/* Where it is called. */}}
+{{- define "pith.registration.client" -}}
+service:
+  namespace: {{ .Release.Namespace }}
+  name: {{ include "pith.name" . }}-webhook
+  path: /mutate
+  port: 443
+{{- with .Values.certificates.caBundle }}
+caBundle: {{ b64enc . }}
+{{- end }}
 {{- end }}

@@ -30,6 +30,7 @@ pub mod patch;
 pub mod admission;
 pub mod volume;
 pub mod claim_secret;
+pub mod validation;
 pub mod rotation;
 pub mod registration;
 #[cfg(test)]

@@ -299,6 +299,11 @@ impl Objects {
         self.persistent_volumes.get(name)
     }
 
+    /// All PersistentVolumes.
+    pub fn persistent_volumes(&self) -> impl Iterator<Item = &Arc<PersistentVolume>> {
+        self.persistent_volumes.values()
+    }
+
     /// All claims.
     pub fn claims(&self) -> impl Iterator<Item = &Arc<Claim>> {
         self.claims.values().flat_map(HashTrieMapSync::values)

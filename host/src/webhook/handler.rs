@@ -12,10 +12,12 @@ use futures_util::FutureExt;
 use http_body_util::{BodyExt, Limited};
 use pith_core::admission::{self, Context, Decision, Verdict};
 use pith_core::object::Objects;
+use pith_core::validation::Checked;
 use serde_json::Value;
 
 use super::Webhook;
 use super::review::{self, Answer, Subject};
+use super::validate;
 
 /// Answers one review. Whatever goes wrong is an HTTP error with a sentence, so that the cluster's `failurePolicy` decides.
 pub(super) async fn mutate(
@@ -106,9 +108,19 @@ async fn answer(
             return refuse(webhook, StatusCode::BAD_REQUEST, "unreadable-review", &error.to_string(), started);
         }
     };
-    let Subject::PodCreation { namespace, pod } = &review.subject else {
-        webhook.metrics.admission("skip", "not-a-pod-creation", started);
-        return json(review::render_other(&review.uid));
+    let (namespace, pod) = match &review.subject {
+        Subject::PodCreation { namespace, pod } => (namespace, pod),
+        Subject::PersistentVolume(volume) => {
+            let checked = validate::persistent_volume(webhook, volume);
+            return checked_answer(webhook, &review.uid, volume, &checked, started);
+        }
+        Subject::Secret(secret) => {
+            return checked_answer(webhook, &review.uid, secret, &validate::secret(secret), started);
+        }
+        Subject::Other => {
+            webhook.metrics.admission("skip", "not-a-pod-creation", started);
+            return json(review::render_other(&review.uid));
+        }
     };
     let decide = |objects: &Objects| {
         let bindings = &webhook.policies.bindings;
@@ -132,6 +144,19 @@ async fn answer(
         Answer::Review(review) => json(review),
         Answer::Failure(sentence) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{sentence}\n")).into_response(),
     }
+}
+
+/// The answer about an object that is only looked at.
+fn checked_answer(webhook: &Webhook, uid: &str, object: &Value, checked: &Checked, started: Instant) -> Response {
+    let (outcome, reason) = match checked {
+        Ok(_) => ("allow", ""),
+        Err(problem) => ("deny", problem.code()),
+    };
+    let name = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_string();
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::info!(%uid, namespace = name("namespace"), name = name("name"), outcome, reason, micros, "object looked at");
+    webhook.metrics.admission(outcome, reason, started);
+    json(review::render_checked(uid, checked))
 }
 
 /// The outcome and the reason of a decision, as metrics and the log say them.

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pith_core::admission::{Decision, Verdict};
 use pith_core::reason::{Refusal, Skip};
+use pith_core::validation::Checked;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ pub struct Review {
 }
 
 /// What a review is about.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Subject {
     /// The creation of a pod.
     PodCreation {
@@ -30,8 +31,24 @@ pub enum Subject {
         /// The Pod.
         pod: Value,
     },
+    /// A PersistentVolume that is made.
+    PersistentVolume(Value),
+    /// A Secret that is written. Nothing of its content may be shown.
+    Secret(Value),
     /// Anything else, which is never Pith's business and always allowed.
     Other,
+}
+
+impl std::fmt::Debug for Subject {
+    /// What it is, and nothing of what is in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Subject::PodCreation { .. } => "PodCreation",
+            Subject::PersistentVolume(_) => "PersistentVolume",
+            Subject::Secret(_) => "Secret",
+            Subject::Other => "Other",
+        })
+    }
 }
 
 /// Why bytes are no review. The sentence never repeats what was in them.
@@ -64,24 +81,27 @@ pub fn parse(body: &[u8]) -> Result<Review, ParseError> {
     let Some(uid) = request["uid"].as_str().filter(|uid| !uid.is_empty()).map(str::to_string) else {
         return Err(ParseError::Kind("`request.uid` is missing"));
     };
-    let subject = if is_pod_creation(request) {
-        let Some(namespace) = request["namespace"].as_str().map(str::to_string) else {
-            return Err(ParseError::Kind("`request.namespace` is missing"));
-        };
-        Subject::PodCreation { namespace, pod: request["object"].take() }
-    } else {
-        Subject::Other
+    let subject = match core_kind_and_operation(request) {
+        Some(("Pod", "CREATE")) => {
+            let Some(namespace) = request["namespace"].as_str().map(str::to_string) else {
+                return Err(ParseError::Kind("`request.namespace` is missing"));
+            };
+            Subject::PodCreation { namespace, pod: request["object"].take() }
+        }
+        Some(("PersistentVolume", "CREATE")) => Subject::PersistentVolume(request["object"].take()),
+        Some(("Secret", "CREATE" | "UPDATE")) => Subject::Secret(request["object"].take()),
+        _ => Subject::Other,
     };
     Ok(Review { uid, subject })
 }
 
-fn is_pod_creation(request: &Value) -> bool {
+/// Of a whole object of the core group: subresources (eviction, binding, ephemeralcontainers) come with the kind Pod or their own.
+fn core_kind_and_operation(request: &Value) -> Option<(&str, &str)> {
     let kind = &request["kind"];
-    let is_pod =
-        kind["kind"] == "Pod" && kind["version"] == "v1" && kind["group"].as_str().unwrap_or_default().is_empty();
-    // Subresources (eviction, binding, ephemeralcontainers) come with the kind Pod or their own.
+    let of_core = kind["version"] == "v1" && kind["group"].as_str().unwrap_or_default().is_empty();
     let whole = request["subResource"].as_str().unwrap_or_default().is_empty();
-    is_pod && whole && request["operation"] == "CREATE"
+    (of_core && whole).then_some(())?;
+    Some((kind["kind"].as_str()?, request["operation"].as_str()?))
 }
 
 /// The answer to a review, or the failure that the cluster's `failurePolicy` decides about.
@@ -110,6 +130,25 @@ pub fn render(uid: &str, decision: &Decision) -> Answer {
         response["warnings"] = warnings(&decision.warnings);
     }
     Answer::Review(review(&response))
+}
+
+/// The answer about an object that is only looked at.
+pub fn render_checked(uid: &str, checked: &Checked) -> Vec<u8> {
+    match checked {
+        Ok(sentences) => {
+            let mut response = allowed(uid, "allow", "", None);
+            if !sentences.is_empty() {
+                response["warnings"] = warnings(sentences);
+            }
+            review(&response)
+        }
+        Err(problem) => review(&json!({
+            "uid": uid,
+            "allowed": false,
+            "status": {"code": 422, "reason": "Invalid", "message": problem.to_string()},
+            "auditAnnotations": {"outcome": "deny", "reason": problem.code()},
+        })),
+    }
 }
 
 /// The answer to what is not Pith's business.

@@ -1,0 +1,89 @@
+//! PersistentVolumes and Secrets as they are written: read, looked at, and forgotten.
+//!
+//! No client is run and nobody is asked: whether an engine answers is no property of a Secret.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pith_core::object::Object;
+use pith_core::validation::{self, Checked, Problem};
+use serde_json::Value;
+
+use super::Webhook;
+use crate::cluster::object;
+use crate::juicefs::{FileSystem, SourceError};
+
+/// Looks at a PersistentVolume.
+pub(super) fn persistent_volume(webhook: &Webhook, volume: &Value) -> Checked {
+    // One that cannot be read is the API server's to refuse.
+    let Ok(Some(Object::PersistentVolume(read))) = object(&typed(volume, "PersistentVolume")) else {
+        return Ok(Vec::new());
+    };
+    let class = volume["spec"]["storageClassName"].as_str().unwrap_or_default();
+    validation::persistent_volume(&webhook.configuration.driver, &webhook.objects.snapshot(), class, &read)
+}
+
+/// An API server leaves kind and version out of what it sends in a review, where the request has them.
+fn typed(object: &Value, kind: &str) -> Value {
+    let mut object = object.clone();
+    object["apiVersion"] = "v1".into();
+    object["kind"] = kind.into();
+    object
+}
+
+/// Looks at a Secret that says that it is one of a file system.
+pub(super) fn secret(secret: &Value) -> Checked {
+    let mut values = BTreeMap::new();
+    for (key, value) in secret["data"].as_object().into_iter().flatten() {
+        let bytes = STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+        let text = String::from_utf8(bytes);
+        let unusable = |_| Problem::Secret(format!("`{key}` in the Secret of the file system is no text"));
+        values.insert(key.clone(), text.map_err(unusable)?);
+    }
+    if let Some(text) = values.get("configs") {
+        // YAML, as with the driver; its errors could repeat what is in it.
+        validation::configs(&yaml_serde::from_str(text).unwrap_or_default())?;
+    }
+    match FileSystem::from_secrets(&values) {
+        Ok(_) => Ok(Vec::new()),
+        Err(SourceError::Missing("metaurl") | SourceError::Enterprise) => Ok(vec![
+            "Pith cannot mount what it describes: it has no `metaurl`, so it is of the Enterprise Edition".into(),
+        ]),
+        Err(error) => Err(Problem::Secret(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(values: &[(&str, &str)], expected: Result<usize, &str>) {
+        let data: serde_json::Map<String, Value> =
+            values.iter().map(|(key, value)| (key.to_string(), json!(STANDARD.encode(value)))).collect();
+        match (secret(&json!({"data": data})), expected) {
+            (Ok(warnings), Ok(count)) => assert_eq!(warnings.len(), count, "{warnings:?}"),
+            (Err(problem), Err(sentence)) => assert!(problem.to_string().contains(sentence), "{problem}"),
+            (found, _) => panic!("{found:?} instead of {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn a_secret_is_looked_at_without_a_client() {
+        let with = |more: &[(&'static str, &'static str)]| {
+            [&[("name", "shop"), ("metaurl", "redis://:canary@host/1")], more].concat()
+        };
+        check(&with(&[]), Ok(0));
+        check(&with(&[("configs", "keys: /etc/keys")]), Ok(0));
+        check(&with(&[("configs", "keys: etc/keys")]), Err("`configs` in the Secret of the file system has a path"));
+        check(&with(&[("configs", "{")]), Err("`configs`"));
+        check(&with(&[("envs", "{")]), Err("`envs`"));
+        check(&[("metaurl", "redis://host/1")], Err("no `name`"));
+        check(&[("name", "shop"), ("metaurl", "redis://:a/canary@host/1")], Err("`metaurl`"));
+        check(&[("name", "shop"), ("token", "canary")], Ok(1));
+        check(&[("name", "shop")], Ok(1));
+    }
+}
