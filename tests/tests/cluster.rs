@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use std::sync::{Mutex, PoisonError};
 
 use json_patch::Patch;
 use pith_tests::cluster::{ADDRESS, CLUSTER, Cluster, static_volume};
@@ -20,6 +21,9 @@ use crate::volumes::{directories, tree};
 
 /// The image of the guard on a cluster's node, where there is none of the whole Pith.
 pub(crate) const GUARD: &str = "docker.io/pith/guard:0.1.0";
+
+/// Held by the test whose driver listens at the cluster's socket: csi-provisioner knows one.
+pub(crate) static DRIVER: Mutex<()> = Mutex::new(());
 
 /// The documents of a file of the demo, as the API server takes them: it chooses uids and sets statuses itself.
 fn demo(file: &str) -> Vec<Value> {
@@ -197,6 +201,7 @@ fn the_api_server_applies_the_patch_of_pith_inject_and_shows_what_a_policy_said(
 #[test]
 fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() {
     let cluster = &*CLUSTER;
+    let _alone = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = Scratch::new();
     let namespace = cluster.namespace("claims", &json!({})).expect("a namespace");
     let name = &*namespace.name;

@@ -25,6 +25,7 @@ pub mod policy;
 pub mod reason;
 pub mod settings;
 pub mod sidecar;
+pub mod status;
 pub mod patch;
 pub mod admission;
 pub mod volume;
