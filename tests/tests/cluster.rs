@@ -407,6 +407,32 @@ fn an_injected_pod_starts_after_its_mount_is_there_and_writes() {
 }
 
 #[test]
+fn a_pod_whose_sidecar_pod_security_refuses_comes_with_a_word_about_the_label() {
+    let cluster = &*CLUSTER;
+    let labels = json!({"juicefs.com/enable-injection": "true", "pod-security.kubernetes.io/enforce": "baseline"});
+    let namespace = cluster.namespace("baseline", &labels).expect("a namespace");
+    let name = &*namespace.name;
+    cluster.apply(&yaml(&static_volume(name, "data"))).expect("a volume");
+    cluster.wait(name, "jsonpath={.status.phase}=Bound", "pvc/data").expect("it is bound");
+    let server = Server::start_on(cluster, "", &cluster.objects().expect("objects")).expect("it serves");
+    cluster.register(name, &server).expect("a webhook can be registered");
+    cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")]).expect("it is labelled");
+    let pod = pod(name, "exec sleep 3600", &json!([{"name": "data", "mountPath": "/data"}])).to_string();
+    let refused = cluster.until(name, "a refusal", || {
+        let output = cluster.try_kubectl(&["create", "--dry-run=server", "-f", "-"], &pod)?;
+        Ok((!output.status.success()).then(|| said(&output)))
+    });
+    let refused = refused.expect("the sidecar is privileged");
+    let warning = format!(
+        "Warning: JuiceFS is mounted by a privileged sidecar, which the label pod-security.kubernetes.io/enforce=baseline of \
+         namespace `{name}` refuses: an administrator can set it to `privileged`"
+    );
+    assert!(refused.contains(&warning) && refused.contains("violates PodSecurity"), "{refused}");
+    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", &format!("pith-{name}")]).expect("it is deleted");
+    cluster.kubectl(&["delete", "pv", &format!("{name}-data"), "--wait=false"]).expect("it is deleted");
+}
+
+#[test]
 fn a_pod_is_reached_through_its_service_from_the_api_server_s_network_and_from_pods() {
     let cluster = &*CLUSTER;
     let namespace = cluster.namespace("service", &json!({})).expect("a namespace");

@@ -18,7 +18,9 @@ use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, Ref
 use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
-use crate::reason::{DISABLE_LABEL, DONE_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION, Skip};
+use crate::reason::{
+    DISABLE_LABEL, DONE_LABEL, POD_SECURITY_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION, Skip,
+};
 use crate::settings::{self, Configuration, Layers, Origin, Settings};
 use crate::sidecar::{self, Sidecar};
 use crate::status::{self, InjectedClaim, Recorded};
@@ -228,7 +230,19 @@ fn inject(
             sidecar::mount(container, token.clone());
         }
     }
+    decision.warnings.extend(pod_security(&subject.namespace));
     Ok(patch(pod, &claims, &sidecars, &guard, &recorded)?)
+}
+
+/// A warning where Pod Security admission is about to refuse the pod: its own sentence says what is wrong with our containers, and not
+/// why they are there.
+fn pod_security(namespace: &Namespace) -> Option<String> {
+    let level = namespace.labels.get(POD_SECURITY_LABEL).filter(|level| *level != "privileged")?;
+    Some(format!(
+        "JuiceFS is mounted by a privileged sidecar, which the label {POD_SECURITY_LABEL}={level} of namespace `{}` refuses: an \
+         administrator can set it to `privileged`",
+        namespace.name
+    ))
 }
 
 /// The namespace, if the pod is to be looked at further.

@@ -441,6 +441,31 @@ fn a_warning_that_two_claims_give_is_said_once() {
     assert_eq!(warnings, ["policy `a` failed, and Pith decided without it: it trapped: unreachable"]);
 }
 
+#[test]
+fn whoever_makes_a_pod_is_told_where_pod_security_refuses_the_sidecar() {
+    let check = |level: Option<&str>, pod: PodFixture, expected: Option<&str>| {
+        let mut labels = entries(&[("juicefs.com/enable-injection", "true")]);
+        labels.extend(level.map(|level| ("pod-security.kubernetes.io/enforce".to_string(), level.to_string())));
+        let namespace = Namespace { name: "shop".into(), labels, ..Namespace::default() };
+        let warnings = with_orders().with(Object::Namespace(namespace)).decide(&pod.0).warnings;
+        assert_eq!(warnings, Vec::from_iter(expected.map(String::from)));
+        // The API server cuts a longer one.
+        assert!(warnings.iter().all(|warning| warning.len() <= 256));
+    };
+    let refused_by = |level: &str| {
+        format!(
+            "JuiceFS is mounted by a privileged sidecar, which the label pod-security.kubernetes.io/enforce={level} of namespace \
+             `shop` refuses: an administrator can set it to `privileged`"
+        )
+    };
+    check(None, orders(), None);
+    check(Some("privileged"), orders(), None);
+    check(Some("baseline"), orders(), Some(&refused_by("baseline")));
+    check(Some("restricted"), orders(), Some(&refused_by("restricted")));
+    check(Some("restricted"), pod(), None);
+    check(Some("restricted"), orders().labelled(DISABLE_LABEL, "true"), None);
+}
+
 fn cpu(amount: &str) -> Change {
     Change { requests: vec![("cpu".into(), Some(amount.into()))], ..Change::default() }
 }
