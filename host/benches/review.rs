@@ -22,7 +22,7 @@ fn review(criterion: &mut Criterion) {
     let body = std::fs::read(fixtures.join("reviews/web.json")).expect("the fixture is there");
     let objects = pith::cluster::load(&fixtures.join("objects")).expect("the objects are well formed");
     let (configuration, policies) = (Config::built_in().sidecars, Policies::none());
-    let context = Context { configuration: &configuration, bindings: &[], objects: &objects };
+    let context = Context { configuration: &configuration, bindings: &[], objects: &objects, request: "review" };
     let parsed = review::parse(&body).expect("a review");
     let Subject::PodCreation { namespace, pod } = &parsed.subject else { panic!("the creation of a pod") };
     let evaluator = policies.evaluator(Instant::now());

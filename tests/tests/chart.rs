@@ -108,6 +108,7 @@ fn the_api_server_asks_only_about_pods_that_may_have_a_volume() {
     let webhook = &mut registration["webhooks"][0];
     let excluded = webhook["namespaceSelector"]["matchExpressions"][1]["values"].as_array_mut().expect("a list");
     assert_eq!(excluded.pop(), Some(json!(name)), "the release's own namespace is left out");
+    assert_eq!(*excluded, ["kube-system", "kube-public", "kube-node-lease"]);
     webhook["namespaceSelector"]["matchLabels"] = json!({"kubernetes.io/metadata.name": name});
     cluster.apply(&registration.to_string()).expect("a webhook can be registered");
 
@@ -137,6 +138,10 @@ fn the_api_server_asks_only_about_pods_that_may_have_a_volume() {
         ("our inline volume", inline("csi.juicefs.com"), json!({}), true),
         ("somebody else's inline volume", inline("csi.other.example"), json!({}), false),
         ("no claim", json!({"name": "data", "emptyDir": {}}), json!({}), false),
+        // Exactly `true` opts out, and that a pod was injected is not believed of its label.
+        ("True", claim.clone(), json!({"disable.sidecar.juicefs.com/inject": "True"}), true),
+        ("1", claim.clone(), json!({"disable.sidecar.juicefs.com/inject": "1"}), true),
+        ("a pod that says it is done", claim.clone(), json!({"done.sidecar.juicefs.com/inject": "true"}), true),
         ("a pod that opted out", claim, json!({"disable.sidecar.juicefs.com/inject": "true"}), false),
     ] {
         assert_eq!(asked(&pod(volume, labels)), expected, "{about}");

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use std::sync::{Mutex, PoisonError};
 
 use json_patch::Patch;
 use pith_tests::cluster::{ADDRESS, CLUSTER, Cluster, Namespace, static_volume};
@@ -20,6 +21,9 @@ use crate::volumes::{directories, tree};
 
 /// The image of the guard on a cluster's node, where there is none of the whole Pith.
 pub(crate) const GUARD: &str = "docker.io/pith/guard:0.1.0";
+
+/// Held by the test whose driver listens at the cluster's socket: csi-provisioner knows one.
+pub(crate) static DRIVER: Mutex<()> = Mutex::new(());
 
 /// The documents of a file of the demo, as the API server takes them: it chooses uids and sets statuses itself.
 fn demo(file: &str) -> Vec<Value> {
@@ -197,6 +201,7 @@ fn the_api_server_applies_the_patch_of_pith_inject_and_shows_what_a_policy_said(
 #[test]
 fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() {
     let cluster = &*CLUSTER;
+    let _alone = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = Scratch::new();
     let namespace = cluster.namespace("claims", &json!({})).expect("a namespace");
     let name = &*namespace.name;
@@ -427,6 +432,32 @@ fn an_injected_pod_starts_after_its_mount_is_there_and_writes() {
     assert!(dump["FSTree"]["entries"]["file"].is_object(), "{:#}", dump["FSTree"]);
 
     injecting.end();
+}
+
+#[test]
+fn a_pod_whose_sidecar_pod_security_refuses_comes_with_a_word_about_the_label() {
+    let cluster = &*CLUSTER;
+    let labels = json!({"juicefs.com/enable-injection": "true", "pod-security.kubernetes.io/enforce": "baseline"});
+    let namespace = cluster.namespace("baseline", &labels).expect("a namespace");
+    let name = &*namespace.name;
+    cluster.apply(&yaml(&static_volume(name, "data"))).expect("a volume");
+    cluster.wait(name, "jsonpath={.status.phase}=Bound", "pvc/data").expect("it is bound");
+    let server = Server::start_on(cluster, "", &cluster.objects().expect("objects")).expect("it serves");
+    cluster.register(name, &server).expect("a webhook can be registered");
+    cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")]).expect("it is labelled");
+    let pod = pod(name, "exec sleep 3600", &json!([{"name": "data", "mountPath": "/data"}])).to_string();
+    let refused = cluster.until(name, "a refusal", || {
+        let output = cluster.try_kubectl(&["create", "--dry-run=server", "-f", "-"], &pod)?;
+        Ok((!output.status.success()).then(|| said(&output)))
+    });
+    let refused = refused.expect("the sidecar is privileged");
+    let warning = format!(
+        "Warning: JuiceFS is mounted by a privileged sidecar, which the label pod-security.kubernetes.io/enforce=baseline of \
+         namespace `{name}` refuses: an administrator can set it to `privileged`"
+    );
+    assert!(refused.contains(&warning) && refused.contains("violates PodSecurity"), "{refused}");
+    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", &format!("pith-{name}")]).expect("it is deleted");
+    cluster.kubectl(&["delete", "pv", &format!("{name}-data"), "--wait=false"]).expect("it is deleted");
 }
 
 #[test]

@@ -45,12 +45,19 @@ impl Kept {
     /// A claim that is bound to a volume in `team/data`. The answer is the name of its Secret.
     fn claim(&self) -> String {
         let mut objects = static_volume(self.name(), "data");
-        objects[0]["spec"]["csi"]["nodePublishSecretRef"] = json!({"namespace": self.name(), "name": "file-system"});
-        objects[0]["spec"]["csi"]["volumeAttributes"] = json!({"subPath": "team/data"});
+        objects[0] = self.volume("data", "team/data");
         self.cluster.apply(&yaml(&objects)).expect("a volume");
         self.cluster.wait(self.name(), "jsonpath={.status.phase}=Bound", "pvc/data").expect("it is bound");
         let claim = self.cluster.get(&["pvc", "data", "--namespace", self.name()]).expect("the claim");
         format!("pith-{}", claim["metadata"]["uid"].as_str().expect("a uid"))
+    }
+
+    /// A volume in a directory, for a claim.
+    fn volume(&self, claim: &str, directory: &str) -> Value {
+        let [mut volume, _] = static_volume(self.name(), claim);
+        volume["spec"]["csi"]["nodePublishSecretRef"] = json!({"namespace": self.name(), "name": "file-system"});
+        volume["spec"]["csi"]["volumeAttributes"] = json!({"subPath": directory});
+        volume
     }
 
     fn secret(&self, name: &str) -> Option<Value> {
@@ -60,7 +67,7 @@ impl Kept {
 
     /// Waits until the Secret holds exactly this.
     #[track_caller]
-    fn until_it_holds(&self, secret: &str, expected: &[(&str, &str)]) -> Value {
+    fn until_it_holds(&self, secret: &str, expected: [(&str, String); 3]) -> Value {
         let expected: serde_json::Map<String, Value> =
             expected.iter().map(|(key, value)| (key.to_string(), json!(STANDARD.encode(value)))).collect();
         let look = || Ok(self.secret(secret).filter(|found| found["data"].as_object() == Some(&expected)));
@@ -68,10 +75,36 @@ impl Kept {
         found.unwrap_or_else(|error| panic!("{error:#}\n{:#?}\n{}", self.secret(secret), self.server.log()))
     }
 
+    /// A pod that nobody runs: what counts is what an injection leaves on it.
+    fn pod(&self, name: &str, sidecar: Value) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "namespace": self.name(), "name": name, "labels": {"done.sidecar.juicefs.com/inject": "true"},
+                "annotations": {"pith.io/injected": json!({"version": 1, "sidecars": [sidecar]}).to_string()},
+            },
+            "spec": {
+                "schedulerName": "nobody", "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "app", "image": "docker.io/pith/app:0.1.0"}],
+            },
+        })
+    }
+
     #[track_caller]
     fn until_it_is_gone(&self, secret: &str) {
         let look = || Ok(self.secret(secret).is_none().then_some(()));
         let found = self.cluster.until(self.name(), "no Secret", look);
+        found.unwrap_or_else(|error| panic!("{error:#}\n{}", self.server.log()));
+    }
+
+    /// Waits for an event about an object.
+    #[track_caller]
+    fn until_it_is_said(&self, object: &str, sentence: &str) {
+        let told = || {
+            let events = self.cluster.events(self.name(), object)?;
+            Ok(events.iter().any(|event| event.contains(sentence)).then_some(()))
+        };
+        let found = self.cluster.until(self.name(), sentence, told);
         found.unwrap_or_else(|error| panic!("{error:#}\n{}", self.server.log()));
     }
 
@@ -91,11 +124,12 @@ fn serve(cluster: &'static Cluster) -> Server {
     Server::start_following(cluster, config, &kubeconfig).expect("it serves")
 }
 
-fn expected(database: u8) -> [(&'static str, String); 3] {
+/// What a Secret holds for a volume.
+fn content(database: u8, directory: &str) -> [(&'static str, String); 3] {
     [
         ("meta-password", CANARY.into()),
         ("metaurl", format!("redis://:@redis.example:6379/{database}")),
-        ("subdir", "/team/data".into()),
+        ("subdir", directory.into()),
     ]
 }
 
@@ -104,11 +138,7 @@ fn the_secret_beside_a_claim_is_written_kept_rotated_and_removed() {
     let kept = Kept::start("secrets");
     kept.file_system(1);
     let name = kept.claim();
-    let holds = |database: u8| {
-        let expected = expected(database);
-        let expected: Vec<(&str, &str)> = expected.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        kept.until_it_holds(&name, &expected)
-    };
+    let holds = |database: u8| kept.until_it_holds(&name, content(database, "/team/data"));
     let secret = holds(1);
     let claim = kept.cluster.get(&["pvc", "data", "--namespace", kept.name()]).expect("the claim");
     let owner = &secret["metadata"]["ownerReferences"][0];
@@ -159,36 +189,15 @@ fn what_keeps_a_secret_from_being_written_is_said_on_the_claim_and_on_its_pods()
     let kept = Kept::start("impossible");
     let name = kept.claim();
     let sentence = format!("the Secret `{}/file-system` of its file system does not exist", kept.name());
-    let on = |object: &str, sentence: &str| {
-        let told = || {
-            let events = kept.cluster.events(kept.name(), object)?;
-            Ok(events.iter().any(|event| event.contains(sentence)).then_some(()))
-        };
-        kept.cluster
-            .until(kept.name(), sentence, told)
-            .unwrap_or_else(|error| panic!("{error:#}\n{}", kept.server.log()));
-    };
-    on("data", &sentence);
-    // One that waits for the claim. Nobody runs it: what counts is what an injection leaves on it.
-    let status = json!({"version": 1, "sidecars": [{"claim": "data", "container": "jfs-mount", "volumes": []}]});
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "namespace": kept.name(), "name": "waits", "labels": {"done.sidecar.juicefs.com/inject": "true"},
-            "annotations": {"pith.io/injected": status.to_string()},
-        },
-        "spec": {
-            "schedulerName": "nobody", "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "app", "image": "docker.io/pith/app:0.1.0"}],
-        },
-    });
-    kept.cluster.apply(&pod.to_string()).expect("a pod");
-    on("waits", &sentence);
+    kept.until_it_is_said("data", &sentence);
+    // One that waits for the claim.
+    kept.cluster.apply(&kept.pod("waits", json!({"claim": "data"})).to_string()).expect("a pod");
+    kept.until_it_is_said("waits", &sentence);
     let values = json!({"metaurl": format!("redis://:{CANARY}@redis.example:6379/1")});
     let metadata = json!({"namespace": kept.name(), "name": "file-system"});
     let half = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values});
     kept.cluster.apply(&half.to_string()).expect("a Secret");
-    on("data", "the Secret of the file system has no `name`");
+    kept.until_it_is_said("data", "the Secret of the file system has no `name`");
     assert!(kept.secret(&name).is_none());
     let events = kept.kubectl(&["get", "events", "--output=json"]);
     assert!(!events.contains(CANARY), "{events}");
@@ -196,5 +205,66 @@ fn what_keeps_a_secret_from_being_written_is_said_on_the_claim_and_on_its_pods()
     kept.file_system(1);
     kept.cluster.until(kept.name(), "a Secret", || Ok(kept.secret(&name))).expect("it is written");
     kept.kubectl(&["delete", "pod", "waits"]);
+    kept.end();
+}
+
+#[test]
+fn a_pod_whose_claim_comes_later_has_a_secret_of_its_own_which_is_taken_from_nobody() {
+    let kept = Kept::start("own-secrets");
+    kept.file_system(1);
+    // Nobody provisions for it: the claim waits for a consumer, and that for a scheduler.
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": kept.name()},
+        "provisioner": "csi.juicefs.com", "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    kept.cluster.apply(&class.to_string()).expect("a class");
+    let secret = |number: u8| format!("pith-pod-{number:032}");
+    let pod = |name: &str, number: u8| {
+        let mut pod = kept.pod(name, json!({"ephemeral": "tmp", "secret": secret(number)}));
+        let spec = json!({
+            "accessModes": ["ReadWriteMany"], "storageClassName": kept.name(),
+            "resources": {"requests": {"storage": "1Gi"}},
+        });
+        pod["spec"]["volumes"] = json!([{"name": "tmp", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}}]);
+        kept.cluster.apply(&pod.to_string()).expect("a pod");
+        let mut volume = kept.volume(&format!("{name}-tmp"), name);
+        volume["spec"]["storageClassName"] = json!(kept.name());
+        kept.cluster.apply(&volume.to_string()).expect("a volume");
+    };
+    let of_pod = |name: &str, number: u8| kept.until_it_holds(&secret(number), content(1, &format!("/{name}")));
+    let owner = |secret: &Value| secret["metadata"]["ownerReferences"][0]["name"].clone();
+
+    pod("web-0", 0);
+    pod("web-1", 1);
+    let [first, second] = [of_pod("web-0", 0), of_pod("web-1", 1)];
+    assert_eq!([owner(&first), owner(&second)], ["web-0", "web-1"]);
+    assert_eq!(first["metadata"]["ownerReferences"][0]["kind"], "Pod");
+
+    // One that was copied with all its annotations, and one whose author chose the name of a Secret that is somebody's.
+    let values = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": kept.name(), "name": secret(7)}, "stringData": {"token": "theirs"}});
+    kept.cluster.apply(&values.to_string()).expect("a Secret");
+    for (name, number) in [("copy", 0), ("greedy", 7)] {
+        let before = kept.secret(&secret(number));
+        pod(name, number);
+        let sentence =
+            format!("the Secret `{}/{}` cannot be written: it is there and belongs", kept.name(), secret(number));
+        kept.until_it_is_said(name, &sentence);
+        assert_eq!(kept.secret(&secret(number)), before);
+    }
+
+    // A pod of the same name, whose claim is another one: it gets nothing of the first one's.
+    kept.kubectl(&["delete", "pod", "web-0"]);
+    kept.until_it_is_gone(&secret(0));
+    kept.kubectl(&["wait", "--for=delete", "pvc/web-0-tmp", "--timeout=60s"]);
+    kept.cluster.kubectl(&["delete", "pv", &format!("{}-web-0-tmp", kept.name())]).expect("it is deleted");
+    pod("web-0", 2);
+    of_pod("web-0", 2);
+    for name in ["web-0", "web-1", "copy", "greedy"] {
+        kept.kubectl(&["delete", "pod", name]);
+        kept.cluster
+            .kubectl(&["delete", "pv", &format!("{}-{name}-tmp", kept.name()), "--wait=false"])
+            .expect("it is deleted");
+    }
+    kept.cluster.kubectl(&["delete", "storageclass", kept.name()]).expect("it is deleted");
     kept.end();
 }

@@ -149,6 +149,19 @@ fn what_differs_from_pod_to_pod_is_left_to_the_webhook_with_a_word() {
 }
 
 #[test]
+fn a_claim_of_the_pod_s_own_comes_into_the_template_once() {
+    let template = serde_json::json!({"spec": {"storageClassName": "juicefs", "accessModes": ["ReadWriteOnce"]}});
+    let volume = serde_json::json!({"name": "orders", "ephemeral": {"volumeClaimTemplate": template}});
+    let release = release("Deployment");
+    let mut own: Value = yaml_serde::from_str(release.rsplit("---").next().expect("a document")).expect("YAML");
+    own["spec"]["template"]["spec"]["volumes"] = serde_json::json!([volume]);
+    let arguments = ["inject", "-f", "-", "--objects", "objects", "-o", "json"];
+    let printed = check(&arguments, &own.to_string(), 0, &["jfs-mount", "pith-pod-"], &[]);
+    assert_eq!(check(&arguments, &own.to_string(), 0, &[], &[]), printed, "the same each time");
+    assert_eq!(check(&arguments, &printed, 0, &[], &[]), printed, "once more");
+}
+
+#[test]
 fn a_secret_is_not_printed_and_the_user_is_told() {
     let secret = r#"{"kind": "Secret", "metadata": {"name": "shop"}, "stringData": {"token": "canary"}}"#;
     let input = format!(r#"{{"kind": "List", "items": [{secret}, {}]}}"#, pod());

@@ -6,6 +6,7 @@ mod cluster;
 mod controller;
 mod csi_contract;
 mod csi_sanity;
+mod ephemeral;
 mod guests;
 mod harness;
 mod inject;

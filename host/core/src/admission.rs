@@ -18,9 +18,12 @@ use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, Ref
 use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
-use crate::reason::{DISABLE_LABEL, DONE_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION, Skip};
+use crate::reason::{
+    DISABLE_LABEL, DONE_LABEL, POD_SECURITY_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION, Skip,
+};
 use crate::settings::{self, Configuration, Layers, Origin, Settings, Usage};
 use crate::sidecar::{self, Sidecar};
+use crate::status::{self, InjectedClaim, Recorded};
 
 /// What a decision needs beside the pod.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +34,9 @@ pub struct Context<'a> {
     pub bindings: &'a [Binding],
     /// The objects.
     pub objects: &'a Objects,
+    /// The UID of the request, of which names are made that nothing else can give. Empty where nobody asks for a pod to be made:
+    /// what comes of that may be the template of many.
+    pub request: &'a str,
 }
 
 /// What becomes of the pod.
@@ -146,6 +152,14 @@ struct JuiceFsClaim<'a> {
     volumes: Vec<(&'a str, bool)>,
     storage_class: Option<Arc<StorageClass>>,
     persistent_volume: Option<Arc<PersistentVolume>>,
+    injected: InjectedClaim,
+}
+
+impl JuiceFsClaim<'_> {
+    /// The Secret that the sidecar takes what is secret from.
+    fn secret(&self) -> String {
+        self.injected.secret().map_or_else(|| sidecar::secret_name(&self.facts.claim), String::from)
+    }
 }
 
 /// Decides about the creation of one pod in a namespace.
@@ -186,7 +200,8 @@ fn inject(
 ) -> Result<Vec<PatchOperation>, Stop> {
     let pod = Pod::read(object)?;
     let namespace = opted_in(lookup, namespace, pod)?;
-    let claims = juicefs_claims(&context.configuration.driver, lookup, &namespace.name, pod)?;
+    let recorded = Recorded::of(pod);
+    let claims = juicefs_claims(context, lookup, &namespace.name, pod, &recorded)?;
     if claims.is_empty() {
         return Err(Stop::Skip(Skip::NoJuiceFsClaims));
     }
@@ -199,7 +214,7 @@ fn inject(
     let mut sidecars = Vec::with_capacity(claims.len());
     for (index, claim) in claims.iter().enumerate() {
         let settings = settle(context, pod, &subject, claim, policies, &mut decision.warnings)?;
-        let sidecar = sidecar::build(&settings, &claim.facts.claim, &claim.facts.name, index);
+        let sidecar = sidecar::build(&settings, &claim.secret(), &claim.facts.name, index);
         decision.explanations.push(Explanation {
             volume: claim.facts.name.clone(),
             claim: claim.facts.claim.name.clone(),
@@ -215,7 +230,19 @@ fn inject(
             sidecar::mount(container, token.clone());
         }
     }
-    Ok(patch(pod, &claims, &sidecars, &guard)?)
+    decision.warnings.extend(pod_security(&subject.namespace));
+    Ok(patch(pod, &claims, &sidecars, &guard, &recorded)?)
+}
+
+/// A warning where Pod Security admission is about to refuse the pod: its own sentence says what is wrong with our containers, and not
+/// why they are there.
+fn pod_security(namespace: &Namespace) -> Option<String> {
+    let level = namespace.labels.get(POD_SECURITY_LABEL).filter(|level| *level != "privileged")?;
+    Some(format!(
+        "JuiceFS is mounted by a privileged sidecar, which the label {POD_SECURITY_LABEL}={level} of namespace `{}` refuses: an \
+         administrator can set it to `privileged`",
+        namespace.name
+    ))
 }
 
 /// The namespace, if the pod is to be looked at further.
@@ -235,35 +262,48 @@ fn opted_in(lookup: &mut Lookup<'_>, namespace: &str, pod: Pod<'_>) -> Result<Ar
 
 /// The pod's JuiceFS claims, each once, in the order of the pod's volumes.
 fn juicefs_claims<'a>(
-    driver: &str,
+    context: &Context<'_>,
     lookup: &mut Lookup<'_>,
     namespace: &str,
     pod: Pod<'a>,
+    recorded: &Recorded,
 ) -> Result<Vec<JuiceFsClaim<'a>>, Refusal> {
+    let driver = &*context.configuration.driver;
     let mut found: Vec<JuiceFsClaim<'a>> = Vec::new();
     // A cache that an earlier pass injected may be a claim too.
-    let recorded = recorded_names(pod);
-    for (volume, source) in
-        pod.volumes().filter(|(volume, _)| !sidecar::is_cache(volume) || !recorded.contains(*volume))
-    {
-        match source {
+    let is_ours = |volume: &str| sidecar::is_cache(volume) && recorded.names.contains(volume);
+    for (volume, source) in pod.volumes().filter(|(volume, _)| !is_ours(volume)) {
+        let juicefs = match source {
             VolumeSource::Claim { name, read_only } => {
-                if let Some(known) = found.iter_mut().find(|known| known.facts.claim.name == name) {
+                let is_same = |known: &&mut JuiceFsClaim<'_>| matches!(&known.injected, InjectedClaim::Present(claim) if claim == name);
+                if let Some(known) = found.iter_mut().find(is_same) {
                     known.volumes.push((volume, read_only));
-                } else if let Some(claim) = juicefs_claim(driver, lookup, namespace, volume, name, read_only)? {
-                    found.push(claim);
+                    continue;
                 }
+                let claim = lookup.claim(namespace, name).ok_or_else(|| Refusal::ClaimNotFound {
+                    volume: volume.into(),
+                    namespace: namespace.into(),
+                    claim: name.into(),
+                })?;
+                juicefs_claim(driver, lookup, (volume, read_only), claim.clone(), InjectedClaim::Present(name.into()))?
             }
-            VolumeSource::Ephemeral { storage_class: Some(class) }
-                if lookup.storage_class(class).is_some_and(|class| class.provisioner == driver) =>
-            {
-                return Err(Refusal::UnsupportedVolume { volume: volume.into(), form: "a generic ephemeral volume" });
+            VolumeSource::Ephemeral { template } => {
+                let Some(claim) = ephemeral(driver, lookup, namespace, pod, volume, template)? else { continue };
+                let secret = pod_secret(
+                    context,
+                    recorded,
+                    volume,
+                    |known| matches!(known, InjectedClaim::Ephemeral { volume: known, .. } if known == volume),
+                );
+                let injected = InjectedClaim::Ephemeral { volume: volume.into(), secret };
+                juicefs_claim(driver, lookup, (volume, false), claim, injected)?
             }
             VolumeSource::InlineCsi { driver: inline } if inline == driver => {
                 return Err(Refusal::UnsupportedVolume { volume: volume.into(), form: "an inline CSI volume" });
             }
-            _ => {}
-        }
+            VolumeSource::InlineCsi { .. } | VolumeSource::Other => None,
+        };
+        found.extend(juicefs);
     }
     for claim in &mut found {
         claim.facts.read_only |= claim.volumes.iter().all(|(_, read_only)| *read_only);
@@ -271,20 +311,55 @@ fn juicefs_claims<'a>(
     Ok(found)
 }
 
-/// One claim; none where it is not for JuiceFS.
-fn juicefs_claim<'a>(
+/// The claim that Kubernetes will make for a generic ephemeral volume; none where its class is not of the driver, and whatever is
+/// wrong with it is somebody else's business.
+fn ephemeral(
     driver: &str,
     lookup: &mut Lookup<'_>,
     namespace: &str,
-    volume: &'a str,
-    name: &str,
-    read_only: bool,
-) -> Result<Option<JuiceFsClaim<'a>>, Refusal> {
-    let claim = lookup.claim(namespace, name).ok_or_else(|| Refusal::ClaimNotFound {
-        volume: volume.into(),
-        namespace: namespace.into(),
-        claim: name.into(),
+    pod: Pod<'_>,
+    volume: &str,
+    template: &Value,
+) -> Result<Option<Arc<Claim>>, Refusal> {
+    let class = template["spec"]["storageClassName"].as_str().unwrap_or_default();
+    if class.is_empty() || lookup.storage_class(class).is_none_or(|class| class.provisioner != driver) {
+        return Ok(None);
+    }
+    let metadata = &pod.object["metadata"];
+    // The API server completes the pod's name when the webhooks are through.
+    let name = match metadata["name"].as_str().filter(|name| !name.is_empty()) {
+        Some(name) => name.to_string(),
+        None => format!("{}*", metadata["generateName"].as_str().unwrap_or_default()),
+    };
+    let claim = Claim::read(template).map_err(|problem| {
+        Refusal::Malformed(format!("the volumeClaimTemplate of its volume `{volume}`: {problem}"))
     })?;
+    let name = status::ephemeral_claim(&name, volume);
+    Ok(Some(Arc::new(Claim { namespace: namespace.into(), name, ..claim })))
+}
+
+/// The name of the Secret of the pod's own for a claim that is not there yet: what an earlier pass chose, else a new one. What was
+/// chosen without a request is chosen again, because a template may have given it to many pods.
+fn pod_secret(
+    context: &Context<'_>,
+    recorded: &Recorded,
+    volume: &str,
+    is_same: impl Fn(&InjectedClaim) -> bool,
+) -> String {
+    let of_template = sidecar::pod_secret_name("", volume);
+    let known = recorded.claims.iter().find(|claim| is_same(claim)).and_then(InjectedClaim::secret);
+    let known = known.filter(|secret| *secret != of_template);
+    known.map_or_else(|| sidecar::pod_secret_name(context.request, volume), String::from)
+}
+
+/// A claim with what is known of it; none where it is not for JuiceFS.
+fn juicefs_claim<'a>(
+    driver: &str,
+    lookup: &mut Lookup<'_>,
+    (volume, read_only): (&'a str, bool),
+    claim: Arc<Claim>,
+    injected: InjectedClaim,
+) -> Result<Option<JuiceFsClaim<'a>>, Refusal> {
     let persistent_volume = match &claim.volume_name {
         Some(bound) => Some(lookup.persistent_volume(bound).ok_or_else(|| Refusal::PersistentVolumeUnknown {
             claim: claim.name.clone(),
@@ -310,7 +385,7 @@ fn juicefs_claim<'a>(
     Ok(Some(JuiceFsClaim {
         facts: VolumeFacts {
             name: volume.into(),
-            claim: claim.clone(),
+            claim,
             read_only: never_written,
             class_parameters: storage_class.map(|class| class.parameters.clone()).unwrap_or_default(),
             volume_attributes: persistent_volume.map(|bound| bound.volume_attributes.clone()).unwrap_or_default(),
@@ -318,6 +393,7 @@ fn juicefs_claim<'a>(
         volumes: vec![(volume, read_only)],
         storage_class: storage_class.cloned(),
         persistent_volume: persistent_volume.cloned(),
+        injected,
     }))
 }
 
@@ -405,24 +481,25 @@ fn patch(
     claims: &[JuiceFsClaim<'_>],
     sidecars: &[Sidecar],
     guard: &Value,
+    recorded: &Recorded,
 ) -> Result<Vec<PatchOperation>, Refusal> {
-    let recorded = recorded_names(pod);
     let mut patch = Patch::default();
     patch_metadata(&mut patch, pod, claims, sidecars);
     for volume in sidecars.iter().flat_map(|sidecar| &sidecar.volumes) {
-        patch_volume(&mut patch, pod, volume, &recorded)?;
+        patch_volume(&mut patch, pod, volume, &recorded.names)?;
     }
     patch_mounts(&mut patch, pod, claims, sidecars)?;
     // Last, because inserting at the front moves the positions that the mounts were found at.
     let clients = sidecars.iter().map(|sidecar| (sidecar.container_name.as_str(), &sidecar.container));
     let containers: Vec<_> = std::iter::once((sidecar::GUARD_NAME, guard)).chain(clients).collect();
-    patch_containers(&mut patch, pod, &containers, &recorded)?;
+    patch_containers(&mut patch, pod, &containers, &recorded.names)?;
     Ok(patch.into_operations())
 }
 
 fn patch_metadata(patch: &mut Patch, pod: Pod<'_>, claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) {
     annotate(patch, pod.object, "labels", (DONE_LABEL, "true".to_string()));
-    annotate(patch, pod.object, "annotations", (STATUS_ANNOTATION, status(claims, sidecars).to_string()));
+    let status = status::write(claims.iter().map(|claim| &claim.injected).zip(sidecars));
+    annotate(patch, pod.object, "annotations", (STATUS_ANNOTATION, status.to_string()));
 }
 
 /// Writes a policy's reason into the pod's annotations.
@@ -442,39 +519,6 @@ fn annotate(patch: &mut Patch, pod: &Value, key: &str, entry: (&str, String)) {
     }
     let parent = metadata.and_then(|metadata| metadata.get(key));
     patch.ensure_entries(&[Step::Key("metadata"), Step::Key(key)], parent, &[entry]);
-}
-
-/// What was injected, for the second pass and for people.
-fn status(claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) -> Value {
-    let volumes: Vec<Value> = claims
-        .iter()
-        .zip(sidecars)
-        .map(|(claim, sidecar)| {
-            let names = sidecar.volumes.iter().map(|volume| volume["name"].clone());
-            json!({
-                "claim": claim.facts.claim.name,
-                "container": sidecar.container_name,
-                "volumes": names.collect::<Vec<Value>>(),
-            })
-        })
-        .collect();
-    json!({"version": 1, "guard": sidecar::GUARD_NAME, "sidecars": volumes})
-}
-
-/// The claims that a pod has sidecars for, by its status annotation; none where that cannot be read.
-pub fn injected_claims(status: &str) -> BTreeSet<String> {
-    let status: Value = serde_json::from_str(status).unwrap_or_default();
-    list(&status["sidecars"]).iter().filter_map(|sidecar| sidecar["claim"].as_str()).map(String::from).collect()
-}
-
-/// The containers and volumes that an earlier pass recorded. A user can write the annotation too: it then only gives us leave
-/// to replace what has our names by what should be there.
-fn recorded_names(pod: Pod<'_>) -> BTreeSet<String> {
-    let status = pod.annotation(STATUS_ANNOTATION).and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let sidecars = status.as_ref().map(|status| list(&status["sidecars"])).unwrap_or_default();
-    let names = sidecars.iter().flat_map(|sidecar| list(&sidecar["volumes"]).iter().chain([&sidecar["container"]]));
-    let names = names.chain(status.as_ref().map(|status| &status["guard"]));
-    names.filter_map(|name| name.as_str().map(str::to_string)).collect()
 }
 
 fn patch_volume(patch: &mut Patch, pod: Pod<'_>, volume: &Value, recorded: &BTreeSet<String>) -> Result<(), Refusal> {

@@ -3,6 +3,9 @@
 //! A sidecar takes what is secret, or is known late, from a Secret in the claim's own namespace (see [`crate::sidecar`]). There is
 //! one for each claim of our driver that is bound, in each namespace that opted in. What a claim's author could choose has no part
 //! in it: the volume must say that it is bound to this very claim, and only volume and class name a file system's Secret.
+//!
+//! A pod whose claim was not there yet when it was admitted could name no Secret of that claim. It has one of its own, which is made
+//! of the same and belongs to the pod.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +13,7 @@ use std::sync::Arc;
 use crate::object::{Claim, Namespace, Objects, PersistentVolume, SecretRef};
 use crate::reason::ENABLE_LABEL;
 use crate::settings;
+use crate::status::InjectedClaim;
 use crate::volume::whereabouts;
 
 /// A claim that is bound to a volume of our driver.
@@ -52,6 +56,32 @@ fn one(objects: &Objects, driver: &str, claim: &Arc<Claim>) -> Option<Bound> {
     let volume = objects.persistent_volume(claim.volume_name.as_deref()?)?;
     let ours = volume.driver.as_deref() == Some(driver) && volume.claim_uid.as_deref() == Some(&claim.uid);
     ours.then(|| Bound { claim: claim.clone(), secret: wanted(objects, claim, volume) })
+}
+
+/// The Secret of a pod's own for a claim that was not there when the pod was admitted; none while the claim is not bound, or where
+/// the pod takes the claim's.
+pub fn of_pod(
+    objects: &Objects,
+    driver: &str,
+    (namespace, pod, pod_uid): (&str, &str, &str),
+    injected: &InjectedClaim,
+) -> Option<Bound> {
+    injected.secret()?;
+    let claim = objects.claim(namespace, &injected.name(pod))?;
+    // Another pod of that name may have had a volume of that name, and its claim be about to go.
+    if matches!(injected, InjectedClaim::Ephemeral { .. }) && claim.pod_uid.as_deref() != Some(pod_uid) {
+        return None;
+    }
+    let volume = objects.persistent_volume(claim.volume_name.as_deref()?)?;
+    if volume.driver.as_deref() == Some(driver) {
+        return one(objects, driver, claim);
+    }
+    let why = format!(
+        "it is bound to the PersistentVolume `{}`, which is not of the driver {driver}: make the pod again, now that the claim is \
+         there",
+        volume.name
+    );
+    Some(Bound { claim: claim.clone(), secret: Wanted::Impossible(why) })
 }
 
 fn wanted(objects: &Objects, claim: &Claim, volume: &PersistentVolume) -> Wanted {
@@ -103,6 +133,10 @@ mod tests {
     }
 
     fn wanted_in(case: Case) -> Option<Wanted> {
+        bound(&objects_of(case), DRIVER).remove("uid-of-orders").map(|bound| bound.secret)
+    }
+
+    fn objects_of(case: Case) -> Objects {
         let mut objects = Objects::default();
         let labels: Entries = if case.opted_in {
             [(ENABLE_LABEL.to_string(), "true".to_string())].into_iter().collect()
@@ -113,7 +147,7 @@ mod tests {
         objects.insert(Object::Claim(case.claim));
         objects.insert(Object::PersistentVolume(case.volume));
         objects.insert(Object::StorageClass(case.class));
-        bound(&objects, DRIVER).remove("uid-of-orders").map(|bound| bound.secret)
+        objects
     }
 
     #[test]
@@ -135,6 +169,40 @@ mod tests {
         check("a volume that is not bound yet", false, |it| it.volume.claim_uid = None);
         check("a volume of another driver", false, |it| it.volume.driver = Some("ebs.csi.aws.com".into()));
         check("a volume that is not CSI", false, |it| it.volume.driver = None);
+    }
+
+    #[test]
+    fn a_pod_has_a_secret_of_its_own_for_the_claim_that_was_made_for_it_and_is_bound() {
+        let secret = || crate::sidecar::pod_secret_name("review", "data");
+        let ephemeral = || InjectedClaim::Ephemeral { volume: "data".into(), secret: secret() };
+        let awaited = |claim: &str| InjectedClaim::Awaited { claim: claim.into(), secret: secret() };
+        let check = |name: &str, injected: InjectedClaim, expected: Option<Result<(), &str>>, change: fn(&mut Case)| {
+            let mut case = case();
+            (case.claim.name, case.claim.pod_uid) = ("web-0-data".into(), Some("uid-of-web-0".into()));
+            change(&mut case);
+            let found = of_pod(&objects_of(case), DRIVER, (NAMESPACE, "web-0", "uid-of-web-0"), &injected);
+            match (found.map(|found| found.secret), expected) {
+                (None, None) | (Some(Wanted::Made { .. }), Some(Ok(()))) => {}
+                (Some(Wanted::Impossible(why)), Some(Err(expected))) => {
+                    assert!(why.contains(expected), "{name}: {why}")
+                }
+                (found, expected) => panic!("{name}: {found:?} instead of {expected:?}"),
+            }
+        };
+        check("its own", ephemeral(), Some(Ok(())), |_| {});
+        check("of a pod that had its name before", ephemeral(), None, |it| {
+            it.claim.pod_uid = Some("uid-of-old".into())
+        });
+        check("somebody's", ephemeral(), None, |it| it.claim.pod_uid = None);
+        check("of another volume", ephemeral(), None, |it| it.claim.name = "web-0-other".into());
+        check("not bound", ephemeral(), None, |it| it.claim.volume_name = None);
+        check("the volume of another claim", ephemeral(), None, |it| it.volume.claim_uid = Some("uid-of-old".into()));
+        let ebs = |it: &mut Case| it.volume.driver = Some("ebs.csi.aws.com".into());
+        let not_ours = "bound to the PersistentVolume `pv-1`, which is not of the driver csi.juicefs.com";
+        check("another driver's", awaited("web-0-data"), Some(Err(not_ours)), ebs);
+        check("awaited", awaited("web-0-data"), Some(Ok(())), |it| it.claim.pod_uid = None);
+        check("still awaited", awaited("orders"), None, |_| {});
+        check("there from the start", InjectedClaim::Present("web-0-data".into()), None, |_| {});
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod reason;
 pub mod mount_pod_patch;
 pub mod settings;
 pub mod sidecar;
+pub mod status;
 pub mod patch;
 pub mod admission;
 pub mod volume;

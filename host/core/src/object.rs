@@ -4,10 +4,15 @@
 //! deliberately absent: no decision reads one.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use litemap::LiteMap;
+use pith_proto::Quantity;
 use rpds::HashTrieMapSync;
+use serde_json::Value;
+
+use crate::pod::{entries, list};
 
 /// Labels, annotations and parameters: sorted, so that everything made from them is the same every time. A sorted list, because a
 /// node of a `BTreeMap` has room for eleven entries, and most objects have one or two.
@@ -112,6 +117,41 @@ pub struct Claim {
     pub requested_bytes: Option<u64>,
     /// `spec.accessModes`.
     pub access_modes: Vec<AccessMode>,
+    /// The UID of the pod that the claim was made for and goes with: that of a generic ephemeral volume.
+    pub pod_uid: Option<String>,
+}
+
+impl Claim {
+    /// Reads what is the same in a claim and in the template of one: labels, annotations and what it asks for. The rest is as in
+    /// [`Claim::default`]. The error is a sentence.
+    pub fn read(object: &Value) -> Result<Claim, String> {
+        let (metadata, spec) = (&object["metadata"], &object["spec"]);
+        let requested = match &spec["resources"]["requests"]["storage"] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            number => Some(number.to_string()),
+        };
+        let requested = requested.map(|text| Quantity::from_str(&text)).transpose();
+        let requested = requested.map_err(|error| format!("spec.resources.requests.storage: {error}"))?;
+        Ok(Claim {
+            labels: entries(&metadata["labels"]),
+            annotations: entries(&metadata["annotations"]),
+            storage_class: spec["storageClassName"].as_str().map(str::to_string),
+            requested_bytes: requested.and_then(|requested| requested.bytes()),
+            access_modes: access_modes(&spec["accessModes"])?,
+            ..Claim::default()
+        })
+    }
+}
+
+/// Reads `spec.accessModes`. The error is a sentence.
+pub fn access_modes(value: &Value) -> Result<Vec<AccessMode>, String> {
+    let mode = |name: &Value| {
+        let name = name.as_str().unwrap_or_default();
+        AccessMode::from_name(name)
+            .ok_or_else(|| format!("spec.accessModes has `{name}`, which Kubernetes does not know"))
+    };
+    list(value).iter().map(mode).collect()
 }
 
 /// The kinds that decisions look up.

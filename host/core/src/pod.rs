@@ -50,10 +50,10 @@ pub enum VolumeSource<'a> {
         /// `readOnly`.
         read_only: bool,
     },
-    /// `ephemeral`, with the class that its template names.
+    /// `ephemeral`: a claim of the pod's own, which is made after it.
     Ephemeral {
-        /// `volumeClaimTemplate.spec.storageClassName`.
-        storage_class: Option<&'a str>,
+        /// `volumeClaimTemplate`.
+        template: &'a Value,
     },
     /// `csi`, inline.
     InlineCsi {
@@ -164,9 +164,7 @@ fn source(volume: &Value) -> VolumeSource<'_> {
         return VolumeSource::Claim { name, read_only };
     }
     if let Some(ephemeral) = volume.get("ephemeral").filter(|ephemeral| ephemeral.is_object()) {
-        return VolumeSource::Ephemeral {
-            storage_class: ephemeral["volumeClaimTemplate"]["spec"]["storageClassName"].as_str(),
-        };
+        return VolumeSource::Ephemeral { template: &ephemeral["volumeClaimTemplate"] };
     }
     if let Some(driver) = volume["csi"]["driver"].as_str() {
         return VolumeSource::InlineCsi { driver };

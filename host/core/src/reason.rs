@@ -61,6 +61,8 @@ pub const ENABLE_LABEL: &str = "juicefs.com/enable-injection";
 pub const DISABLE_LABEL: &str = "disable.sidecar.juicefs.com/inject";
 /// The label that says that a pod was injected, as with the JuiceFS CSI driver. Pith writes it and never trusts it.
 pub const DONE_LABEL: &str = "done.sidecar.juicefs.com/inject";
+/// The label by which Kubernetes' Pod Security admission knows what a namespace's pods may do.
+pub const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
 /// The annotation that records what was injected, as JSON.
 pub const STATUS_ANNOTATION: &str = "pith.io/injected";
 /// The annotation that says why a policy exempted a pod, for people. Pith writes it and never reads it.

@@ -23,7 +23,7 @@ const CACHE_DIRECTORY: &str = "/var/jfsCache";
 /// The port of the client's own metrics; a pod's second client takes the next one, as they share the network namespace.
 const METRICS_PORT: u16 = 9567;
 
-/// The keys of a claim's Secret, which the reconciler writes: see [`secret_name`].
+/// The keys of a claim's Secret, which the reconciler writes: see [`secret_name`] and [`pod_secret_name`].
 pub mod secret_key {
     /// The metadata engine's URL, without a password.
     pub const META_URL: &str = "metaurl";
@@ -56,8 +56,9 @@ pub struct Sidecar {
     pub volumes: Vec<Value>,
 }
 
-/// Builds the sidecar of one claim. `volume` is the claim's first volume in the pod, `index` the claim's place among the pod's.
-pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> Sidecar {
+/// Builds the sidecar of one claim, which takes what is secret from this Secret. `volume` is the claim's first volume in the pod,
+/// `index` the claim's place among the pod's.
+pub fn build(settings: &Settings, secret: &str, volume: &str, index: usize) -> Sidecar {
     let container_name = if index == 0 { CLIENT_NAME.to_string() } else { format!("{CLIENT_NAME}-{index}") };
     let mount_volume = mount_volume(volume);
     let mount_path = mount_path(volume);
@@ -89,7 +90,7 @@ pub fn build(settings: &Settings, claim: &Claim, volume: &str, index: usize) -> 
         "image": settings.image.value,
         "restartPolicy": "Always",
         "command": command(settings, &metrics, &directories, &mount_path),
-        "env": env(settings, claim),
+        "env": env(settings, secret),
         "securityContext": security_context(),
         // The client's control file: a bare directory does not have it, so the application never starts on one.
         "startupProbe": {
@@ -212,9 +213,27 @@ pub fn secret_name(claim: &Claim) -> String {
     format!("pith-{}", claim.uid)
 }
 
+/// How the names of Secrets begin that belong to a pod. No claim's does: UIDs are hexadecimal.
+const POD_SECRET: &str = "pith-pod-";
+/// How many hexadecimal digits follow.
+const POD_SECRET_DIGITS: usize = 32;
+
+/// The name of a Secret for one volume of a pod whose claim is not there yet: nobody knows the claim's UID, and mostly not even
+/// the pod's name, so it comes from the request. Another request about the same pod has another one, as is needed: a pod that is
+/// made again must not find what its predecessor had.
+pub fn pod_secret_name(request: &str, volume: &str) -> String {
+    let digest = hex::encode(Sha256::digest(format!("{request}/{volume}")));
+    format!("{POD_SECRET}{}", &digest[..POD_SECRET_DIGITS])
+}
+
+/// Whether a Secret's name is one that [`pod_secret_name`] gives.
+pub fn is_pod_secret_name(name: &str) -> bool {
+    let digits = name.strip_prefix(POD_SECRET).unwrap_or_default();
+    digits.len() == POD_SECRET_DIGITS && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The environment of the container: what is secret first, then the rest by name.
-fn env(settings: &Settings, claim: &Claim) -> Value {
-    let secret = secret_name(claim);
+fn env(settings: &Settings, secret: &str) -> Value {
     let from_secret =
         |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
     let mut env = vec![

@@ -244,7 +244,12 @@ impl World {
     pub(crate) fn decide(&self, pod: &Value) -> Decision {
         let mut bindings = self.bindings.clone();
         bindings.sort_by(binding::order);
-        let context = Context { configuration: &self.configuration, bindings: &bindings, objects: &self.objects };
+        let context = Context {
+            configuration: &self.configuration,
+            bindings: &bindings,
+            objects: &self.objects,
+            request: "review",
+        };
         decide(&context, NAMESPACE, pod, self)
     }
 

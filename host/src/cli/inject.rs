@@ -70,7 +70,8 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
         }
         (None, None) => Objects::default(),
     };
-    let context = Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects };
+    let context =
+        Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects, request: "" };
 
     let documents = cluster::documents(&args.filename)?;
     let items = documents.into_iter().map(|(place, it)| inject(&context, &policies, &args.namespace, it, &place));

@@ -1,11 +1,8 @@
 //! From the JSON of a Kubernetes object to what Pith keeps of it.
 
-use std::str::FromStr;
-
-use anyhow::{Context, Result, ensure};
-use pith_core::Quantity;
+use anyhow::{Error, Result, ensure};
 use pith_core::object::{
-    AccessMode, Claim, Entries, Kind, Namespace, Object, PersistentVolume, SecretRef, StorageClass,
+    Claim, Entries, Kind, Namespace, Object, PersistentVolume, SecretRef, StorageClass, access_modes,
 };
 use pith_core::pod::{entries, list};
 use serde_json::Value;
@@ -77,7 +74,7 @@ fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
         read_only: csi["readOnly"] == true,
         volume_attributes: entries(&csi["volumeAttributes"]).into(),
         mount_options: strings(&spec["mountOptions"]),
-        access_modes: access_modes(&spec["accessModes"])?,
+        access_modes: access_modes(&spec["accessModes"]).map_err(Error::msg)?,
         secret: text(&secret["name"])
             .map(|name| SecretRef { namespace: text(&secret["namespace"]).unwrap_or_default(), name }),
         claim_uid: text(&spec["claimRef"]["uid"]),
@@ -85,32 +82,16 @@ fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
 }
 
 fn claim(value: &Value) -> Result<Claim> {
-    let (metadata, spec) = (&value["metadata"], &value["spec"]);
-    let requested = match &spec["resources"]["requests"]["storage"] {
-        Value::Null => None,
-        Value::String(text) => Some(Quantity::from_str(text).context("spec.resources.requests.storage")?),
-        number => Some(Quantity::from_str(&number.to_string()).context("spec.resources.requests.storage")?),
-    };
+    let metadata = &value["metadata"];
+    let of_pod = |owner: &&Value| owner["kind"] == "Pod" && owner["controller"] == true;
     Ok(Claim {
         namespace: text(&metadata["namespace"]).unwrap_or_else(|| "default".into()),
         name: required(metadata, "name")?,
         uid: required(metadata, "uid")?,
-        labels: entries(&metadata["labels"]),
-        annotations: entries(&metadata["annotations"]),
-        storage_class: spec["storageClassName"].as_str().map(str::to_string),
-        volume_name: text(&spec["volumeName"]),
-        requested_bytes: requested.and_then(|requested| requested.bytes()),
-        access_modes: access_modes(&spec["accessModes"])?,
+        volume_name: text(&value["spec"]["volumeName"]),
+        pod_uid: list(&metadata["ownerReferences"]).iter().find(of_pod).and_then(|owner| text(&owner["uid"])),
+        ..Claim::read(value).map_err(Error::msg)?
     })
-}
-
-fn access_modes(value: &Value) -> Result<Vec<AccessMode>> {
-    let mode = |name: &Value| {
-        let name = name.as_str().unwrap_or_default();
-        AccessMode::from_name(name)
-            .with_context(|| format!("spec.accessModes has `{name}`, which Kubernetes does not know"))
-    };
-    list(value).iter().map(mode).collect()
 }
 
 fn strings(value: &Value) -> Vec<String> {

@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::core::{PartialObjectMeta, ResourceExt};
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client};
-use pith_core::admission::injected_claims;
 use pith_core::reason::{DONE_LABEL, STATUS_ANNOTATION};
+use pith_core::status::{self, InjectedClaim};
 use tokio::sync::watch;
 
 use crate::cluster;
@@ -26,8 +26,10 @@ pub(super) type PodName = (String, String);
 pub(super) struct InjectedPod {
     /// Its UID.
     pub(super) uid: String,
-    /// The claims that it has sidecars for.
+    /// The names of the claims that it has sidecars for.
     pub(super) claims: BTreeSet<String>,
+    /// Those for which it has a Secret of its own.
+    pub(super) own: Vec<InjectedClaim>,
     /// When it should have ended, its grace period included; absent while nobody deletes it.
     pub(super) ends: Option<SystemTime>,
 }
@@ -104,9 +106,13 @@ impl Pods {
 
 fn read(pod: &PartialObjectMeta<Pod>) -> (PodName, InjectedPod) {
     let status = pod.annotations().get(STATUS_ANNOTATION).map(String::as_str).unwrap_or_default();
+    let mut claims = status::claims(status);
+    let names = claims.iter().map(|claim| claim.name(&pod.name_any())).collect();
+    claims.retain(|claim| claim.secret().is_some());
     let read = InjectedPod {
         uid: pod.uid().unwrap_or_default(),
-        claims: injected_claims(status),
+        claims: names,
+        own: claims,
         ends: pod.metadata.deletion_timestamp.as_ref().map(|ends| SystemTime::from(ends.0)),
     };
     ((pod.namespace().unwrap_or_default(), pod.name_any()), read)

@@ -3,6 +3,9 @@
 //! What there should be is a function of the objects (`pith_core::claim_secret`); here it is compared with what there is. The Secrets
 //! of file systems are read by name, one `get` at a time, and their content stays in memory. The claim owns its Secret, so the
 //! garbage collector removes the one with the other.
+//!
+//! So it is with the Secrets of pods whose claims were not there yet: a pod owns them, and they are never taken from another owner,
+//! because what a pod says of their names may be its author's word.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -47,14 +50,17 @@ pub(super) struct Reconciler<'a> {
     options: &'a Controller,
     driver: &'a str,
     metrics: &'a Metrics,
-    /// What was done about each claim, by its UID.
-    done: HashMap<String, Done>,
+    /// What was done about each Secret.
+    done: HashMap<Key, Done>,
     sources: HashMap<SecretRef, Source>,
     /// Pods that were seen, by UID.
     seen: HashSet<String>,
 }
 
-/// What was done about a claim.
+/// Which Secret: the UID of its owner, and its name.
+type Key = (String, String);
+
+/// What was done about a Secret.
 struct Done {
     /// What it was done for; see [`Task::fingerprint`].
     fingerprint: [u8; 32],
@@ -71,8 +77,18 @@ struct Source {
     content: Result<FileSystem, String>,
 }
 
-/// What is to be done about one claim.
+/// Who a Secret belongs to, and goes with.
+#[derive(Clone)]
+struct Owner {
+    kind: &'static str,
+    name: String,
+    uid: String,
+}
+
+/// What is to be done about one Secret.
 struct Task {
+    name: String,
+    owner: Owner,
     bound: Bound,
     /// What the Secret is to hold, why there can be none, or that there is to be none.
     content: Option<Result<Content, String>>,
@@ -128,9 +144,9 @@ impl<'a> Reconciler<'a> {
 
     /// One look at everything; the answer is when the next is due.
     async fn look(&mut self, pods: &BTreeMap<PodName, InjectedPod>) -> Instant {
-        let bound = claim_secret::bound(&self.mirror.snapshot(), self.driver);
-        self.done.retain(|uid, _| bound.contains_key(uid));
-        self.read_sources(&bound).await;
+        let secrets = self.secrets(pods);
+        self.done.retain(|key, _| secrets.contains_key(key));
+        self.read_sources(secrets.values().map(|(_, bound)| bound)).await;
         let in_use = claims_of(pods.iter());
         // A pod that is new starts now, so what it needs is looked at now.
         let fresh = claims_of(pods.iter().filter(|(_, pod)| !self.seen.contains(&pod.uid)));
@@ -138,15 +154,15 @@ impl<'a> Reconciler<'a> {
 
         let now = Instant::now();
         let mut tasks = Vec::new();
-        for (uid, bound) in bound {
+        for (key, (owner, bound)) in secrets {
             let name = (bound.claim.namespace.clone(), bound.claim.name.clone());
-            let task = self.task(bound);
+            let task = self.task(key.1.clone(), owner, bound);
             if task.content.is_none() && in_use.contains(&name) {
                 // Its containers may be started again, and cannot be without it. The pod's end is a change, so nothing is missed.
-                self.done.entry(uid).and_modify(|done| done.due = now + self.options.resync);
+                self.done.entry(key).and_modify(|done| done.due = now + self.options.resync);
                 continue;
             }
-            let due = self.done.get(&uid).is_none_or(|done| done.fingerprint != task.fingerprint || done.due <= now);
+            let due = self.done.get(&key).is_none_or(|done| done.fingerprint != task.fingerprint || done.due <= now);
             if due || fresh.contains(&name) {
                 tasks.push(task);
             }
@@ -170,10 +186,29 @@ impl<'a> Reconciler<'a> {
         due.unwrap_or_else(|| Instant::now() + self.options.resync)
     }
 
+    /// Every Secret that there is to be, or that may be left: those of claims, and those of pods.
+    fn secrets(&self, pods: &BTreeMap<PodName, InjectedPod>) -> BTreeMap<Key, (Owner, Bound)> {
+        let objects = self.mirror.snapshot();
+        let mut secrets = BTreeMap::new();
+        for (uid, bound) in claim_secret::bound(&objects, self.driver) {
+            let owner = Owner { kind: "PersistentVolumeClaim", name: bound.claim.name.clone(), uid: uid.clone() };
+            secrets.insert((uid, secret_name(&bound.claim)), (owner, bound));
+        }
+        for ((namespace, name), pod) in pods {
+            let owner = Owner { kind: "Pod", name: name.clone(), uid: pod.uid.clone() };
+            for injected in &pod.own {
+                let bound = claim_secret::of_pod(&objects, self.driver, (namespace, name, &pod.uid), injected);
+                let (Some(bound), Some(secret)) = (bound, injected.secret()) else { continue };
+                // Two volumes of one Secret are nothing that Pith says of a pod.
+                secrets.entry((pod.uid.clone(), secret.into())).or_insert_with(|| (owner.clone(), bound));
+            }
+        }
+        secrets
+    }
+
     /// Reads the Secrets of file systems that are needed and were not read lately.
-    async fn read_sources(&mut self, bound: &BTreeMap<String, Bound>) {
+    async fn read_sources(&mut self, bound: impl Iterator<Item = &Bound>) {
         let needed: HashSet<&SecretRef> = bound
-            .values()
             .filter_map(|it| match &it.secret {
                 Wanted::Made { source, .. } => Some(source),
                 Wanted::Impossible(_) | Wanted::Nothing => None,
@@ -195,7 +230,7 @@ impl<'a> Reconciler<'a> {
         self.sources.extend(read);
     }
 
-    fn task(&self, bound: Bound) -> Task {
+    fn task(&self, name: String, owner: Owner, bound: Bound) -> Task {
         let content = match &bound.secret {
             Wanted::Nothing => None,
             Wanted::Impossible(why) => Some(Err(why.clone())),
@@ -206,20 +241,21 @@ impl<'a> Reconciler<'a> {
             }),
         };
         let fingerprint = fingerprint(content.as_ref());
-        Task { bound, content, fingerprint }
+        Task { name, owner, bound, content, fingerprint }
     }
 
     /// Remembers what came of a task, and says what could not be done on the claim and on the pods that wait for it.
     async fn note(&mut self, task: Task, outcome: Result<(), String>, pods: &BTreeMap<PodName, InjectedPod>) {
-        let claim = &task.bound.claim;
-        let before = self.done.get(&claim.uid).map_or(0, |done| done.failures);
+        let (claim, owner) = (&task.bound.claim, &task.owner);
+        let key = (owner.uid.clone(), task.name);
+        let before = self.done.get(&key).map_or(0, |done| done.failures);
         let (failures, wait) = match &outcome {
-            Ok(()) => (0, spread(self.options.resync, &claim.uid)),
+            Ok(()) => (0, spread(self.options.resync, &owner.uid)),
             Err(_) => (before + 1, (FIRST_PAUSE * 2_u32.saturating_pow(before)).min(LONGEST_PAUSE)),
         };
         let done =
             Done { fingerprint: task.fingerprint, written: outcome.is_ok(), failures, due: Instant::now() + wait };
-        self.done.insert(claim.uid.clone(), done);
+        self.done.insert(key, done);
         let Err(problem) = outcome else { return };
         if before == 0 {
             tracing::warn!(namespace = %claim.namespace, claim = %claim.name, %problem, "a claim's Secret is not as it should be");
@@ -227,10 +263,12 @@ impl<'a> Reconciler<'a> {
         let note = format!("pods cannot mount the claim `{}` with JuiceFS: {problem}", claim.name);
         let happened =
             event::Happened { kind: "Warning", reason: "SecretNotWritten", action: "WriteSecret", note: &note };
-        let object = event::about("PersistentVolumeClaim", &claim.namespace, &claim.name, &claim.uid);
-        event::tell(self.client, object, happened).await;
+        event::tell(self.client, event::about(owner.kind, &claim.namespace, &owner.name, &owner.uid), happened).await;
         let waiting = pods.iter().filter(|((namespace, _), pod)| {
-            *namespace == claim.namespace && pod.claims.contains(&claim.name) && pod.ends.is_none()
+            owner.uid == claim.uid
+                && *namespace == claim.namespace
+                && pod.claims.contains(&claim.name)
+                && pod.ends.is_none()
         });
         for ((namespace, name), pod) in waiting {
             event::tell(self.client, event::about("Pod", namespace, name, &pod.uid), happened).await;
@@ -276,27 +314,27 @@ fn spread(span: Duration, uid: &str) -> Duration {
 }
 
 async fn carry_out(client: &Client, task: &Task) -> Result<(), String> {
-    let claim = &*task.bound.claim;
-    let api = Api::<Secret>::namespaced(client.clone(), &claim.namespace);
-    let name = secret_name(claim);
-    let what = |verb: &str| format!("the Secret `{}/{name}` cannot be {verb}", claim.namespace);
+    let (namespace, name) = (&task.bound.claim.namespace, &task.name);
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    let what = |verb: &str| format!("the Secret `{namespace}/{name}` cannot be {verb}");
     match &task.content {
-        None => remove(&api, &name).await.map_err(|why| format!("{}: {why}", what("removed"))),
+        None => remove(&api, name, &task.owner).await.map_err(|why| format!("{}: {why}", what("removed"))),
         Some(Err(why)) => Err(why.clone()),
-        Some(Ok(content)) => {
-            write(&api, &name, claim, content).await.map_err(|why| format!("{}: {why}", what("written")))
-        }
+        Some(Ok(content)) => write(&api, task, content).await.map_err(|why| format!("{}: {why}", what("written"))),
     }
 }
 
-async fn write(api: &Api<Secret>, name: &str, claim: &Claim, content: &Content) -> Result<(), String> {
+async fn write(api: &Api<Secret>, task: &Task, content: &Content) -> Result<(), String> {
+    let (name, owner) = (&*task.name, &task.owner);
     let present = in_time(api.get_opt(name)).await?;
-    let is_right = |present: &Secret| {
-        let owned = present.owner_references().iter().any(|owner| owner.uid == claim.uid);
-        owned && is_ours(present.labels()) && content.is_in(present)
-    };
+    let is_owned = |present: &Secret| is_ours(present.labels()) && owner.owns(present);
     match present {
-        Some(present) if is_right(&present) => return Ok(()),
+        Some(present) if is_owned(&present) && content.is_in(&present) => return Ok(()),
+        Some(present) if owner.kind == "Pod" && !is_owned(&present) => {
+            return Err("it is there and belongs to somebody else. Where the pod was copied from another one, make it again without \
+                        its annotation pith.io/injected"
+                .into());
+        }
         // Applying takes no key away that somebody else put there, and a type cannot be changed.
         Some(present) if !only_keys_of(&present, content) || present.type_.as_deref() != Some("Opaque") => {
             delete(api, &present).await?;
@@ -304,13 +342,20 @@ async fn write(api: &Api<Secret>, name: &str, claim: &Claim, content: &Content) 
         _ => {}
     }
     let applied = PatchParams::apply(MANAGER).force();
-    let manifest = Patch::Apply(manifest(name, claim, content));
+    let claim = &*task.bound.claim;
+    let manifest = Patch::Apply(manifest(name, owner, claim, content));
     in_time(api.patch(name, &applied, &manifest)).await?;
     tracing::info!(namespace = %claim.namespace, claim = %claim.name, secret = %name, "wrote the Secret of a claim");
     Ok(())
 }
 
-fn manifest(name: &str, claim: &Claim, content: &Content) -> Value {
+impl Owner {
+    fn owns(&self, secret: &Secret) -> bool {
+        secret.owner_references().iter().any(|owner| owner.uid == self.uid)
+    }
+}
+
+fn manifest(name: &str, owner: &Owner, claim: &Claim, content: &Content) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -319,9 +364,7 @@ fn manifest(name: &str, claim: &Claim, content: &Content) -> Value {
             "namespace": claim.namespace,
             "labels": {MANAGED_BY: MANAGER},
             "annotations": {"pith.io/claim": claim.name},
-            "ownerReferences": [{
-                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": claim.name, "uid": claim.uid,
-            }],
+            "ownerReferences": [{"apiVersion": "v1", "kind": owner.kind, "name": owner.name, "uid": owner.uid}],
         },
         "type": "Opaque",
         "data": content.0.iter().map(|(key, value)| (*key, ByteString(value.clone().into_bytes()))).collect::<BTreeMap<_, _>>(),
@@ -337,9 +380,9 @@ fn is_ours(labels: &BTreeMap<String, String>) -> bool {
 }
 
 /// Removes the Secret, if it is there and ours.
-async fn remove(api: &Api<Secret>, name: &str) -> Result<(), String> {
+async fn remove(api: &Api<Secret>, name: &str, owner: &Owner) -> Result<(), String> {
     match in_time(api.get_opt(name)).await? {
-        Some(present) if is_ours(present.labels()) => {
+        Some(present) if is_ours(present.labels()) && owner.owns(&present) => {
             delete(api, &present).await?;
             tracing::info!(secret = %name, "removed the Secret of a claim whose namespace opted out");
             Ok(())
@@ -408,8 +451,10 @@ mod tests {
     #[test]
     fn a_secret_is_right_only_with_these_keys_and_values() {
         let claim = Claim { namespace: "shop".into(), name: "orders".into(), uid: "1".into(), ..Claim::default() };
+        let owner = Owner { kind: "PersistentVolumeClaim", name: "orders".into(), uid: "1".into() };
         let written = |change: &dyn Fn(&mut BTreeMap<String, ByteString>)| {
-            let mut secret: Secret = serde_json::from_value(manifest("pith-1", &claim, &content())).expect("a Secret");
+            let mut secret: Secret =
+                serde_json::from_value(manifest("pith-1", &owner, &claim, &content())).expect("a Secret");
             change(secret.data.get_or_insert_default());
             content().is_in(&secret)
         };

@@ -124,8 +124,11 @@ async fn answer(
     };
     let decide = |objects: &Objects| {
         let bindings = &webhook.policies.bindings;
-        let mut decision =
-            decide(&Context { configuration: &webhook.configuration, bindings, objects }, namespace, pod);
+        let mut decision = decide(
+            &Context { configuration: &webhook.configuration, bindings, objects, request: &review.uid },
+            namespace,
+            pod,
+        );
         let missing = std::mem::take(&mut decision.missing);
         (decision, missing)
     };

@@ -48,6 +48,7 @@ fn a_source() -> impl Strategy<Value = Value> {
         json!({"persistentVolumeClaim": {"claimName": "orders", "readOnly": true, "future": 1}}),
         json!({"persistentVolumeClaim": {"claimName": "logs"}}),
         json!({"persistentVolumeClaim": {"claimName": "disk"}}),
+        json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "juicefs"}}}}),
         json!({"emptyDir": {}}),
         json!({"configMap": {"name": "x", "future/~field": [null]}}),
     ])
@@ -363,7 +364,10 @@ proptest! {
         if let Some((_, once)) = injected(&busy_world(), &pod) {
             let juicefs: BTreeSet<&str> = list(&pod["spec"]["volumes"])
                 .iter()
-                .filter(|volume| matches!(volume["persistentVolumeClaim"]["claimName"].as_str(), Some("orders" | "logs")))
+                .filter(|volume| {
+                    let claim = volume["persistentVolumeClaim"]["claimName"].as_str();
+                    matches!(claim, Some("orders" | "logs")) || volume["ephemeral"].is_object()
+                })
                 .filter_map(|volume| volume["name"].as_str())
                 .collect();
             for (before, after) in mounts(&pod).into_iter().zip(mounts(&once)) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::object::{Claim, Object};
 use crate::policy::{OptionChange, SidecarFacts};
-use crate::testing::{PodFixture, World, claim, class, entries, only_read, pod, volume, world};
+use crate::testing::{NAMESPACE, PodFixture, World, claim, class, entries, only_read, pod, volume, world};
 
 /// A verdict as a word and a sentence.
 fn outcome(decision: &Decision) -> (&'static str, String) {
@@ -84,7 +84,8 @@ fn a_pod_that_opted_out_is_left_alone_whatever_it_has() {
 #[test]
 fn a_namespace_that_is_not_known_is_refused_for_the_moment() {
     let world = with_orders();
-    let context = Context { configuration: &world.configuration, bindings: &[], objects: &world.objects };
+    let context =
+        Context { configuration: &world.configuration, bindings: &[], objects: &world.objects, request: "review" };
     let decision = decide(&context, "new", &orders().0, &world);
     assert_eq!(
         outcome(&decision),
@@ -154,8 +155,6 @@ fn a_decision_names_what_it_missed_and_nothing_that_could_not_change_it() {
     let of_class = |class: &str| Claim { storage_class: Some(class.into()), ..claim("orders") };
     let bound_to = |driver: &str| PersistentVolume { driver: Some(driver.into()), ..volume("pv-1") };
     let named = |class: &str| Reference::StorageClass(class.into());
-    let template = json!({"spec": {"storageClassName": "new"}});
-    let ephemeral = json!({"name": "tmp", "ephemeral": {"volumeClaimTemplate": template}});
     for (world, pod, missing) in [
         (with_orders(), orders(), None),
         (world(), pod(), None),
@@ -169,12 +168,13 @@ fn a_decision_names_what_it_missed_and_nothing_that_could_not_change_it() {
         (world().with_bound(of_class("new"), bound_to("csi.juicefs.com")), orders(), Some(named("new"))),
         (world().with_bound(of_class("new"), bound_to("ebs.csi.aws.com")), orders(), None),
         (world().with_bound(of_class(""), bound_to("csi.juicefs.com")), orders(), None),
-        (with_orders(), orders().with_volume(ephemeral), Some(named("new"))),
+        (world(), ephemeral(template_of("new")), Some(named("new"))),
     ] {
         assert_eq!(world.decide(&pod.0).missing, missing.into_iter().collect(), "{}", pod.0);
     }
     let world = with_orders();
-    let context = Context { configuration: &world.configuration, bindings: &[], objects: &world.objects };
+    let context =
+        Context { configuration: &world.configuration, bindings: &[], objects: &world.objects, request: "review" };
     let missing = decide(&context, "new", &orders().0, &world).missing;
     assert_eq!(missing, [Reference::Namespace("new".into())].into());
 }
@@ -187,24 +187,111 @@ fn volumes_of_another_form_are_refused() {
              `volumeMounts`"
         )
     };
-    let ephemeral = |class: Value| {
-        pod().with_volume(
-            json!({"name": "tmp", "ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": class}}}}),
-        )
-    };
     let inline = |driver: &str| pod().with_volume(json!({"name": "tmp", "csi": {"driver": driver}}));
     let raw =
         orders().with_container(json!({"name": "raw", "volumeDevices": [{"name": "data", "devicePath": "/dev/x"}]}));
-    check(
-        &world(),
-        ephemeral(json!("juicefs")),
-        "unsupported-volume",
-        &unsupported("tmp", "a generic ephemeral volume"),
-    );
     check(&world(), inline("csi.juicefs.com"), "unsupported-volume", &unsupported("tmp", "an inline CSI volume"));
     check(&with_orders(), raw, "unsupported-volume", &unsupported("data", "used as a raw block device"));
-    for other in [ephemeral(json!("ebs")), ephemeral(Value::Null), inline("ebs.csi.aws.com")] {
-        check(&world(), other, NO_JUICEFS.0, NO_JUICEFS.1);
+    check(&world(), inline("ebs.csi.aws.com"), NO_JUICEFS.0, NO_JUICEFS.1);
+}
+
+/// A pod without a name, and a volume whose claim is made for it from this template.
+fn ephemeral(template: Value) -> PodFixture {
+    let mut pod = pod().with_volume(json!({"name": "tmp", "ephemeral": {"volumeClaimTemplate": template}}));
+    pod.0["metadata"] = json!({"generateName": "web-"});
+    pod
+}
+
+fn template_of(class: &str) -> Value {
+    json!({"spec": {"storageClassName": class}})
+}
+
+#[test]
+fn a_claim_of_the_pod_s_own_is_for_juicefs_by_the_class_of_its_template() {
+    let ebs = StorageClass { provisioner: "ebs.csi.aws.com".into(), ..class("ebs") };
+    let world = world().with(Object::StorageClass(ebs));
+    let unreadable = |class: &str| json!({"spec": {"storageClassName": class, "accessModes": ["ReadSometimes"]}});
+    let refused = "the pod cannot be read: the volumeClaimTemplate of its volume `tmp`: spec.accessModes has \
+                   `ReadSometimes`, which Kubernetes does not know";
+    for (template, (code, sentence)) in [
+        (template_of("juicefs"), INJECTED),
+        (template_of("ebs"), NO_JUICEFS),
+        (template_of("no-such-class"), NO_JUICEFS),
+        (template_of(""), NO_JUICEFS),
+        (Value::Null, NO_JUICEFS),
+        (unreadable("juicefs"), ("malformed-pod", refused)),
+        (unreadable("ebs"), NO_JUICEFS),
+    ] {
+        check(&world, ephemeral(template), code, sentence);
+    }
+}
+
+#[test]
+fn the_template_of_a_claim_is_what_settings_and_policies_see_of_it() {
+    let template = json!({
+        "metadata": {"labels": {"team": "web"}, "annotations": {"juicefs/mount-cpu-limit": "1500m"}},
+        "spec": {
+            "storageClassName": "juicefs", "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    });
+    let by_label = |binding: &mut Binding| binding.matches.claims.labels = entries(&[("team", "web")]);
+    let world = world().adjusting("b", |_| Ok(cpu("1"))).bound(by_label);
+    let decision = world.decide(&ephemeral(template).0);
+    let explanation = &decision.explanations[0];
+    // The pod's own name is completed later.
+    assert_eq!((&*explanation.volume, &*explanation.claim), ("tmp", "web-*-tmp"));
+    let rows = explanation.settings.explain();
+    for (field, value, origin) in
+        [("resources.limits.cpu", "1500m", "claim web-*-tmp"), ("resources.requests.cpu", "1", "policy b")]
+    {
+        assert!(rows.contains(&(field.into(), value.into(), origin.into())), "{field}: {rows:#?}");
+    }
+}
+
+/// The Secrets that the pod's clients take what is secret from, and those that the controller is told of.
+fn secrets(pod: &Value) -> (Vec<String>, Vec<String>) {
+    let clients = list(&pod["spec"]["initContainers"]).iter().filter(|it| it["name"] != sidecar::GUARD_NAME);
+    let taken = clients.map(|it| it["env"][0]["valueFrom"]["secretKeyRef"]["name"].as_str().expect("a name").into());
+    let status = pod["metadata"]["annotations"][STATUS_ANNOTATION].as_str().expect("a status");
+    let told = status::claims(status);
+    (taken.collect(), told.iter().filter_map(|claim| claim.secret().map(String::from)).collect())
+}
+
+#[test]
+fn the_secret_for_a_claim_that_is_not_there_yet_is_named_by_the_request_and_keeps_its_name() {
+    let pod = ephemeral(template_of("juicefs")).mounting("data", "orders");
+    let asked = |request: &str, pod: &Value| {
+        let world = with_orders();
+        let context = Context { configuration: &world.configuration, bindings: &[], objects: &world.objects, request };
+        let verdict = decide(&context, NAMESPACE, pod, &world).verdict;
+        let mut patched = pod.clone();
+        json_patch::patch(&mut patched, verdict.patch()).expect("the patch fits");
+        patched
+    };
+    let first = asked("review", &pod.0);
+    let name = sidecar::pod_secret_name("review", "tmp");
+    // That of a claim which is there is named by its UID, and needs no mention.
+    assert_eq!(secrets(&first), (vec![name.clone(), "pith-uid-of-orders".into()], vec![name]));
+    assert_eq!(asked("review", &pod.0), first, "the same review");
+    assert_eq!(asked("another round of the same admission", &first), first);
+    assert_ne!(secrets(&asked("another pod", &pod.0)), secrets(&first));
+
+    // What `pith inject` makes may be the template of many pods: it is the same each time, and each pod gets a name of its own.
+    let template = asked("", &pod.0);
+    assert_eq!(asked("", &template), template);
+    assert_eq!(asked("review", &template), first);
+    assert_eq!(asked("", &first), first);
+
+    // A name that no Secret of a pod has is not taken from anybody.
+    let forged = |name: &str| {
+        let mut forged = pod.0.clone();
+        let status = json!({"sidecars": [{"ephemeral": "tmp", "secret": name}]});
+        forged["metadata"]["annotations"] = json!({STATUS_ANNOTATION: status.to_string()});
+        asked("review", &forged)
+    };
+    for name in ["pith-record-key", "pith-uid-of-invoices", "file-system"] {
+        assert_eq!(forged(name), first, "{name}");
     }
 }
 
@@ -352,6 +439,31 @@ fn a_warning_that_two_claims_give_is_said_once() {
     let world = with_orders().with_claim("logs").adjusting("a", |_| broken()).defaulting();
     let warnings = world.decide(&orders().mounting("log", "logs").0).warnings;
     assert_eq!(warnings, ["policy `a` failed, and Pith decided without it: it trapped: unreachable"]);
+}
+
+#[test]
+fn whoever_makes_a_pod_is_told_where_pod_security_refuses_the_sidecar() {
+    let check = |level: Option<&str>, pod: PodFixture, expected: Option<&str>| {
+        let mut labels = entries(&[("juicefs.com/enable-injection", "true")]);
+        labels.extend(level.map(|level| ("pod-security.kubernetes.io/enforce".to_string(), level.to_string())));
+        let namespace = Namespace { name: "shop".into(), labels, ..Namespace::default() };
+        let warnings = with_orders().with(Object::Namespace(namespace)).decide(&pod.0).warnings;
+        assert_eq!(warnings, Vec::from_iter(expected.map(String::from)));
+        // The API server cuts a longer one.
+        assert!(warnings.iter().all(|warning| warning.len() <= 256));
+    };
+    let refused_by = |level: &str| {
+        format!(
+            "JuiceFS is mounted by a privileged sidecar, which the label pod-security.kubernetes.io/enforce={level} of namespace \
+             `shop` refuses: an administrator can set it to `privileged`"
+        )
+    };
+    check(None, orders(), None);
+    check(Some("privileged"), orders(), None);
+    check(Some("baseline"), orders(), Some(&refused_by("baseline")));
+    check(Some("restricted"), orders(), Some(&refused_by("restricted")));
+    check(Some("restricted"), pod(), None);
+    check(Some("restricted"), orders().labelled(DISABLE_LABEL, "true"), None);
 }
 
 fn cpu(amount: &str) -> Change {

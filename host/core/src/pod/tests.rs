@@ -56,10 +56,11 @@ fn volumes_are_told_apart_by_their_source() {
         json!({"persistentVolumeClaim": {"claimName": "orders", "readOnly": true}}),
         VolumeSource::Claim { name: "orders", read_only: true },
     );
-    check_source(json!({"ephemeral": {}}), VolumeSource::Ephemeral { storage_class: None });
+    check_source(json!({"ephemeral": {}}), VolumeSource::Ephemeral { template: &Value::Null });
+    let template = json!({"spec": {"storageClassName": "gold"}});
     check_source(
-        json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "gold"}}}}),
-        VolumeSource::Ephemeral { storage_class: Some("gold") },
+        json!({"ephemeral": {"volumeClaimTemplate": template}}),
+        VolumeSource::Ephemeral { template: &template },
     );
     check_source(json!({"csi": {"driver": "x"}}), VolumeSource::InlineCsi { driver: "x" });
     check_source(json!({"ephemeral": null, "csi": {"driver": "x"}}), VolumeSource::InlineCsi { driver: "x" });

@@ -26,7 +26,7 @@ fn caching(in_memory: bool, size_limit: Option<&str>, options: &[&str]) -> Setti
 }
 
 fn first(settings: &Settings) -> Sidecar {
-    build(settings, &claim("orders"), "data", 0)
+    build(settings, &secret_name(&claim("orders")), "data", 0)
 }
 
 fn argv(settings: &Settings) -> Vec<String> {
@@ -165,7 +165,8 @@ fn the_container_is_complete() {
 #[test]
 fn the_guard_unmounts_where_each_client_mounts() {
     let settings = with_options(&[]);
-    let sidecars = [build(&settings, &claim("a"), "one", 0), build(&settings, &claim("b"), "two", 1)];
+    let sidecars =
+        [build(&settings, &secret_name(&claim("a")), "one", 0), build(&settings, &secret_name(&claim("b")), "two", 1)];
     insta::assert_json_snapshot!(guard("pith:1", &sidecars), @r#"
     {
       "command": [
@@ -311,7 +312,7 @@ fn the_startup_probe_looks_for_the_clients_control_file() {
 
 #[track_caller]
 fn check_metrics(options: &[&str], index: usize, flag: &str, ports: Value) {
-    let container = build(&with_options(options), &claim("orders"), "data", index).container;
+    let container = build(&with_options(options), &secret_name(&claim("orders")), "data", index).container;
     let command = container["command"].as_array().expect("a list");
     let flags: Vec<&Value> =
         command.iter().filter(|item| item.as_str().is_some_and(|item| item.starts_with("--metrics"))).collect();
@@ -355,7 +356,8 @@ fn resources_stand_in_canonical_form_and_only_where_there_are_some() {
 #[test]
 fn the_second_sidecar_differs_in_every_name() {
     let settings = caching(false, None, &[]);
-    let [one, two] = [build(&settings, &claim("a"), "one", 0), build(&settings, &claim("b"), "two", 1)];
+    let [one, two] =
+        [build(&settings, &secret_name(&claim("a")), "one", 0), build(&settings, &secret_name(&claim("b")), "two", 1)];
     assert_eq!(two.container_name, "jfs-mount-1");
     assert_eq!(two.container["name"], "jfs-mount-1");
     assert!(one.volumes.iter().all(|volume| two.volumes.iter().all(|other| other["name"] != volume["name"])));
@@ -366,11 +368,14 @@ fn no_volume_name_makes_two_volumes_of_one_name() {
     // The cache of `data` and the mount of `cache-data` were once the same.
     let settings = caching(false, None, &[]);
     for (one, other) in [("data", "cache-data"), ("data", "mount-data"), ("cache-a", "a")] {
-        let mut names: Vec<String> = [build(&settings, &claim("a"), one, 0), build(&settings, &claim("b"), other, 1)]
-            .iter()
-            .flat_map(|sidecar| &sidecar.volumes)
-            .map(|volume| volume["name"].to_string())
-            .collect();
+        let mut names: Vec<String> = [
+            build(&settings, &secret_name(&claim("a")), one, 0),
+            build(&settings, &secret_name(&claim("b")), other, 1),
+        ]
+        .iter()
+        .flat_map(|sidecar| &sidecar.volumes)
+        .map(|volume| volume["name"].to_string())
+        .collect();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 4, "{one} and {other}: {names:?}");
