@@ -357,7 +357,7 @@ impl Injecting {
         let claim = cluster.get(&["pvc", "data", "--namespace", name]).expect("the claim");
         // What Pith keeps itself once it runs in the cluster.
         let uid = claim["metadata"]["uid"].as_str().expect("a uid");
-        let values = json!({"metaurl": redis.secrets()["metaurl"], "meta-password": "", "subdir": "/"});
+        let values = json!({"METAURL": redis.secrets()["metaurl"], "META_PASSWORD": "", "SUBDIR": "/"});
         let secret = json!({"namespace": name, "name": format!("pith-{uid}")});
         cluster
             .apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": values}).to_string())

@@ -36,7 +36,10 @@ impl Kept {
 
     /// The Secret of a file system whose metadata engine has this database.
     fn file_system(&self, database: u8) {
-        let values = json!({"name": "shop", "metaurl": format!("redis://:{CANARY}@redis.example:6379/{database}")});
+        let values = json!({
+            "name": "shop", "metaurl": format!("redis://:{CANARY}@redis.example:6379/{database}"),
+            "envs": format!("AWS_SECRET_ACCESS_KEY: {CANARY}"),
+        });
         let metadata = json!({"namespace": self.name(), "name": "file-system"});
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values});
         self.cluster.apply(&secret.to_string()).expect("a Secret");
@@ -67,7 +70,7 @@ impl Kept {
 
     /// Waits until the Secret holds exactly this.
     #[track_caller]
-    fn until_it_holds(&self, secret: &str, expected: [(&str, String); 3]) -> Value {
+    fn until_it_holds(&self, secret: &str, expected: [(&str, String); 4]) -> Value {
         let expected: serde_json::Map<String, Value> =
             expected.iter().map(|(key, value)| (key.to_string(), json!(STANDARD.encode(value)))).collect();
         let look = || Ok(self.secret(secret).filter(|found| found["data"].as_object() == Some(&expected)));
@@ -125,11 +128,12 @@ fn serve(cluster: &'static Cluster) -> Server {
 }
 
 /// What a Secret holds for a volume.
-fn content(database: u8, directory: &str) -> [(&'static str, String); 3] {
+fn content(database: u8, directory: &str) -> [(&'static str, String); 4] {
     [
-        ("meta-password", CANARY.into()),
-        ("metaurl", format!("redis://:@redis.example:6379/{database}")),
-        ("subdir", directory.into()),
+        ("AWS_SECRET_ACCESS_KEY", CANARY.into()),
+        ("METAURL", format!("redis://:@redis.example:6379/{database}")),
+        ("META_PASSWORD", CANARY.into()),
+        ("SUBDIR", directory.into()),
     ]
 }
 
@@ -145,8 +149,8 @@ fn the_secret_beside_a_claim_is_written_kept_rotated_and_removed() {
     assert_eq!((&owner["kind"], &owner["uid"]), (&json!("PersistentVolumeClaim"), &claim["metadata"]["uid"]));
 
     for change in [
-        json!({"data": {"subdir": STANDARD.encode("/")}}),
-        json!({"data": {"subdir": null}}),
+        json!({"data": {"SUBDIR": STANDARD.encode("/")}}),
+        json!({"data": {"SUBDIR": null}}),
         json!({"data": {"token": STANDARD.encode("more than is needed")}}),
     ] {
         kept.kubectl(&["patch", "secret", &name, "--patch", &change.to_string()]);

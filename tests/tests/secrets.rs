@@ -506,9 +506,9 @@ fn no_secret_is_in_the_process_list_while_the_client_runs() {
 
     // What the kubelet makes of it.
     let secret = BTreeMap::from([
-        ("metaurl", redis.url()),
-        ("meta-password", CANARY.to_string()),
-        ("subdir", "volume".to_string()),
+        ("METAURL", redis.url()),
+        ("META_PASSWORD", CANARY.to_string()),
+        ("SUBDIR", "volume".to_string()),
     ]);
     let mut environment_of_it = BTreeMap::new();
     for variable in container["env"].as_array().expect("variables") {

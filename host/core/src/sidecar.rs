@@ -23,14 +23,15 @@ const CACHE_DIRECTORY: &str = "/var/jfsCache";
 /// The port of the client's own metrics; a pod's second client takes the next one, as they share the network namespace.
 const METRICS_PORT: u16 = 9567;
 
-/// The keys of a claim's Secret, which the reconciler writes: see [`secret_name`] and [`pod_secret_name`].
+/// The keys of a claim's Secret, which the reconciler writes: see [`secret_name`] and [`pod_secret_name`]. They are names of
+/// variables, because all of it is the client's environment: beside these, it holds what the file system's Secret says in `envs`.
 pub mod secret_key {
     /// The metadata engine's URL, without a password.
-    pub const META_URL: &str = "metaurl";
+    pub const META_URL: &str = "METAURL";
     /// The metadata engine's password; empty where it has none.
-    pub const META_PASSWORD: &str = "meta-password";
+    pub const META_PASSWORD: &str = "META_PASSWORD";
     /// The volume's directory, from the root of the file system.
-    pub const SUBDIR: &str = "subdir";
+    pub const SUBDIR: &str = "SUBDIR";
 }
 
 /// The name of the client's container; a pod's second one has a number behind it.
@@ -91,6 +92,7 @@ pub fn build(settings: &Settings, secret: &str, volume: &str, index: usize) -> S
         "restartPolicy": "Always",
         "command": command(settings, &metrics, &directories, &mount_path),
         "env": env(settings, secret),
+        "envFrom": [{"secretRef": {"name": secret}}],
         "securityContext": security_context(),
         // The client's control file: a bare directory does not have it, so the application never starts on one.
         "startupProbe": {
@@ -232,7 +234,8 @@ pub fn is_pod_secret_name(name: &str) -> bool {
     digits.len() == POD_SECRET_DIGITS && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The environment of the container: what is secret first, then the rest by name.
+/// The environment of the container: what is secret first, then the rest by name. What argv refers to stands here by name, so that
+/// the container waits for it, and so that nothing in `envs` takes its place.
 fn env(settings: &Settings, secret: &str) -> Value {
     let from_secret =
         |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});

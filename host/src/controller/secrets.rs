@@ -97,7 +97,7 @@ struct Task {
 
 /// What a claim's Secret holds. No Debug: it is secret.
 #[derive(Clone, PartialEq, Eq)]
-struct Content(BTreeMap<&'static str, String>);
+struct Content(BTreeMap<String, String>);
 
 impl<'a> Reconciler<'a> {
     pub(super) fn new(
@@ -278,17 +278,20 @@ impl<'a> Reconciler<'a> {
 
 impl Content {
     fn of(file_system: &FileSystem, directory: &str) -> Content {
-        Content(BTreeMap::from([
-            (secret_key::META_URL, file_system.meta_url().to_string()),
-            (secret_key::META_PASSWORD, file_system.meta_password().to_string()),
-            (secret_key::SUBDIR, directory.to_string()),
-        ]))
+        let own = [
+            (secret_key::META_URL, file_system.meta_url()),
+            (secret_key::META_PASSWORD, file_system.meta_password()),
+            (secret_key::SUBDIR, directory),
+        ];
+        // Last, so that nothing in `envs` takes their place.
+        let all = file_system.variables().chain(own);
+        Content(all.map(|(name, value)| (name.to_string(), value.to_string())).collect())
     }
 
     /// Whether a Secret holds this, and nothing else.
     fn is_in(&self, secret: &Secret) -> bool {
         let held = secret.data.iter().flatten().map(|(key, ByteString(value))| (key.as_str(), value.as_slice()));
-        held.eq(self.0.iter().map(|(key, value)| (*key, value.as_bytes())))
+        held.eq(self.0.iter().map(|(key, value)| (key.as_str(), value.as_bytes())))
     }
 }
 
@@ -367,7 +370,7 @@ fn manifest(name: &str, owner: &Owner, claim: &Claim, content: &Content) -> Valu
             "ownerReferences": [{"apiVersion": "v1", "kind": owner.kind, "name": owner.name, "uid": owner.uid}],
         },
         "type": "Opaque",
-        "data": content.0.iter().map(|(key, value)| (*key, ByteString(value.clone().into_bytes()))).collect::<BTreeMap<_, _>>(),
+        "data": content.0.iter().map(|(key, value)| (key.as_str(), ByteString(value.clone().into_bytes()))).collect::<BTreeMap<_, _>>(),
     })
 }
 
@@ -437,15 +440,21 @@ mod tests {
     use super::*;
 
     fn content() -> Content {
-        let secrets = [("name", "shop"), ("metaurl", "redis://:canary@redis:6379/1")];
+        let envs = r#"{"AWS_REGION": "moon-1", "SUBDIR": "/elsewhere"}"#;
+        let secrets = [("name", "shop"), ("metaurl", "redis://:canary@redis:6379/1"), ("envs", envs), ("bucket", "b")];
         let secrets = secrets.map(|(key, value)| (key.to_string(), value.to_string())).into();
         Content::of(&FileSystem::from_secrets(&secrets).expect("a file system"), "/web/orders")
     }
 
     #[test]
-    fn a_secret_holds_the_address_the_password_and_the_directory_and_no_more() {
-        let expected = [("meta-password", "canary"), ("metaurl", "redis://:@redis:6379/1"), ("subdir", "/web/orders")];
-        assert_eq!(content().0.into_iter().collect::<Vec<_>>(), expected.map(|(key, value)| (key, value.to_string())));
+    fn a_secret_holds_the_address_the_password_the_directory_and_the_variables_and_no_more() {
+        let expected = [
+            ("AWS_REGION", "moon-1"),
+            ("METAURL", "redis://:@redis:6379/1"),
+            ("META_PASSWORD", "canary"),
+            ("SUBDIR", "/web/orders"),
+        ];
+        assert_eq!(content().0, expected.map(|(key, value)| (key.to_string(), value.to_string())).into());
     }
 
     #[test]
@@ -459,8 +468,8 @@ mod tests {
             content().is_in(&secret)
         };
         assert!(written(&|_| {}));
-        assert!(!written(&|data| drop(data.remove("subdir"))));
-        assert!(!written(&|data| drop(data.insert("subdir".into(), ByteString(b"/".to_vec())))));
+        assert!(!written(&|data| drop(data.remove("SUBDIR"))));
+        assert!(!written(&|data| drop(data.insert("SUBDIR".into(), ByteString(b"/".to_vec())))));
         assert!(!written(&|data| drop(data.insert("token".into(), ByteString(Vec::new())))));
     }
 

@@ -130,6 +130,12 @@ impl FileSystem {
         self.0.environment.get("META_PASSWORD").map(String::as_str).unwrap_or_default()
     }
 
+    /// The variables of `envs`.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        let of_envs = self.0.environment.iter().filter(|(name, _)| *name != "META_PASSWORD");
+        of_envs.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The variables of every client of this file system, the engine's password among them.
     pub(super) fn environment(&self) -> &BTreeMap<String, String> {
         &self.0.environment

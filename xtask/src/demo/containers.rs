@@ -104,9 +104,9 @@ fn claim_secrets(file_system: &FileSystemSecret, volumes: &Volumes, pod: &Value)
     let mut secrets = Secrets::new();
     for claim in claims(pod)? {
         let data = BTreeMap::from([
-            ("metaurl".to_string(), file_system.get("metaurl")?.to_string()),
-            ("meta-password".to_string(), file_system.get("meta-password")?.to_string()),
-            ("subdir".to_string(), format!("/{}", volumes.directory(&claim)?.trim_start_matches('/'))),
+            ("METAURL".to_string(), file_system.get("metaurl")?.to_string()),
+            ("META_PASSWORD".to_string(), file_system.get("meta-password")?.to_string()),
+            ("SUBDIR".to_string(), format!("/{}", volumes.directory(&claim)?.trim_start_matches('/'))),
         ]);
         secrets.insert(format!("pith-{}", claim.uid()?), data);
     }

@@ -82,7 +82,7 @@ impl Container {
 /// Works out one container of a pod.
 pub(crate) fn container(pod: &Value, container: &Value, secrets: &Secrets) -> Result<Container> {
     let name = container["name"].as_str().context("a container has no name")?.to_string();
-    let env = environment(&container["env"], secrets).with_context(|| format!("the environment of `{name}`"))?;
+    let env = environment(container, secrets).with_context(|| format!("the environment of `{name}`"))?;
     let words = [&container["command"], &container["args"]];
     let argv = words.into_iter().flat_map(strings).map(|word| expand(&word, &env)).collect();
     let user = [container, &pod["spec"]].into_iter().find_map(|it| it["securityContext"]["runAsUser"].as_u64());
@@ -106,9 +106,14 @@ pub(crate) fn container(pod: &Value, container: &Value, secrets: &Secrets) -> Re
     })
 }
 
-fn environment(entries: &Value, secrets: &Secrets) -> Result<BTreeMap<String, String>> {
+fn environment(container: &Value, secrets: &Secrets) -> Result<BTreeMap<String, String>> {
     let mut env = BTreeMap::from([("PATH".to_string(), PATH.to_string())]);
-    for entry in items(entries) {
+    for source in items(&container["envFrom"]) {
+        let name = source["secretRef"]["name"].as_str().context("envFrom has a source that is no Secret")?;
+        let secret = secrets.get(name).with_context(|| format!("there is no Secret `{name}`"))?;
+        env.extend(secret.clone());
+    }
+    for entry in items(&container["env"]) {
         let name = entry["name"].as_str().context("an entry has no name")?;
         let value = match &entry["valueFrom"] {
             Value::Null => expand(entry["value"].as_str().unwrap_or_default(), &env),

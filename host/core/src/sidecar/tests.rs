@@ -82,7 +82,7 @@ fn the_container_is_complete() {
           "name": "METAURL",
           "valueFrom": {
             "secretKeyRef": {
-              "key": "metaurl",
+              "key": "METAURL",
               "name": "pith-uid-of-orders"
             }
           }
@@ -91,7 +91,7 @@ fn the_container_is_complete() {
           "name": "META_PASSWORD",
           "valueFrom": {
             "secretKeyRef": {
-              "key": "meta-password",
+              "key": "META_PASSWORD",
               "name": "pith-uid-of-orders"
             }
           }
@@ -100,7 +100,7 @@ fn the_container_is_complete() {
           "name": "SUBDIR",
           "valueFrom": {
             "secretKeyRef": {
-              "key": "subdir",
+              "key": "SUBDIR",
               "name": "pith-uid-of-orders"
             }
           }
@@ -108,6 +108,13 @@ fn the_container_is_complete() {
         {
           "name": "GOGC",
           "value": "50"
+        }
+      ],
+      "envFrom": [
+        {
+          "secretRef": {
+            "name": "pith-uid-of-orders"
+          }
         }
       ],
       "image": "juicefs:1",
@@ -248,9 +255,9 @@ fn the_environment_names_the_claims_secret_and_is_sorted() {
     assert_eq!(
         first(&settings).container["env"],
         json!([
-            {"name": "METAURL", "valueFrom": of_secret("metaurl")},
-            {"name": "META_PASSWORD", "valueFrom": of_secret("meta-password")},
-            {"name": "SUBDIR", "valueFrom": of_secret("subdir")},
+            {"name": "METAURL", "valueFrom": of_secret("METAURL")},
+            {"name": "META_PASSWORD", "valueFrom": of_secret("META_PASSWORD")},
+            {"name": "SUBDIR", "valueFrom": of_secret("SUBDIR")},
             {"name": "A", "value": "1"},
             {"name": "B", "value": "2"},
             {"name": "EMPTY"},
