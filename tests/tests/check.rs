@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pith_tests::cluster::{CLUSTER, Cluster, static_volume};
 use pith_tests::server::{self, PITH, Server};
+use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -67,6 +69,34 @@ fn files_are_looked_at_as_far_as_they_go() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let expected = ["webhook-not-registered MutatingWebhookConfiguration ", "pod-missed Pod shop/web-0"];
     assert!(found(&output).starts_with(&expected.map(String::from)), "{}", said(&output));
+}
+
+#[test]
+fn the_end_of_a_certificate_is_read_from_the_registration() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let now = SystemTime::now();
+    let ending = |ends: SystemTime| {
+        let mut ca = CertificateParams::default();
+        (ca.not_before, ca.not_after) = ((now - 90 * DAY).into(), ends.into());
+        ca.self_signed(&KeyPair::generate().expect("a key")).expect("a CA").pem()
+    };
+    for (about, bundle, expected) in [
+        ("fresh", ending(now + 90 * DAY), None),
+        ("soon to end", ending(now + 9 * DAY), Some((1, "certificate-expiring"))),
+        ("at its end", ending(now - DAY), Some((1, "certificate-expired"))),
+        ("at its end, beside the next", ending(now - DAY) + &ending(now + 90 * DAY), None),
+        ("no PEM", "none".into(), Some((1, "webhook-ca-mismatch"))),
+    ] {
+        let service = json!({"namespace": "pith-system", "name": "pith-webhook"});
+        let client = json!({"caBundle": STANDARD.encode(bundle), "service": service});
+        let webhooks = json!([{"name": "inject.pith.dev", "clientConfig": client}]);
+        let registration =
+            json!({"kind": "MutatingWebhookConfiguration", "metadata": {"name": "pith"}, "webhooks": webhooks});
+        let output = offline(&format!("{SHOP}\n{}", yaml(&[registration])), &["--objects", "objects", "-o", "json"]);
+        let wrong = found(&output).into_iter().find(|it| !it.starts_with("not-looked-at "));
+        let expected = expected.map(|(code, it)| (Some(code), format!("{it} MutatingWebhookConfiguration pith")));
+        assert_eq!(wrong.map(|it| (output.status.code(), it)), expected, "{about}: {}", said(&output));
+    }
 }
 
 #[test]
