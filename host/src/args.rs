@@ -33,6 +33,15 @@ pub enum Command {
     ///
     /// Exit codes: 0 every pod was injected or skipped, 1 a pod was refused or a policy failed, 2 the command could not run.
     Inject(Inject),
+    /// Looks for what is wrong in a cluster, or would be: with the webhook and its certificate, namespaces, classes, claims and pods.
+    ///
+    /// The cluster is that of the configuration's `objects`, else the one that kubectl would ask. Nothing is changed. Of Secrets
+    /// only their names are asked for, and what may not be read is listed as not looked at.
+    ///
+    /// kubectl get namespaces,sc,pv,pvc,pods,mutatingwebhookconfigurations,csidrivers -A -o yaml | pith check --objects -
+    ///
+    /// Exit codes: 0 no error and no warning was found, 1 there are some, 2 the command could not run.
+    Check(Check),
     /// Looks at policy modules.
     #[command(subcommand)]
     Policy(Policy),
@@ -117,6 +126,26 @@ pub enum InjectOutput {
     Json,
     /// A unified diff of the YAML.
     Diff,
+}
+
+/// What `check` takes.
+#[derive(Debug, ClapArgs)]
+pub struct Check {
+    /// The configuration file of `pith serve`; the built-in defaults without policies where it is absent.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Look only at this namespace, beside what belongs to none.
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+    /// Look at the objects in this file or folder, or on standard input (`-`), and ask no cluster.
+    #[arg(long, value_name = "PATH", conflicts_with = "kubeconfig")]
+    pub objects: Option<PathBuf>,
+    /// Look at the cluster of this kubeconfig.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The form of the findings.
+    #[arg(short, long, value_enum, default_value_t = AnswerOutput::Text)]
+    pub output: AnswerOutput,
 }
 
 /// What `policy` can do.

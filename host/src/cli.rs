@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Write};
 
+pub mod check;
 pub mod config;
 pub mod csi;
 pub mod inject;

@@ -8,15 +8,18 @@ mod feed;
 mod watch;
 mod one;
 mod live;
+mod look;
 mod api;
 mod convert;
 mod folder;
 
 pub(crate) use api::cause;
 pub use api::connect;
+pub(crate) use api::connect_as_kubectl;
 pub use convert::object;
 pub use folder::{documents, load};
 pub use live::{Live, Unanswered};
+pub(crate) use look::Look;
 pub use mirror::Mirror;
 pub(crate) use one::object_by_name;
 pub(crate) use watch::Pauses;

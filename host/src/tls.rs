@@ -8,6 +8,7 @@ mod make;
 mod own;
 mod files;
 mod shared;
+pub(crate) mod served;
 
 use std::fmt;
 use std::path::Path;

@@ -27,14 +27,14 @@ const SECRET: &str = "pith-webhook-tls";
 const AUTHORITY_ONLY: &str = ", caBundleOnly: true";
 
 /// What a release of Pith has in a cluster, under names of a test's own.
-struct Site {
-    cluster: &'static Cluster,
+pub(crate) struct Site {
+    pub(crate) cluster: &'static Cluster,
     namespace: Namespace,
-    kubeconfig: String,
+    pub(crate) kubeconfig: String,
 }
 
 impl Site {
-    fn new(about: &str) -> Site {
+    pub(crate) fn new(about: &str) -> Site {
         let cluster = &*CLUSTER;
         let namespace = cluster.namespace(about, &json!({})).expect("a namespace");
         let name = &*namespace.name;
@@ -53,11 +53,11 @@ impl Site {
         Site { cluster, namespace, kubeconfig }
     }
 
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.namespace.name
     }
 
-    fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         let name = self.name();
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
@@ -77,7 +77,7 @@ impl Site {
     }
 
     /// Starts a replica, with more for `webhook.tls.secret` and for `webhook.registration`.
-    fn start(&self, secret: &str, registration: &str) -> Server {
+    pub(crate) fn start(&self, secret: &str, registration: &str) -> Server {
         let name = self.name();
         let owner = if registration.is_empty() {
             format!(", owner: {{kind: ClusterRole, name: {name}}}")
@@ -103,7 +103,7 @@ impl Site {
     }
 
     #[track_caller]
-    fn until<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    pub(crate) fn until<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
         let mut look = look;
         self.cluster.until(self.name(), what, || Ok(look())).unwrap_or_else(|error| panic!("{error:#}"))
     }
@@ -123,7 +123,7 @@ impl Site {
 
     /// The configuration, once it has what the Secret says is to be trusted.
     #[track_caller]
-    fn in_step(&self) -> Value {
+    pub(crate) fn in_step(&self) -> Value {
         self.until("a configuration with the bundle", || {
             let (secret, registered) = (self.secret()?, self.registered()?);
             let bundle = registered["webhooks"][0]["clientConfig"]["caBundle"].as_str()?.to_string();

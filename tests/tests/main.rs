@@ -2,6 +2,7 @@
 
 mod certificates;
 mod chart;
+mod check;
 mod cluster;
 mod controller;
 mod csi_contract;

@@ -9,6 +9,7 @@
 //!
 //!   objects ─ claim_secret ─ which claims have a Secret, and what of
 //!   shared certificate ── rotation ─ Step        webhook's configuration ── registration ─ difference
+//!   everything that can be read of a cluster ── check (admission::decide again) ─ findings
 //! ```
 //!
 //! Nothing here does IO, reads a clock, draws a random number or logs: the dependency list and `clippy.toml` are the guard.
@@ -34,6 +35,7 @@ pub mod claim_secret;
 pub mod validation;
 pub mod rotation;
 pub mod registration;
+pub mod check;
 #[cfg(test)]
 mod testing;
 

@@ -19,7 +19,7 @@ use crate::pod::{entries, list};
 pub type Entries = LiteMap<String, String>;
 
 /// The name of a Secret. No decision reads its content.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretRef {
     /// Its namespace.
     pub namespace: String,
@@ -170,6 +170,16 @@ pub enum Kind {
 impl Kind {
     /// All of them.
     pub const ALL: [Kind; 4] = [Kind::Namespace, Kind::StorageClass, Kind::PersistentVolume, Kind::Claim];
+
+    /// As `kind` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Namespace => "Namespace",
+            Kind::StorageClass => "StorageClass",
+            Kind::PersistentVolume => "PersistentVolume",
+            Kind::Claim => "PersistentVolumeClaim",
+        }
+    }
 
     /// As the paths of the API server have it.
     pub fn plural(self) -> &'static str {
@@ -327,6 +337,16 @@ impl Objects {
     /// The namespace of that name.
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
         self.namespaces.get(name)
+    }
+
+    /// All namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Arc<Namespace>> {
+        self.namespaces.values()
+    }
+
+    /// All StorageClasses.
+    pub fn storage_classes(&self) -> impl Iterator<Item = &Arc<StorageClass>> {
+        self.storage_classes.values()
     }
 
     /// The StorageClass of that name.

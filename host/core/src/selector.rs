@@ -1,6 +1,9 @@
 //! Label selectors, with the meaning of `metav1.LabelSelector`.
 
+use serde_json::Value;
+
 use crate::object::Entries;
+use crate::pod::{entries, list};
 
 /// Requirements that labels must all meet. Without requirements it matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +37,12 @@ pub enum Operator {
 }
 
 impl LabelSelector {
+    /// Reads one as API servers have taken it: what they would refuse is not asked for here.
+    pub fn read(value: &Value) -> LabelSelector {
+        let expressions = list(&value["matchExpressions"]).iter().filter_map(Requirement::read);
+        LabelSelector { labels: entries(&value["matchLabels"]), expressions: expressions.collect() }
+    }
+
     /// Whether labels meet every requirement.
     pub fn matches(&self, labels: &Entries) -> bool {
         self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
@@ -42,6 +51,18 @@ impl LabelSelector {
 }
 
 impl Requirement {
+    fn read(value: &Value) -> Option<Requirement> {
+        let values = || list(&value["values"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
+        let operator = match value["operator"].as_str()? {
+            "In" => Operator::In(values()),
+            "NotIn" => Operator::NotIn(values()),
+            "Exists" => Operator::Exists,
+            "DoesNotExist" => Operator::DoesNotExist,
+            _ => return None,
+        };
+        Some(Requirement { key: value["key"].as_str()?.into(), operator })
+    }
+
     fn matches(&self, labels: &Entries) -> bool {
         let value = labels.get(&self.key);
         match &self.operator {

@@ -28,15 +28,24 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
     Client::try_from(config).context("making a client for the API server")
 }
 
+/// A client for the cluster of a kubeconfig; without one, for the cluster that kubectl would ask, or that this process runs in.
+/// For people at a terminal, who have set that up in the environment, which `kube` reads here: a server asks the cluster that its
+/// configuration names.
+pub(crate) async fn connect_as_kubectl(kubeconfig: Option<&Path>) -> Result<Client> {
+    if kubeconfig.is_some() {
+        return connect(kubeconfig).await;
+    }
+    let config = Config::infer().await.context(
+        "there is no cluster to ask, neither as kubectl would find it nor around this process: name one with --kubeconfig, or \
+         files with --objects",
+    )?;
+    Client::try_from(config).context("making a client for the API server")
+}
+
 /// What the API server calls a kind.
 pub(super) fn resource(kind: Kind) -> ApiResource {
-    let (group, name) = match kind {
-        Kind::Namespace => ("", "Namespace"),
-        Kind::StorageClass => ("storage.k8s.io", "StorageClass"),
-        Kind::PersistentVolume => ("", "PersistentVolume"),
-        Kind::Claim => ("", "PersistentVolumeClaim"),
-    };
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", name), kind.plural())
+    let group = if kind == Kind::StorageClass { "storage.k8s.io" } else { "" };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind.name()), kind.plural())
 }
 
 /// What is kept of an object.

@@ -40,22 +40,31 @@ impl Pair {
 
     /// Whether it is for this DNS name or address.
     pub(super) fn has_name(&self, name: &str) -> bool {
-        let name = name.parse::<IpAddr>().map(ServerName::from).or_else(|_| ServerName::try_from(name));
-        let certificate = ParsedCertificate::try_from(&self.certified.cert[0]);
-        matches!((certificate, name), (Ok(certificate), Ok(name)) if verify_server_name(&certificate, &name).is_ok())
+        has_name(&self.certified.cert, name)
     }
 
     /// Whether this CA signed it.
     pub(super) fn is_of(&self, authority: &CertificateDer<'_>) -> bool {
-        let mut roots = RootCertStore::empty();
-        let Ok(certificate) = ParsedCertificate::try_from(&self.certified.cert[0]) else { return false };
-        let algorithms = ring::default_provider().signature_verification_algorithms.all;
-        let during = self.validity.ends.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let rest = &self.certified.cert[1..];
-        let time = UnixTime::since_unix_epoch(during);
-        roots.add(authority.clone().into_owned()).is_ok()
-            && verify_server_cert_signed_by_trust_anchor(&certificate, &roots, rest, time, algorithms).is_ok()
+        is_of(&self.certified.cert, self.validity, authority)
     }
+}
+
+/// Whether the certificate at the head of a chain is for this DNS name or address.
+pub(super) fn has_name(chain: &[CertificateDer<'_>], name: &str) -> bool {
+    let name = name.parse::<IpAddr>().map(ServerName::from).or_else(|_| ServerName::try_from(name));
+    let certificate = ParsedCertificate::try_from(&chain[0]);
+    matches!((certificate, name), (Ok(certificate), Ok(name)) if verify_server_name(&certificate, &name).is_ok())
+}
+
+/// Whether this CA signed a chain, whatever the time is now.
+pub(super) fn is_of(chain: &[CertificateDer<'_>], validity: Validity, authority: &CertificateDer<'_>) -> bool {
+    let mut roots = RootCertStore::empty();
+    let Ok(certificate) = ParsedCertificate::try_from(&chain[0]) else { return false };
+    let algorithms = ring::default_provider().signature_verification_algorithms.all;
+    let during = validity.ends.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time = UnixTime::since_unix_epoch(during);
+    roots.add(authority.clone().into_owned()).is_ok()
+        && verify_server_cert_signed_by_trust_anchor(&certificate, &roots, &chain[1..], time, algorithms).is_ok()
 }
 
 /// The certificates of a PEM text, at least one.
@@ -68,7 +77,7 @@ pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>> 
 }
 
 /// RFC 5280, section 4.1: what stands before it, and what follows, is not looked at.
-fn validity(certificate: &CertificateDer<'_>) -> Result<Validity> {
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Result<Validity> {
     let read = yasna::parse_der(certificate, |certificate| {
         certificate.read_sequence(|certificate| {
             let validity = certificate.next().read_sequence(|body| {
