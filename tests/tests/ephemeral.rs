@@ -1,4 +1,5 @@
-//! Pods whose claims come later, on a real node: generic ephemeral volumes, and claims that wait for their first consumer.
+//! Pods whose claims come later, on a real node: generic ephemeral volumes, claims that wait for their first consumer, and claims
+//! that are made after the pod.
 //!
 //! Webhook, driver and controller are one server here, with the rights that the chart gives the controller.
 
@@ -39,8 +40,11 @@ fn pods_whose_claims_come_later_start_once_their_volumes_are_made() {
         "stringData": {"name": "pods", "metaurl": redis.secrets()["metaurl"]},
     });
     let spec = json!({"accessModes": ["ReadWriteMany"], "storageClassName": name, "resources": {"requests": {"storage": "1Gi"}}});
-    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": name, "name": "waits"}, "spec": spec});
-    cluster.apply(&yaml(&[driver(), secret, class, claim])).expect("objects");
+    let claim = |claim: &str| {
+        let metadata = json!({"namespace": name, "name": claim});
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
+    };
+    cluster.apply(&yaml(&[driver(), secret, class, claim("waits")])).expect("objects");
 
     let sidecar = json!({
         "image": format!("docker.io/pith/juicefs:{}", *VERSION), "guardImage": GUARD,
@@ -73,8 +77,14 @@ fn pods_whose_claims_come_later_start_once_their_volumes_are_made() {
     };
     let ephemeral =
         json!({"ephemeral": {"volumeClaimTemplate": {"metadata": {"labels": {"of": "web"}}, "spec": spec}}});
-    let of_claim = json!({"persistentVolumeClaim": {"claimName": "waits"}});
-    let single = |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": name, "name": "single"}, "spec": spec});
+    // The pod `early` is made before its claim, and says of which class that will be.
+    let single = |pod_name: &str| {
+        let annotations = json!({"claim-class.pith.io/data": name});
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": name, "name": pod_name, "annotations": annotations},
+            "spec": pod(json!({"persistentVolumeClaim": {"claimName": pod_name}})),
+        })
+    };
     let web = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": name, "name": "web"},
         "spec": {
@@ -82,7 +92,7 @@ fn pods_whose_claims_come_later_start_once_their_volumes_are_made() {
             "template": {"metadata": {"labels": {"app": "web"}}, "spec": pod(ephemeral.clone())},
         },
     });
-    let bare = single(pod(of_claim)).to_string();
+    let bare = single("waits").to_string();
     let dry_run = ["create", "--dry-run=server", "--output=json", "-f", "-"];
     cluster
         .until(name, "an injection", || {
@@ -100,12 +110,9 @@ fn pods_whose_claims_come_later_start_once_their_volumes_are_made() {
         println!("{about}: ready after {took:.1?}");
         assert!(took < BOUND, "{about}: {took:?}");
     };
-    timed(
-        "a claim that waits for its first consumer",
-        &single(pod(json!({"persistentVolumeClaim": {"claimName": "waits"}}))),
-        "condition=Ready",
-        "pod/single",
-    );
+    timed("a pod whose claim waits for its first consumer", &single("waits"), "condition=Ready", "pod/waits");
+    cluster.apply(&single("early").to_string()).expect("it is made before its claim");
+    timed("a claim that its pod waits for", &claim("early"), "condition=Ready", "pod/early");
     timed("two pods with a generic ephemeral volume", &web, "jsonpath={.status.readyReplicas}=2", "deployment/web");
 
     let pods = cluster.get(&["pods", "--namespace", name, "--selector=app=web"]).expect("pods");
@@ -127,7 +134,7 @@ fn pods_whose_claims_come_later_start_once_their_volumes_are_made() {
     }
 
     // With the pods go their claims, volumes and Secrets.
-    cluster.kubectl(&["delete", "deployment/web", "pod/single", "--namespace", name]).expect("they end");
+    cluster.kubectl(&["delete", "deployment/web", "pod/waits", "pod/early", "--namespace", name]).expect("they end");
     cluster.kubectl(&["delete", "pvc", "--all", "--namespace", name]).expect("they go");
     for secret in secrets {
         cluster.wait(name, "delete", &format!("secret/{secret}")).expect("the garbage collector removes it");

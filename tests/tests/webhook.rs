@@ -123,7 +123,7 @@ async fn a_refusal_has_a_code_and_a_sentence() {
     assert_eq!(
         response["status"]["message"],
         "volume `orders` names the claim `shop/nowhere`, which does not exist (or is not known to Pith yet): create the \
-         claim, then the pod"
+         claim, then the pod, or name the claim's StorageClass in the pod's annotation claim-class.pith.io/orders"
     );
     assert_eq!(response["auditAnnotations"]["reason"], "claim-not-found");
 }

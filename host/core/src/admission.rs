@@ -19,7 +19,8 @@ use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource, list};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
 use crate::reason::{
-    DISABLE_LABEL, DONE_LABEL, POD_SECURITY_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION, Skip,
+    CLAIM_CLASS_PREFIX, DISABLE_LABEL, DONE_LABEL, POD_SECURITY_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION,
+    STATUS_ANNOTATION, Skip,
 };
 use crate::settings::{self, Configuration, Layers, Origin, Settings, Usage};
 use crate::sidecar::{self, Sidecar};
@@ -160,6 +161,14 @@ impl JuiceFsClaim<'_> {
     fn secret(&self) -> String {
         self.injected.secret().map_or_else(|| sidecar::secret_name(&self.facts.claim), String::from)
     }
+
+    /// Whether it is what a volume gets that names this claim.
+    fn names(&self, claim: &str) -> bool {
+        match &self.injected {
+            InjectedClaim::Present(known) | InjectedClaim::Awaited { claim: known, .. } => known == claim,
+            InjectedClaim::Ephemeral { .. } => false,
+        }
+    }
 }
 
 /// Decides about the creation of one pod in a namespace.
@@ -275,17 +284,24 @@ fn juicefs_claims<'a>(
     for (volume, source) in pod.volumes().filter(|(volume, _)| !is_ours(volume)) {
         let juicefs = match source {
             VolumeSource::Claim { name, read_only } => {
-                let is_same = |known: &&mut JuiceFsClaim<'_>| matches!(&known.injected, InjectedClaim::Present(claim) if claim == name);
-                if let Some(known) = found.iter_mut().find(is_same) {
+                if let Some(known) = found.iter_mut().find(|known| known.names(name)) {
                     known.volumes.push((volume, read_only));
                     continue;
                 }
-                let claim = lookup.claim(namespace, name).ok_or_else(|| Refusal::ClaimNotFound {
-                    volume: volume.into(),
-                    namespace: namespace.into(),
-                    claim: name.into(),
-                })?;
-                juicefs_claim(driver, lookup, (volume, read_only), claim.clone(), InjectedClaim::Present(name.into()))?
+                let (claim, injected) = match lookup.claim(namespace, name) {
+                    Some(claim) => (claim.clone(), InjectedClaim::Present(name.into())),
+                    None => {
+                        let claim = awaited(lookup, namespace, pod, volume, name)?;
+                        let secret = pod_secret(
+                            context,
+                            recorded,
+                            volume,
+                            |known| matches!(known, InjectedClaim::Awaited { claim: known, .. } if known == name),
+                        );
+                        (claim, InjectedClaim::Awaited { claim: name.into(), secret })
+                    }
+                };
+                juicefs_claim(driver, lookup, (volume, read_only), claim, injected)?
             }
             VolumeSource::Ephemeral { template } => {
                 let Some(claim) = ephemeral(driver, lookup, namespace, pod, volume, template)? else { continue };
@@ -309,6 +325,36 @@ fn juicefs_claims<'a>(
         claim.facts.read_only |= claim.volumes.iter().all(|(_, read_only)| *read_only);
     }
     Ok(found)
+}
+
+/// A claim that is to come, as far as the pod says what it will be: of which class. What the claim's volume says counts then.
+fn awaited(
+    lookup: &mut Lookup<'_>,
+    namespace: &str,
+    pod: Pod<'_>,
+    volume: &str,
+    claim: &str,
+) -> Result<Arc<Claim>, Refusal> {
+    let annotation = format!("{CLAIM_CLASS_PREFIX}{volume}");
+    let class = pod.annotation(&annotation).ok_or_else(|| Refusal::ClaimNotFound {
+        volume: volume.into(),
+        namespace: namespace.into(),
+        claim: claim.into(),
+    })?;
+    if lookup.storage_class(class).is_none() {
+        return Err(Refusal::Setting {
+            origin: "the pod".into(),
+            field: annotation,
+            value: class.into(),
+            why: "there is no StorageClass of that name (or it is not known to Pith yet)".into(),
+        });
+    }
+    Ok(Arc::new(Claim {
+        namespace: namespace.into(),
+        name: claim.into(),
+        storage_class: Some(class.into()),
+        ..Claim::default()
+    }))
 }
 
 /// The claim that Kubernetes will make for a generic ephemeral volume; none where its class is not of the driver, and whatever is
@@ -378,10 +424,8 @@ fn juicefs_claim<'a>(
     if persistent_volume.is_none() && storage_class.is_none_or(|class| class.provisioner != driver) {
         return Ok(None);
     }
-    let only_read =
-        |modes: &[AccessMode]| !modes.is_empty() && modes.iter().all(|mode| *mode == AccessMode::ReadOnlyMany);
-    let never_written = only_read(&claim.access_modes)
-        || persistent_volume.is_some_and(|bound| bound.read_only || only_read(&bound.access_modes));
+    let never_written = AccessMode::only_read(&claim.access_modes)
+        || persistent_volume.is_some_and(|bound| bound.read_only || AccessMode::only_read(&bound.access_modes));
     Ok(Some(JuiceFsClaim {
         facts: VolumeFacts {
             name: volume.into(),

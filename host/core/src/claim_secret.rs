@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::object::{Claim, Namespace, Objects, PersistentVolume, SecretRef};
+use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, SecretRef};
 use crate::reason::ENABLE_LABEL;
 use crate::settings;
 use crate::status::InjectedClaim;
@@ -73,15 +73,28 @@ pub fn of_pod(
         return None;
     }
     let volume = objects.persistent_volume(claim.volume_name.as_deref()?)?;
-    if volume.driver.as_deref() == Some(driver) {
+    let surprise = if volume.driver.as_deref() != Some(driver) {
+        format!("is not of the driver {driver}")
+    } else if matches!(injected, InjectedClaim::Awaited { .. }) && is_read_only(volume) {
+        // The client was made to write, as nothing was known that forbids it.
+        "is read-only".to_string()
+    } else {
         return one(objects, driver, claim);
-    }
+    };
     let why = format!(
-        "it is bound to the PersistentVolume `{}`, which is not of the driver {driver}: make the pod again, now that the claim is \
-         there",
+        "it is bound to the PersistentVolume `{}`, which {surprise}: make the pod again, now that the claim is there",
         volume.name
     );
     Some(Bound { claim: claim.clone(), secret: Wanted::Impossible(why) })
+}
+
+/// Whether anything that a volume says of itself makes it one to read.
+fn is_read_only(volume: &PersistentVolume) -> bool {
+    let options = volume.mount_options.iter().chain(volume.volume_attributes.get("mountOptions"));
+    let mut names = options.flat_map(|options| options.split(',')).map(|it| it.split('=').next().unwrap_or(it).trim());
+    volume.read_only
+        || AccessMode::only_read(&volume.access_modes)
+        || names.any(|name| matches!(name, "ro" | "read-only"))
 }
 
 fn wanted(objects: &Objects, claim: &Claim, volume: &PersistentVolume) -> Wanted {
@@ -200,6 +213,18 @@ mod tests {
         let ebs = |it: &mut Case| it.volume.driver = Some("ebs.csi.aws.com".into());
         let not_ours = "bound to the PersistentVolume `pv-1`, which is not of the driver csi.juicefs.com";
         check("another driver's", awaited("web-0-data"), Some(Err(not_ours)), ebs);
+        let read_only = "bound to the PersistentVolume `pv-1`, which is read-only: make the pod again";
+        let ways: [fn(&mut Case); 4] = [
+            |it| it.volume.read_only = true,
+            |it| it.volume.access_modes = crate::testing::only_read(),
+            |it| it.volume.mount_options = vec!["noatime,ro".into()],
+            |it| it.volume.volume_attributes = Arc::new(crate::testing::entries(&[("mountOptions", "read-only")])),
+        ];
+        for way in ways {
+            check("awaited, and not to be written", awaited("web-0-data"), Some(Err(read_only)), way);
+            // What the pod's own claim allows was known.
+            check("its own, and not to be written", ephemeral(), Some(Ok(())), way);
+        }
         check("awaited", awaited("web-0-data"), Some(Ok(())), |it| it.claim.pod_uid = None);
         check("still awaited", awaited("orders"), None, |_| {});
         check("there from the start", InjectedClaim::Present("web-0-data".into()), None, |_| {});

@@ -66,6 +66,13 @@ pub enum AccessMode {
     ReadWriteOncePod,
 }
 
+impl AccessMode {
+    /// Whether these modes allow no write. None at all say nothing.
+    pub fn only_read(modes: &[AccessMode]) -> bool {
+        !modes.is_empty() && modes.iter().all(|mode| *mode == AccessMode::ReadOnlyMany)
+    }
+}
+
 /// A PersistentVolume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PersistentVolume {

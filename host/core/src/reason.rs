@@ -63,6 +63,9 @@ pub const DISABLE_LABEL: &str = "disable.sidecar.juicefs.com/inject";
 pub const DONE_LABEL: &str = "done.sidecar.juicefs.com/inject";
 /// The label by which Kubernetes' Pod Security admission knows what a namespace's pods may do.
 pub const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
+/// The annotations, one for each volume of the pod by its name, that say the StorageClass of a claim which does not exist yet. A prefix,
+/// because a volume's name always fits behind it.
+pub const CLAIM_CLASS_PREFIX: &str = "claim-class.pith.io/";
 /// The annotation that records what was injected, as JSON.
 pub const STATUS_ANNOTATION: &str = "pith.io/injected";
 /// The annotation that says why a policy exempted a pod, for people. Pith writes it and never reads it.
@@ -80,7 +83,7 @@ pub enum Refusal {
     /// A claim does not exist, or is not known yet.
     #[error(
         "volume `{volume}` names the claim `{namespace}/{claim}`, which does not exist (or is not known to Pith yet): \
-         create the claim, then the pod"
+         create the claim, then the pod, or name the claim's StorageClass in the pod's annotation {CLAIM_CLASS_PREFIX}{volume}"
     )]
     ClaimNotFound {
         /// The pod's volume.

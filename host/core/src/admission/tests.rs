@@ -134,7 +134,7 @@ fn what_is_not_known_yet_is_refused_with_what_to_do() {
         orders(),
         "claim-not-found",
         "volume `data` names the claim `shop/orders`, which does not exist (or is not known to Pith yet): create the claim, \
-         then the pod",
+         then the pod, or name the claim's StorageClass in the pod's annotation claim-class.pith.io/data",
     );
     check_claim(
         Claim { volume_name: Some("pv-9".into()), ..claim("orders") },
@@ -193,6 +193,41 @@ fn volumes_of_another_form_are_refused() {
     check(&world(), inline("csi.juicefs.com"), "unsupported-volume", &unsupported("tmp", "an inline CSI volume"));
     check(&with_orders(), raw, "unsupported-volume", &unsupported("data", "used as a raw block device"));
     check(&world(), inline("ebs.csi.aws.com"), NO_JUICEFS.0, NO_JUICEFS.1);
+}
+
+#[test]
+fn a_claim_that_does_not_exist_yet_is_what_the_pod_says_of_its_class() {
+    let ebs = StorageClass { provisioner: "ebs.csi.aws.com".into(), ..class("ebs") };
+    let world = world().with(Object::StorageClass(ebs));
+    let of = |volume: &str, class: &str| orders().annotated(&format!("claim-class.pith.io/{volume}"), class);
+    let not_found = "volume `data` names the claim `shop/orders`, which does not exist (or is not known to Pith yet): create the \
+                     claim, then the pod, or name the claim's StorageClass in the pod's annotation claim-class.pith.io/data";
+    let no_class = "the pod has claim-class.pith.io/data = `gold`, which is not usable: there is no StorageClass of that name (or \
+                    it is not known to Pith yet)";
+    for (pod, (code, sentence)) in [
+        (of("data", "juicefs"), INJECTED),
+        (of("data", "ebs"), NO_JUICEFS),
+        (of("data", "gold"), ("invalid-setting", no_class)),
+        (of("another", "juicefs"), ("claim-not-found", not_found)),
+        (of("orders", "juicefs"), ("claim-not-found", not_found)),
+    ] {
+        check(&world, pod, code, sentence);
+    }
+    // Of one that is there, the pod has nothing to say.
+    let unbound = |class: &str| Claim { storage_class: Some(class.into()), ..claim("orders") };
+    check(&with_orders(), of("data", "gold"), INJECTED.0, INJECTED.1);
+    check(&world.with(Object::Claim(unbound("ebs"))), of("data", "juicefs"), NO_JUICEFS.0, NO_JUICEFS.1);
+}
+
+#[test]
+fn what_is_injected_for_a_claim_that_does_not_exist_yet_takes_a_secret_of_the_pod_s_own() {
+    let pod = orders().mounting("again", "orders").annotated("claim-class.pith.io/data", "juicefs");
+    let injected = world().inject(&pod.0);
+    let name = sidecar::pod_secret_name("review", "data");
+    assert_eq!(secrets(&injected), (vec![name.clone()], vec![name]), "two volumes of one claim share a client");
+    assert_eq!(world().inject(&injected), injected, "the second pass");
+    // Once the claim is there, its own Secret is as good, and nothing is left of the other.
+    assert_eq!(secrets(&with_orders().inject(&injected)), (vec!["pith-uid-of-orders".into()], vec![]));
 }
 
 /// A pod without a name, and a volume whose claim is made for it from this template.
