@@ -230,10 +230,10 @@ fn a_pod_whose_claim_comes_later_has_a_secret_of_its_own_which_is_taken_from_nob
             "resources": {"requests": {"storage": "1Gi"}},
         });
         pod["spec"]["volumes"] = json!([{"name": "tmp", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}}]);
-        kept.cluster.apply(&pod.to_string()).expect("a pod");
         let mut volume = kept.volume(&format!("{name}-tmp"), name);
         volume["spec"]["storageClassName"] = json!(kept.name());
-        kept.cluster.apply(&volume.to_string()).expect("a volume");
+        // First, because one that comes later is not looked at before its turn.
+        kept.cluster.apply(&yaml(&[volume, pod])).expect("a volume and a pod");
     };
     let of_pod = |name: &str, number: u8| kept.until_it_holds(&secret(number), content(1, &format!("/{name}")));
     let owner = |secret: &Value| secret["metadata"]["ownerReferences"][0]["name"].clone();
