@@ -14,12 +14,20 @@ use kube::Client;
 
 use crate::cluster::Mirror;
 use crate::config::Controller;
+use crate::juicefs::Workers;
 use crate::metrics::Metrics;
 
-/// Keeps everything in step. It ends only with a defect.
-pub async fn run(client: Client, mirror: Arc<Mirror>, options: Controller, driver: &str, metrics: &Metrics) {
+/// Keeps everything in step. It ends only with a defect. Without workers, file systems are somebody else's to make.
+pub async fn run(
+    client: Client,
+    mirror: Arc<Mirror>,
+    workers: Option<Arc<Workers>>,
+    options: Controller,
+    driver: &str,
+    metrics: &Metrics,
+) {
     let pods = pods::Pods::default();
-    let secrets = secrets::Reconciler::new(&client, &mirror, &pods, &options, driver, metrics);
+    let secrets = secrets::Reconciler::new(&client, &mirror, &pods, workers, &options, driver, metrics);
     let cleaner = async {
         match &options.cleaner {
             Some(cleaner) => cleaner::run(&client, &pods, cleaner, metrics).await,

@@ -165,7 +165,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Provisioner {
     options: Options,
-    workers: Workers,
+    workers: Arc<Workers>,
     policies: Arc<Policies>,
     objects: Arc<Mirror>,
     /// The file systems whose own directories are there.
@@ -174,7 +174,7 @@ pub struct Provisioner {
 
 impl Provisioner {
     /// A provisioner over these workers, which it stops with [`stop`](Provisioner::stop).
-    pub fn new(options: Options, workers: Workers, policies: Arc<Policies>, objects: Arc<Mirror>) -> Provisioner {
+    pub fn new(options: Options, workers: Arc<Workers>, policies: Arc<Policies>, objects: Arc<Mirror>) -> Provisioner {
         Provisioner { options, workers, policies, objects, prepared: Mutex::default() }
     }
 

@@ -61,10 +61,12 @@ pub fn serve(args: &Serve) -> Result<()> {
     memory::give_back();
     let (policies, objects) = (Arc::new(policies), Arc::new(objects));
     let provisioner = config.csi.as_ref().map(|csi| {
-        let provisioner = provisioner(csi, &config.juicefs, steps(args)?, policies.clone(), objects.clone())?;
-        Ok::<_, anyhow::Error>((csi.clone(), Arc::new(provisioner)))
+        let workers = Arc::new(workers(&config.juicefs)?);
+        let provisioner = provisioner(csi, workers.clone(), steps(args)?, policies.clone(), objects.clone())?;
+        Ok::<_, anyhow::Error>((csi.clone(), Arc::new(provisioner), workers))
     });
     let provisioner = provisioner.transpose()?;
+    let workers = provisioner.as_ref().map(|(.., workers)| workers.clone());
     let driver = config.sidecars.driver.clone();
     let webhook = match config.webhook {
         Some(options) => {
@@ -105,7 +107,7 @@ pub fn serve(args: &Serve) -> Result<()> {
         };
         let csi_stop = Arc::new(Notify::new());
         let csi = match &provisioner {
-            Some((csi, provisioner)) => {
+            Some((csi, provisioner, _)) => {
                 let listener = csi::server::bind(&csi.socket).await?;
                 tracing::info!(socket = %csi.socket.display(), "listening for CSI");
                 let volumes = provisioner.clone();
@@ -127,7 +129,9 @@ pub fn serve(args: &Serve) -> Result<()> {
         });
         let controller = tokio::spawn(async move {
             match (config.controller, client) {
-                (Some(options), Some(client)) => controller::run(client, objects, options, &driver, &metrics).await,
+                (Some(options), Some(client)) => {
+                    controller::run(client, objects, workers, options, &driver, &metrics).await;
+                }
                 _ => std::future::pending().await,
             }
         });
@@ -167,7 +171,7 @@ pub fn serve(args: &Serve) -> Result<()> {
             if webhook_at.is_some() {
                 webhook.await.context("the webhook's listener died")?.context("stopping the webhook")?;
             }
-            if let Some((_, provisioner)) = &provisioner {
+            if let Some((_, provisioner, _)) = &provisioner {
                 csi.await.context("the CSI listener died")?.context("stopping the CSI listener")?;
                 provisioner.stop().await;
             }
@@ -243,14 +247,8 @@ pub fn load_policies(config: &Config, metrics: Arc<Metrics>) -> Result<Policies>
     Policies::load(&Engine::new(options)?, &config.policies, metrics)
 }
 
-/// The second line of the product, ready to be asked.
-pub fn provisioner(
-    csi: &config::Csi,
-    juicefs: &config::JuiceFs,
-    steps: Steps,
-    policies: Arc<Policies>,
-    objects: Arc<Mirror>,
-) -> Result<Provisioner> {
+/// The clients of file systems, none of which runs yet.
+pub fn workers(juicefs: &config::JuiceFs) -> Result<Workers> {
     let options = WorkerOptions {
         client: juicefs.client.clone(),
         idle: juicefs.worker_idle,
@@ -258,7 +256,17 @@ pub fn provisioner(
         call_timeout: juicefs.call_timeout,
         max_workers: juicefs.max_workers,
     };
-    let workers = Workers::new(options).context("starting the thread that starts JuiceFS clients")?;
+    Workers::new(options).context("starting the thread that starts JuiceFS clients")
+}
+
+/// The second line of the product, ready to be asked.
+pub fn provisioner(
+    csi: &config::Csi,
+    workers: Arc<Workers>,
+    steps: Steps,
+    policies: Arc<Policies>,
+    objects: Arc<Mirror>,
+) -> Result<Provisioner> {
     let options = provisioner::Options {
         cluster: csi.cluster.clone(),
         key: record_key::load(&csi.record_key)?,

@@ -2,11 +2,13 @@
 
 use std::fs;
 
-use pith_tests::cluster::{CLUSTER, static_volume};
+use pith_tests::cluster::{ADDRESS, CLUSTER, static_volume};
+use pith_tests::juicefs::CLIENT;
+use pith_tests::redis::Redis;
 use pith_tests::server::Server;
 use serde_json::{Value, json};
 
-use crate::cluster::{Injecting, pod};
+use crate::cluster::{Injecting, pod, yaml};
 
 /// A `config.yaml` as its users write it: for all claims, for some by label, with a share of the application's resources.
 const DRIVER_CONFIG: &str = r#"
@@ -166,4 +168,34 @@ fn a_volume_and_a_secret_that_cannot_be_right_are_refused_when_they_are_written(
     for own in ["first", "third"] {
         cluster.kubectl(&["delete", "pv", &format!("{name}-{own}"), "--wait=false"]).expect("it is deleted");
     }
+}
+
+/// The driver makes a file system when it is first mounted, so nobody else was asked to.
+#[test]
+fn a_file_system_whose_volumes_are_made_by_hand_is_made_once_a_claim_is_bound() {
+    let cluster = &*CLUSTER;
+    let redis = Redis::start_on(cluster, ADDRESS).expect("a Redis");
+    let labels = json!({"juicefs.com/enable-injection": "true"});
+    let namespace = cluster.namespace("formatted", &labels).expect("a namespace");
+    let name = &*namespace.name;
+    let csi = json!({"socket": "csi.sock", "cluster": "test"});
+    let config = format!("csi: {csi}\ncontroller: {{}}\njuicefs: {{client: {}}}\n", CLIENT.display());
+    let kubeconfig = cluster.kubeconfig_of_pith("pith-controller").expect("a kubeconfig");
+    let server = Server::start_following(cluster, &config, &kubeconfig).expect("it serves");
+    cluster.show_log(&server.folder.path().join("log"));
+
+    let status = || cluster.command(&CLIENT).args(["status", &redis.url()]).output().expect("the client runs");
+    assert!(crate::cluster::said(&status()).contains("please run `juicefs format"), "nobody has made it");
+    let metadata = json!({"namespace": name, "name": "file-system"});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": redis.secrets()});
+    let mut volume = static_volume(name, "data");
+    volume[0]["spec"]["csi"]["nodePublishSecretRef"] = metadata.clone();
+    cluster.apply(&yaml(&[&[secret][..], &volume].concat())).expect("objects");
+    let made = cluster.until(name, "the file system", || {
+        let status = status();
+        Ok(status.status.success().then(|| serde_json::from_slice::<Value>(&status.stdout)).transpose()?)
+    });
+    assert_eq!(made.expect("it is made")["Setting"]["Name"], redis.secrets()["name"]);
+    cluster.kubectl(&["delete", "pvc", "data", "--namespace", name]).expect("it is deleted");
+    cluster.kubectl(&["delete", "pv", &format!("{name}-data"), "--wait=false"]).expect("it is deleted");
 }

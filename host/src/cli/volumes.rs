@@ -62,7 +62,8 @@ fn provisioner(source: &VolumesSource) -> Result<Provisioner> {
     let config = Config::load(&source.config, &Overrides::default())?;
     let csi = config.csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
     let objects = Mirror::fixed(Objects::default());
-    run::provisioner(&csi, &config.juicefs, Steps::default(), Arc::new(Policies::none()), Arc::new(objects))
+    let workers = Arc::new(run::workers(&config.juicefs)?);
+    run::provisioner(&csi, workers, Steps::default(), Arc::new(Policies::none()), Arc::new(objects))
 }
 
 fn item(record: &Record) -> Value {

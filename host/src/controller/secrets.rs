@@ -8,6 +8,7 @@
 //! because what a pod says of their names may be its author's word.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -21,12 +22,13 @@ use pith_core::registration::MANAGER;
 use pith_core::sidecar::{secret_key, secret_name};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::task::JoinHandle;
 
 use super::event;
 use super::pods::{InjectedPod, PodName, Pods};
 use crate::cluster::{self, Mirror};
 use crate::config::Controller;
-use crate::juicefs::FileSystem;
+use crate::juicefs::{FileSystem, Workers};
 use crate::metrics::Metrics;
 
 /// How many Secrets are looked at at once: the API server has other callers.
@@ -47,6 +49,9 @@ pub(super) struct Reconciler<'a> {
     client: &'a Client,
     mirror: &'a Mirror,
     pods: &'a Pods,
+    workers: Option<Arc<Workers>>,
+    /// The file systems that are made, one after the other: an engine that does not answer is to keep no quota waiting.
+    making: Option<JoinHandle<()>>,
     options: &'a Controller,
     driver: &'a str,
     metrics: &'a Metrics,
@@ -104,6 +109,7 @@ impl<'a> Reconciler<'a> {
         client: &'a Client,
         mirror: &'a Mirror,
         pods: &'a Pods,
+        workers: Option<Arc<Workers>>,
         options: &'a Controller,
         driver: &'a str,
         metrics: &'a Metrics,
@@ -112,6 +118,8 @@ impl<'a> Reconciler<'a> {
             client,
             mirror,
             pods,
+            workers,
+            making: None,
             options,
             driver,
             metrics,
@@ -227,7 +235,27 @@ impl<'a> Reconciler<'a> {
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
+        self.make(&read);
         self.sources.extend(read);
+    }
+
+    /// Makes the file systems of these Secrets where there is none: one whose volumes are made by hand has nobody else who would.
+    /// Nothing waits for it, and it is tried again whenever the Secret is read again.
+    fn make(&mut self, read: &[(SecretRef, Source)]) {
+        let Some(workers) = self.workers.clone() else { return };
+        if self.making.as_ref().is_some_and(|making| !making.is_finished()) {
+            return;
+        }
+        let known =
+            read.iter().filter_map(|(secret, source)| Some((secret.clone(), source.content.as_ref().ok()?.clone())));
+        let known: Vec<(SecretRef, FileSystem)> = known.collect();
+        self.making = Some(tokio::spawn(async move {
+            for (SecretRef { namespace, name }, file_system) in known {
+                if let Err(error) = workers.make(&file_system).await {
+                    tracing::warn!(%namespace, secret = %name, %error, "the file system of a Secret cannot be looked at: where there is none, none is made");
+                }
+            }
+        }));
     }
 
     fn task(&self, name: String, owner: Owner, bound: Bound) -> Task {

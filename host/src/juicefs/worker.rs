@@ -145,6 +145,14 @@ impl Workers {
         self.shared.room.close();
     }
 
+    /// Makes a file system where the Secret says how and there is none. Asked again, it does nothing once that was seen to.
+    pub async fn make(&self, file_system: &FileSystem) -> Result<(), JuiceFsError> {
+        let slot = self.shared.slot(file_system);
+        let _start = slot.start.lock().await;
+        let deadline = Instant::now() + self.shared.options.start_timeout;
+        self.shared.make(&slot, deadline).await
+    }
+
     /// Runs a short command of the client for a file system.
     pub(super) async fn run(&self, file_system: &FileSystem, arguments: &[&str]) -> Result<(), JuiceFsError> {
         let deadline = Instant::now() + self.shared.options.call_timeout;
@@ -239,10 +247,7 @@ impl Shared {
     async fn launch(&self, slot: &Slot) -> Result<(Process, Worker), JuiceFsError> {
         let begun = Instant::now();
         let deadline = begun + self.options.start_timeout;
-        if !locked(&slot.state).formatted {
-            self.format(&slot.file_system, deadline).await?;
-            locked(&slot.state).formatted = true;
-        }
+        self.make(slot, deadline).await?;
         let mut launched = self.launch_once(&slot.file_system, deadline).await;
         for _ in 1..PORTS {
             match &launched {
@@ -254,6 +259,15 @@ impl Shared {
         }
         let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         launched.inspect(|_| tracing::info!(file_system = slot.file_system.name(), millis, "worker started"))
+    }
+
+    /// Makes the file system, unless that was seen to before. The lock of its start is held.
+    async fn make(&self, slot: &Slot, deadline: Instant) -> Result<(), JuiceFsError> {
+        if !locked(&slot.state).formatted {
+            self.format(&slot.file_system, deadline).await?;
+            locked(&slot.state).formatted = true;
+        }
+        Ok(())
     }
 
     async fn launch_once(
