@@ -744,6 +744,45 @@ fn claims_of_other_drivers_are_left_as_they_are() {
     assert_eq!(mounts[1]["name"], "pith-mount-data");
 }
 
+/// Checks the resources of guard and client in a pod that has these as a whole.
+#[track_caller]
+fn check_shared(of_pod: Value, guard: Value, client: Value) {
+    let pod = orders().specifying("resources", of_pod);
+    let world = with_orders();
+    let injected = world.inject(&pod.0);
+    let containers = list(&injected["spec"]["initContainers"]);
+    assert_eq!([&containers[0]["resources"], &containers[1]["resources"]], [&guard, &client], "{}", pod.0);
+    assert_eq!(world.inject(&injected), injected, "the second pass");
+    let warning = "the pod has resources for all its containers together: the JuiceFS client asks for none of its own";
+    let has_some = ["limits", "requests"].iter().any(|kind| pod.0["spec"]["resources"].get(kind).is_some());
+    assert_eq!(world.decide(&pod.0).warnings, Vec::from_iter(has_some.then_some(warning)), "{}", pod.0);
+}
+
+#[test]
+fn a_container_of_ours_stays_within_what_the_pod_has_as_a_whole() {
+    let limits = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
+    for none in [json!({}), Value::Null] {
+        check_shared(
+            none,
+            json!({"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": limits("100m", "16Mi")}),
+            json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": limits("2", "5Gi")}),
+        );
+    }
+    check_shared(json!({"limits": {"cpu": "1", "memory": "1Gi"}}), json!({}), json!({}));
+    // Its limit stays where the pod has none: a ceiling may have set it.
+    check_shared(
+        json!({"requests": {"cpu": "1"}}),
+        json!({"requests": {"cpu": "0", "memory": "4Mi"}, "limits": limits("100m", "16Mi")}),
+        json!({"requests": {"cpu": "0", "memory": "1Gi"}, "limits": limits("2", "5Gi")}),
+    );
+    // The API server would give the pod a request for the memory that its other containers ask for.
+    check_shared(
+        json!({"limits": {"cpu": "1"}}),
+        json!({"requests": {"memory": "0"}, "limits": {"memory": "16Mi"}}),
+        json!({"requests": {"memory": "0"}, "limits": {"memory": "5Gi"}}),
+    );
+}
+
 #[test]
 fn on_the_nodes_network_the_client_picks_its_port() {
     let pod = with_orders().inject(&orders().specifying("hostNetwork", json!(true)).0);
