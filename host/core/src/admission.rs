@@ -224,6 +224,7 @@ fn inject(
         sidecars.push(sidecar);
     }
     let mut guard = sidecar::guard(&context.configuration.guard_image, &sidecars);
+    leave_port_names(pod, &mut sidecars);
     let token = pod.token_mount();
     for container in sidecars.iter_mut().map(|sidecar| &mut sidecar.container).chain([&mut guard]) {
         share_resources(pod, container);
@@ -268,6 +269,18 @@ fn share_resources(pod: Pod<'_>, container: &mut Value) {
     }
     // The API server keeps no empty object; with one here, a second pass would see a change.
     own.retain(|_, amounts| *amounts != json!({}));
+}
+
+/// Takes from the clients' ports the names that a container of the application has for one of its own. A Service or a monitor that
+/// looks for a port by its name would find both, and ours first where the other is a native sidecar's.
+fn leave_port_names(pod: Pod<'_>, sidecars: &mut [Sidecar]) {
+    let theirs = pod.all_containers().map(|(.., container)| container);
+    let theirs = theirs.filter(|container| sidecars.iter().all(|sidecar| container["name"] != sidecar.container_name));
+    let taken: Vec<&Value> = theirs.flat_map(|container| list(&container["ports"])).map(|port| &port["name"]).collect();
+    let ports = sidecars.iter_mut().filter_map(|sidecar| sidecar.container.get_mut("ports")?.as_array_mut());
+    for port in ports.flatten().filter(|port| taken.contains(&&port["name"])) {
+        port.as_object_mut().and_then(|port| port.remove("name"));
+    }
 }
 
 /// The namespace, if the pod is to be looked at further.

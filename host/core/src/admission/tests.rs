@@ -744,6 +744,27 @@ fn claims_of_other_drivers_are_left_as_they_are() {
     assert_eq!(mounts[1]["name"], "pith-mount-data");
 }
 
+#[test]
+fn the_name_of_a_port_stays_the_application_s() {
+    let of_ports =
+        |ports: &[&str]| -> Vec<Value> { ports.iter().map(|name| json!({"name": name, "containerPort": 1})).collect() };
+    let world = with_orders().with_claim("logs");
+    for (ports, expected) in [
+        (&["http"][..], [json!("metrics"), json!("metrics-1")]),
+        (&["http", "metrics"], [Value::Null, json!("metrics-1")]),
+        (&["metrics-1", "metrics"], [Value::Null, Value::Null]),
+    ] {
+        let theirs = json!({"name": "theirs", "ports": of_ports(ports)});
+        for pod in [orders().with_container(theirs.clone()), orders().with_init_container(theirs.clone())] {
+            let injected = world.inject(&pod.mounting("log", "logs").0);
+            let clients = &list(&injected["spec"]["initContainers"])[1..3];
+            let named: Vec<&Value> = clients.iter().map(|client| &client["ports"][0]["name"]).collect();
+            assert_eq!(named, expected.iter().collect::<Vec<_>>(), "{ports:?}");
+            assert_eq!(world.inject(&injected), injected, "the second pass");
+        }
+    }
+}
+
 /// Checks the resources of guard and client in a pod that has these as a whole.
 #[track_caller]
 fn check_shared(of_pod: Value, guard: Value, client: Value) {
