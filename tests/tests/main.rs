@@ -4,6 +4,7 @@ mod certificates;
 mod chart;
 mod cluster;
 mod controller;
+mod corpus;
 mod csi_contract;
 mod csi_sanity;
 mod ephemeral;
