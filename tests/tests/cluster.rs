@@ -25,10 +25,15 @@ pub(crate) const GUARD: &str = "docker.io/pith/guard:0.1.0";
 /// Held by the test whose driver listens at the cluster's socket: csi-provisioner knows one.
 pub(crate) static DRIVER: Mutex<()> = Mutex::new(());
 
-/// The documents of a file of the demo, as the API server takes them: it chooses uids and sets statuses itself.
+/// The documents of a file of the demo, as the API server takes them.
 fn demo(file: &str) -> Vec<Value> {
     let text = fs::read_to_string(server::root().join("deploy/demo").join(file)).expect("a file of the demo");
-    let documents = yaml_serde::Deserializer::from_str(&text);
+    to_be_made(&text)
+}
+
+/// Objects that were written for use without a cluster, as the API server takes them: it chooses uids and sets statuses itself.
+pub(crate) fn to_be_made(text: &str) -> Vec<Value> {
+    let documents = yaml_serde::Deserializer::from_str(text);
     let mut objects: Vec<Value> = documents
         .map(|it| serde::Deserialize::deserialize(it).expect("YAML"))
         .filter(|it: &Value| !it.is_null())
@@ -61,7 +66,7 @@ fn demo_policies() -> String {
 }
 
 /// What the API server and its controllers choose at random for each pod, made the same.
-fn without_chance(object: &Value) -> Value {
+pub(crate) fn without_chance(object: &Value) -> Value {
     const RANDOM: usize = 5;
     let mut text = object.to_string();
     let mark = "kube-api-access-";

@@ -5,6 +5,7 @@ mod chart;
 mod check;
 mod cluster;
 mod controller;
+mod corpus;
 mod csi_contract;
 mod csi_sanity;
 mod ephemeral;

@@ -233,11 +233,17 @@ fn inject(
         sidecars.push(sidecar);
     }
     let mut guard = sidecar::guard(&context.configuration.guard_image, &sidecars);
-    if let Some(token) = pod.token_mount() {
+    leave_port_names(pod, &mut sidecars);
+    let token = pod.token_mount();
+    for container in sidecars.iter_mut().map(|sidecar| &mut sidecar.container).chain([&mut guard]) {
+        share_resources(pod, container);
         // The API server would give it to every container that lacks it, and then ask all webhooks once more.
-        for container in sidecars.iter_mut().map(|sidecar| &mut sidecar.container).chain([&mut guard]) {
-            sidecar::mount(container, token.clone());
-        }
+        token.into_iter().for_each(|token| sidecar::mount(container, token.clone()));
+    }
+    if ["limits", "requests"].iter().any(|kind| pod.has_resources(kind)) {
+        let warning =
+            "the pod has resources for all its containers together: the JuiceFS client asks for none of its own";
+        decision.warnings.push(warning.into());
     }
     decision.warnings.extend(pod_security(&subject.namespace));
     Ok(patch(pod, &claims, &sidecars, &guard, &recorded)?)
@@ -252,6 +258,38 @@ fn pod_security(namespace: &Namespace) -> Option<String> {
          administrator can set it to `privileged`",
         namespace.name
     ))
+}
+
+/// Keeps a container within what the pod has for all of them together: the API server refuses a pod whose containers ask for more.
+/// Where the pod has a limit, the container needs none; of anything else that the API server counts, it asks for nothing.
+fn share_resources(pod: Pod<'_>, container: &mut Value) {
+    let of_pod = |kind: &str, name: &str| pod.spec["resources"][kind].get(name).is_some();
+    // With any limit of its own, a pod is taken to ask for as much of these as its containers do, but not as ours.
+    let limited = pod.has_resources("limits");
+    let counted = |name: &str| of_pod("requests", name) || limited && matches!(name, "cpu" | "memory");
+    let Some(own) = container.get_mut("resources").and_then(Value::as_object_mut) else { return };
+    for amounts in own.values_mut().filter_map(Value::as_object_mut) {
+        amounts.retain(|name, _| !of_pod("limits", name));
+    }
+    let names: Vec<String> = own.values().filter_map(Value::as_object).flat_map(|it| it.keys().cloned()).collect();
+    for name in names.into_iter().filter(|name| counted(name)) {
+        // A zero, because the API server takes a limit for a request where there is none.
+        own.entry("requests").or_insert_with(|| json!({}))[&name] = json!("0");
+    }
+    // The API server keeps no empty object; with one here, a second pass would see a change.
+    own.retain(|_, amounts| *amounts != json!({}));
+}
+
+/// Takes from the clients' ports the names that a container of the application has for one of its own. A Service or a monitor that
+/// looks for a port by its name would find both, and ours first where the other is a native sidecar's.
+fn leave_port_names(pod: Pod<'_>, sidecars: &mut [Sidecar]) {
+    let theirs = pod.all_containers().map(|(.., container)| container);
+    let theirs = theirs.filter(|container| sidecars.iter().all(|sidecar| container["name"] != sidecar.container_name));
+    let taken: Vec<&Value> = theirs.flat_map(|container| list(&container["ports"])).map(|port| &port["name"]).collect();
+    let ports = sidecars.iter_mut().filter_map(|sidecar| sidecar.container.get_mut("ports")?.as_array_mut());
+    for port in ports.flatten().filter(|port| taken.contains(&&port["name"])) {
+        port.as_object_mut().and_then(|port| port.remove("name"));
+    }
 }
 
 /// The namespace, if the pod is to be looked at further.

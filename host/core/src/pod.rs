@@ -147,6 +147,11 @@ impl<'a> Pod<'a> {
         })
     }
 
+    /// Whether the pod has `limits` or `requests` for all its containers together.
+    pub fn has_resources(self, kind: &str) -> bool {
+        self.spec["resources"][kind].as_object().is_some_and(|amounts| !amounts.is_empty())
+    }
+
     /// Whether any volume could be a claim's: a cheap look before anything else.
     pub fn names_claims(self) -> bool {
         self.volumes().any(|(_, source)| source != VolumeSource::Other)

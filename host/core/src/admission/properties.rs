@@ -4,9 +4,11 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
+use pith_proto::Quantity;
+
 use super::*;
 use crate::object::{Claim, Object};
-use crate::testing::{World, claim, entries, volume, world};
+use crate::testing::{World, amounts, claim, entries, volume, world};
 
 /// Every source of claims, a cache, ceilings, and a policy that sets one of everything.
 fn busy_world() -> World {
@@ -89,9 +91,17 @@ fn some_containers(kind: &'static str) -> impl Strategy<Value = Value> {
         4 => vec(a_mount(), 0..4).prop_map(Value::Array),
         1 => Just(Value::Null),
     ];
-    vec((proptest::option::of(mounts), any::<bool>()), 0..3).prop_map(move |containers| {
-        let named = containers.into_iter().enumerate().map(|(index, (mounts, future))| {
+    let ports = select(vec![
+        json!([{"name": "metrics-1", "containerPort": 80}, {"name": "metrics", "containerPort": 9}]),
+        Value::Null,
+    ]);
+    vec((proptest::option::of(mounts), any::<bool>(), ports), 0..3).prop_map(move |containers| {
+        let named = containers.into_iter().enumerate().map(|(index, (mounts, future, ports))| {
             let mut container = json!({"name": format!("{kind}-{index}"), "image": "x"});
+            if ports.is_array() {
+                container["ports"] = ports;
+                container["env"] = json!([{"name": "B", "value": "$(A)"}, {"name": "A", "value": ""}]);
+            }
             if let Some(mounts) = mounts {
                 container["volumeMounts"] = mounts;
             }
@@ -110,11 +120,28 @@ fn some_entries() -> impl Strategy<Value = Option<Value>> {
     proptest::option::of(prop_oneof![4 => entries, 1 => Just(Value::Null)])
 }
 
+const AMOUNTS: [&str; 8] = ["0", "1m", "100m", "1", "1.5", "4096Mi", "1e10", "3Ti"];
+
+/// Some amounts of cpu and memory.
+fn some_amounts() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+    let one =
+        |name: &'static str| proptest::option::of(select(AMOUNTS.to_vec()).prop_map(move |amount| (name, amount)));
+    (one("cpu"), one("memory")).prop_map(|(cpu, memory)| cpu.into_iter().chain(memory).collect())
+}
+
+/// What a pod has for all its containers together.
+fn resources_of_a_pod() -> impl Strategy<Value = Value> {
+    let amounts = || some_amounts().prop_map(|amounts| json!(BTreeMap::from_iter(amounts)));
+    (amounts(), amounts()).prop_map(|(requests, limits)| json!({"requests": requests, "limits": limits}))
+}
+
 fn a_pod() -> impl Strategy<Value = Value> {
     let init = proptest::option::of(prop_oneof![4 => some_containers("init"), 1 => Just(Value::Null)]);
+    let debuggers = proptest::option::of(some_containers("debug"));
     let metadata = proptest::option::of((some_entries(), some_entries()));
-    (metadata, some_volumes(), some_containers("main"), init, any::<bool>()).prop_map(
-        |(metadata, volumes, containers, init, host_network)| {
+    let resources = proptest::option::of(resources_of_a_pod());
+    (metadata, some_volumes(), some_containers("main"), init, debuggers, resources, any::<bool>()).prop_map(
+        |(metadata, volumes, containers, init, debuggers, resources, host_network)| {
             let mut pod = json!({"spec": {"volumes": volumes, "containers": containers, "future": {"/": null}}});
             if let Some((labels, annotations)) = metadata {
                 pod["metadata"] = json!({"name": "web-0", "future": 1});
@@ -123,6 +150,9 @@ fn a_pod() -> impl Strategy<Value = Value> {
             }
             if let Some(init) = init {
                 pod["spec"]["initContainers"] = init;
+            }
+            for (key, value) in [("ephemeralContainers", debuggers), ("resources", resources)] {
+                value.into_iter().for_each(|value| pod["spec"][key] = value);
             }
             if host_network {
                 pod["spec"]["hostNetwork"] = json!(true);
@@ -153,7 +183,7 @@ fn handed_on(pod: &Value) -> Value {
     for (list, items) in spec.iter_mut() {
         let Some(items) = items.as_array_mut() else { continue };
         match list.as_str() {
-            "initContainers" | "containers" => items.iter_mut().for_each(default_container),
+            "initContainers" | "containers" | "ephemeralContainers" => items.iter_mut().for_each(default_container),
             "volumes" => items.push(json!({"name": "kube-api-access", "projected": {"defaultMode": 420}})),
             _ => {}
         }
@@ -210,7 +240,7 @@ fn without_ours(pod: &Value) -> Value {
         let name = item["name"].as_str().unwrap_or_default();
         ["jfs-mount", "pith-guard", "pith-mount-", "pith-cache-"].iter().any(|prefix| name.starts_with(prefix))
     };
-    for list in ["initContainers", "containers", "volumes"] {
+    for list in ["initContainers", "containers", "ephemeralContainers", "volumes"] {
         for item in pod["spec"][list].as_array_mut().into_iter().flat_map(|items| {
             items.retain(|item| !ours(item));
             items
@@ -251,7 +281,8 @@ fn is_ours(container: &Value) -> bool {
 
 /// Every mount of the pod, ours left out.
 fn mounts(pod: &Value) -> Vec<&Value> {
-    let lists = ["initContainers", "containers"].into_iter().flat_map(|list_of| list(&pod["spec"][list_of]));
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    let lists = lists.into_iter().flat_map(|list_of| list(&pod["spec"][list_of]));
     let theirs = lists.filter(|it| !is_ours(it));
     theirs.flat_map(|container| list(&container["volumeMounts"])).collect()
 }
@@ -387,6 +418,49 @@ proptest! {
     }
 
     #[test]
+    fn no_amount_is_above_its_ceiling_nor_a_request_above_its_limit(
+        pod in a_pod(),
+        defaults in (some_amounts(), some_amounts()),
+        wanted in (some_amounts(), some_amounts()),
+        of_policy in (some_amounts(), some_amounts()),
+        ceilings in some_amounts(),
+    ) {
+        let change = |amounts: &[(&str, &str)]| {
+            amounts.iter().map(|(name, amount)| (name.to_string(), Some(amount.to_string()))).collect()
+        };
+        let change = Change { requests: change(&of_policy.0), limits: change(&of_policy.1), ..Change::default() };
+        let annotations = [("request", &wanted.0), ("limit", &wanted.1)].into_iter().flat_map(|(kind, amounts)| {
+            amounts.iter().map(move |(name, amount)| (format!("juicefs/mount-{name}-{kind}"), amount.to_string()))
+        });
+        let logs = Claim { annotations: annotations.collect(), ..claim("logs") };
+        let mut world = busy_world().with(Object::Claim(logs)).with_ceilings(&ceilings);
+        world.configuration.requests = amounts(&defaults.0);
+        world.configuration.limits = amounts(&defaults.1);
+        let world = world.adjusting("wants-more", move |_| Ok(change.clone()));
+        if let Some((_, once)) = injected(&world, &pod) {
+            let ceilings = amounts(&ceilings);
+            let clients = list(&once["spec"]["initContainers"]).iter().filter(|it| is_ours(it));
+            // The guard is the same in every pod, and has no more than it needs.
+            for client in clients.filter(|it| it["name"] != sidecar::GUARD_NAME) {
+                let amount = |kind: &str, name: &str| -> Option<Quantity> {
+                    client["resources"][kind][name].as_str().map(|text| text.parse().expect("a quantity"))
+                };
+                for name in ["cpu", "memory"] {
+                    let (request, limit) = (amount("requests", name), amount("limits", name));
+                    let of_pod = pod["spec"]["resources"]["limits"].get(name).is_some();
+                    // Without a limit there would be no end, unless the pod has one.
+                    prop_assert!(limit.is_some() || of_pod || !ceilings.contains_key(name), "{client}");
+                    for amount in [request, limit].into_iter().flatten() {
+                        prop_assert!(ceilings.get(name).is_none_or(|ceiling| amount <= *ceiling), "{client}");
+                        prop_assert!(limit.is_none_or(|limit| amount <= limit), "{client}");
+                    }
+                }
+            }
+            prop_assert_eq!(injected(&world, &once), Some(("[]".to_string(), once.clone())));
+        }
+    }
+
+    #[test]
     fn no_two_volumes_have_one_name(pod in a_pod()) {
         if let Some((_, once)) = injected(&busy_world(), &pod) {
             let names: Vec<&str> =
@@ -399,7 +473,9 @@ proptest! {
     #[test]
     fn the_guard_stands_before_every_client_and_sees_what_each_mounts(pod in a_pod()) {
         if let Some((_, once)) = injected(&busy_world(), &pod) {
-            let ours: Vec<&Value> = list(&once["spec"]["initContainers"]).iter().filter(|it| is_ours(it)).collect();
+            let all = list(&once["spec"]["initContainers"]);
+            let ours: Vec<&Value> = all.iter().take_while(|it| is_ours(it)).collect();
+            prop_assert_eq!(ours.len(), all.iter().filter(|it| is_ours(it)).count(), "ours come first");
             let (guard, clients) = ours.split_first().expect("there are some");
             prop_assert_eq!(&guard["name"], sidecar::GUARD_NAME);
             let mounted: Vec<&Value> = clients.iter().map(|client| &client["volumeMounts"][0]).collect();

@@ -780,6 +780,66 @@ fn claims_of_other_drivers_are_left_as_they_are() {
 }
 
 #[test]
+fn the_name_of_a_port_stays_the_application_s() {
+    let of_ports =
+        |ports: &[&str]| -> Vec<Value> { ports.iter().map(|name| json!({"name": name, "containerPort": 1})).collect() };
+    let world = with_orders().with_claim("logs");
+    for (ports, expected) in [
+        (&["http"][..], [json!("metrics"), json!("metrics-1")]),
+        (&["http", "metrics"], [Value::Null, json!("metrics-1")]),
+        (&["metrics-1", "metrics"], [Value::Null, Value::Null]),
+    ] {
+        let theirs = json!({"name": "theirs", "ports": of_ports(ports)});
+        for pod in [orders().with_container(theirs.clone()), orders().with_init_container(theirs.clone())] {
+            let injected = world.inject(&pod.mounting("log", "logs").0);
+            let clients = &list(&injected["spec"]["initContainers"])[1..3];
+            let named: Vec<&Value> = clients.iter().map(|client| &client["ports"][0]["name"]).collect();
+            assert_eq!(named, expected.iter().collect::<Vec<_>>(), "{ports:?}");
+            assert_eq!(world.inject(&injected), injected, "the second pass");
+        }
+    }
+}
+
+/// Checks the resources of guard and client in a pod that has these as a whole.
+#[track_caller]
+fn check_shared(of_pod: Value, guard: Value, client: Value) {
+    let pod = orders().specifying("resources", of_pod);
+    let world = with_orders();
+    let injected = world.inject(&pod.0);
+    let containers = list(&injected["spec"]["initContainers"]);
+    assert_eq!([&containers[0]["resources"], &containers[1]["resources"]], [&guard, &client], "{}", pod.0);
+    assert_eq!(world.inject(&injected), injected, "the second pass");
+    let warning = "the pod has resources for all its containers together: the JuiceFS client asks for none of its own";
+    let has_some = ["limits", "requests"].iter().any(|kind| pod.0["spec"]["resources"].get(kind).is_some());
+    assert_eq!(world.decide(&pod.0).warnings, Vec::from_iter(has_some.then_some(warning)), "{}", pod.0);
+}
+
+#[test]
+fn a_container_of_ours_stays_within_what_the_pod_has_as_a_whole() {
+    let limits = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
+    for none in [json!({}), Value::Null] {
+        check_shared(
+            none,
+            json!({"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": limits("100m", "16Mi")}),
+            json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": limits("2", "5Gi")}),
+        );
+    }
+    check_shared(json!({"limits": {"cpu": "1", "memory": "1Gi"}}), json!({}), json!({}));
+    // Its limit stays where the pod has none: a ceiling may have set it.
+    check_shared(
+        json!({"requests": {"cpu": "1"}}),
+        json!({"requests": {"cpu": "0", "memory": "4Mi"}, "limits": limits("100m", "16Mi")}),
+        json!({"requests": {"cpu": "0", "memory": "1Gi"}, "limits": limits("2", "5Gi")}),
+    );
+    // The API server would give the pod a request for the memory that its other containers ask for.
+    check_shared(
+        json!({"limits": {"cpu": "1"}}),
+        json!({"requests": {"memory": "0"}, "limits": {"memory": "16Mi"}}),
+        json!({"requests": {"memory": "0"}, "limits": {"memory": "5Gi"}}),
+    );
+}
+
+#[test]
 fn on_the_nodes_network_the_client_picks_its_port() {
     let pod = with_orders().inject(&orders().specifying("hostNetwork", json!(true)).0);
     let sidecar = &pod["spec"]["initContainers"][1];
