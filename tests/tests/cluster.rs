@@ -67,14 +67,15 @@ fn demo_policies() -> String {
 
 /// What the API server and its controllers choose at random for each pod, made the same.
 pub(crate) fn without_chance(object: &Value) -> Value {
-    const RANDOM: usize = 5;
     let mut text = object.to_string();
-    let mark = "kube-api-access-";
-    let mut from = 0;
-    while let Some(found) = text[from..].find(mark) {
-        let start = from + found + mark.len();
-        text.replace_range(start..start + RANDOM, "?????");
-        from = start;
+    // The volume of a token, and the Secret of a claim that is not there yet.
+    for (mark, length) in [("kube-api-access-", 5), ("pith-pod-", 32)] {
+        let mut from = 0;
+        while let Some(found) = text[from..].find(mark) {
+            let start = from + found + mark.len();
+            text.replace_range(start..start + length, "?????");
+            from = start;
+        }
     }
     let mut object: Value = serde_json::from_str(&text).expect("still JSON");
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {

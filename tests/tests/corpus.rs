@@ -56,7 +56,8 @@ impl World {
     }
 
     fn decide(&self, pod: &Value) -> Decision {
-        let context = Context { configuration: &self.config.sidecars, bindings: &[], objects: &self.objects };
+        let context =
+            Context { configuration: &self.config.sidecars, bindings: &[], objects: &self.objects, request: "" };
         let namespace = pod["metadata"]["namespace"].as_str().expect("every pod of the corpus names it");
         admission::decide(&context, namespace, pod, &Policies::none().evaluator(Instant::now()))
     }
@@ -153,10 +154,15 @@ fn reverted(injected: &Value, original: &Value) -> Value {
     pod
 }
 
+/// Whether a volume of the corpus is for JuiceFS. No ephemeral one is for anything else.
+fn is_juicefs(volume: &Value) -> bool {
+    let claim = volume["persistentVolumeClaim"]["claimName"].as_str();
+    claim.is_some_and(|claim| JUICEFS.contains(&claim)) || volume["ephemeral"].is_object()
+}
+
 fn revert_mount(mount: &mut Value, was: &Value, original: &Value) {
     let volume = list(&original["spec"]["volumes"]).iter().find(|volume| volume["name"] == was["name"]);
-    let claim = volume.and_then(|volume| volume["persistentVolumeClaim"]["claimName"].as_str());
-    if !claim.is_some_and(|claim| JUICEFS.contains(&claim)) {
+    if !volume.is_some_and(is_juicefs) {
         return;
     }
     assert!(was["readOnly"] != true || mount["readOnly"] == true, "{was} became {mount}");
