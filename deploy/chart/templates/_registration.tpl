@@ -12,9 +12,10 @@ metadata:
     cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/{{ include "pith.name" . }}-webhook
   {{- end }}
 webhooks:
-  - name: inject.pith.dev
+  {{- range $name, $label := dict "inject.pith.dev" "juicefs.com/enable-injection" "serverless.inject.pith.dev" "juicefs.com/enable-serverless-injection" }}
+  - name: {{ $name }}
     admissionReviewVersions: [v1]
-    clientConfig: {{- include "pith.registration.client" . | nindent 6 }}
+    clientConfig: {{- include "pith.registration.client" $ | nindent 6 }}
     rules:
       - apiGroups: [""]
         apiVersions: [v1]
@@ -24,7 +25,7 @@ webhooks:
     matchPolicy: Equivalent
     namespaceSelector:
       matchExpressions:
-        - { key: juicefs.com/enable-injection, operator: In, values: ["true"] }
+        - { key: {{ $label }}, operator: In, values: ["true"] }
         - { key: kubernetes.io/metadata.name, operator: NotIn, values: {{ toJson $excluded }} }
         {{- with $webhook.namespaceSelector.matchExpressions }}
         {{- toYaml . | nindent 8 }}
@@ -46,7 +47,7 @@ webhooks:
         expression: >-
           has(object.spec.volumes) && object.spec.volumes.exists(volume,
           has(volume.persistentVolumeClaim) || has(volume.ephemeral) ||
-          (has(volume.csi) && volume.csi.driver == {{ .Values.driver | quote }}))
+          (has(volume.csi) && volume.csi.driver == {{ $.Values.driver | quote }}))
       {{- with $webhook.matchConditions }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
@@ -54,6 +55,7 @@ webhooks:
     reinvocationPolicy: {{ $webhook.reinvocationPolicy }}
     sideEffects: {{ $webhook.sideEffects }}
     timeoutSeconds: {{ $webhook.timeoutSeconds }}
+  {{- end }}
   {{- if $webhook.validation }}
   # These two change nothing, and nobody waits for them where they do not answer.
   - name: volumes.pith.dev

@@ -22,6 +22,8 @@ use crate::sidecar::secret_name;
 
 /// The webhook's name in its registration, as the chart has it.
 pub const WEBHOOK: &str = "inject.pith.dev";
+/// Its name for namespaces with the other label.
+const SERVERLESS_WEBHOOK: &str = "serverless.inject.pith.dev";
 /// Which pods of the JuiceFS CSI driver are read: those that mount, and those that tend them.
 pub const DRIVER_PODS: &str = "app.kubernetes.io/name in (juicefs-mount, juicefs-csi-driver)";
 
@@ -178,6 +180,10 @@ impl<'a> Webhook<'a> {
         (self.configuration.into(), self.name.into())
     }
 
+    fn is_about_pods(self) -> bool {
+        list(&self.value["rules"]).iter().flat_map(|rule| list(&rule["resources"])).any(|it| it == "pods" || it == "*")
+    }
+
     fn selects(self, namespace: &str, labels: &Entries) -> bool {
         let mut labels = labels.clone();
         // API servers see to it; files may come from somebody who did not.
@@ -190,10 +196,11 @@ impl<'a> Webhook<'a> {
     }
 }
 
-/// Our webhooks: those of the configuration that is named, else those that have our name.
+/// Our webhooks for pods: those of the configuration that is named, else those that have our names.
 pub fn ours<'a>(configurations: &'a [Value], registration: Option<&str>) -> Vec<Webhook<'a>> {
-    let is_ours = |it: &Webhook<'_>| registration.map_or(it.name == WEBHOOK, |name| it.configuration == name);
-    Webhook::all(configurations).filter(is_ours).collect()
+    let has_name = |it: &Webhook<'_>| it.name == WEBHOOK || it.name == SERVERLESS_WEBHOOK;
+    let is_ours = |it: &Webhook<'_>| registration.map_or_else(|| has_name(it), |name| it.configuration == name);
+    Webhook::all(configurations).filter(|it| is_ours(it) && it.is_about_pods()).collect()
 }
 
 /// The Secrets that must be there: those beside claims, and those of the file systems.
@@ -242,7 +249,11 @@ impl<'a> Check<'a> {
         message: impl Into<String>,
         action: impl Into<String>,
     ) {
-        self.findings.push(Finding { level, code, object, message: message.into(), action: action.into() });
+        let finding = Finding { level, code, object, message: message.into(), action: action.into() };
+        // One configuration may have several webhooks of one fault.
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
     }
 
     fn not_looked_at(&mut self, object: Object, why: &str) {
@@ -304,10 +315,7 @@ impl<'a> Check<'a> {
         for namespace in self.namespaces() {
             let selected = ours.iter().any(|it| it.selects(&namespace.name, &namespace.labels));
             if !selected {
-                let message = format!(
-                    "it has the label {ENABLE_LABEL}=true, but the namespaceSelector of the webhook leaves it out: its pods \
-                     are not injected"
-                );
+                let message = "it opted in by its label, but the namespaceSelector of the webhook leaves it out: its pods are not injected";
                 let action = "take the label away, or let the namespaceSelector have it (webhook.excludedNamespaces of the chart)";
                 self.found(
                     Level::Error,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, SecretRef};
-use crate::reason::ENABLE_LABEL;
+use crate::reason::{ENABLE_LABEL, SERVERLESS_LABEL};
 use crate::settings;
 use crate::status::InjectedClaim;
 use crate::volume::whereabouts;
@@ -43,7 +43,9 @@ pub enum Wanted {
 
 /// Whether pods of a namespace are injected.
 pub fn opted_in(namespace: &Namespace) -> bool {
-    namespace.labels.get(ENABLE_LABEL).map(String::as_str) == Some("true")
+    [ENABLE_LABEL, SERVERLESS_LABEL]
+        .iter()
+        .any(|label| namespace.labels.get(*label).is_some_and(|value| value == "true"))
 }
 
 /// Every claim that is bound to a volume of the driver, by its UID.
@@ -228,6 +230,21 @@ mod tests {
         check("awaited", awaited("web-0-data"), Some(Ok(())), |it| it.claim.pod_uid = None);
         check("still awaited", awaited("orders"), None, |_| {});
         check("there from the start", InjectedClaim::Present("web-0-data".into()), None, |_| {});
+    }
+
+    #[test]
+    fn a_namespace_opts_in_with_either_label_and_only_with_true() {
+        let check = |label: &str, value: &str, expected: bool| {
+            let labels = [(label.to_string(), value.to_string())].into_iter().collect();
+            let namespace = Namespace { labels, ..Namespace::default() };
+            assert_eq!(opted_in(&namespace), expected, "{label}={value}");
+        };
+        for label in [ENABLE_LABEL, SERVERLESS_LABEL] {
+            check(label, "true", true);
+            check(label, "True", false);
+            check(label, "false", false);
+        }
+        check("juicefs.com/enable-other", "true", false);
     }
 
     #[test]

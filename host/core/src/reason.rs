@@ -57,6 +57,9 @@ impl Skip {
 
 /// The label by which a namespace opts in, as with the JuiceFS CSI driver.
 pub const ENABLE_LABEL: &str = "juicefs.com/enable-injection";
+/// The label by which a namespace opted in where there are no nodes to speak of. Pods get what they get everywhere: no folder of a
+/// node has a part in it.
+pub const SERVERLESS_LABEL: &str = "juicefs.com/enable-serverless-injection";
 /// The label by which a pod opts out, as with the JuiceFS CSI driver.
 pub const DISABLE_LABEL: &str = "disable.sidecar.juicefs.com/inject";
 /// The label that says that a pod was injected, as with the JuiceFS CSI driver. Pith writes it and never trusts it.

@@ -51,7 +51,7 @@ fn registered(configuration: &str, webhook: &str) -> Value {
         {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system"]},
     ]);
     json!({"metadata": {"name": configuration}, "webhooks": [{
-        "name": webhook, "failurePolicy": "Fail", "namespaceSelector": {"matchExpressions": expressions},
+        "name": webhook, "rules": [{"resources": ["pods"]}], "failurePolicy": "Fail", "namespaceSelector": {"matchExpressions": expressions},
         "clientConfig": {"service": {"namespace": "pith-system", "name": "pith-webhook"}},
     }]})
 }
@@ -179,6 +179,17 @@ const CASES: &[Case] = &[
         |it| {
             it.webhook()["namespaceSelector"]["matchExpressions"][1]["values"] = json!(["kube-system", NAMESPACE]);
             it.pods_are(&[bare()]);
+        },
+        &["error namespace-not-selected Namespace shop"],
+    ),
+    (
+        "a webhook for something else selects every namespace, and fails open",
+        |it| {
+            let secrets =
+                json!({"name": "secrets.pith.dev", "rules": [{"resources": ["secrets"]}], "failurePolicy": "Ignore"});
+            it.webhooks.as_mut().expect("read")[0]["webhooks"].as_array_mut().expect("webhooks").push(secrets);
+            it.registration = Some("pith-webhook");
+            it.webhook()["namespaceSelector"]["matchExpressions"][1]["values"] = json!(["kube-system", NAMESPACE]);
         },
         &["error namespace-not-selected Namespace shop"],
     ),
