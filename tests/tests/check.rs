@@ -89,7 +89,8 @@ fn the_end_of_a_certificate_is_read_from_the_registration() {
     ] {
         let service = json!({"namespace": "pith-system", "name": "pith-webhook"});
         let client = json!({"caBundle": STANDARD.encode(bundle), "service": service});
-        let webhooks = json!([{"name": "inject.pith.dev", "clientConfig": client}]);
+        let rules = json!([{"resources": ["pods"]}]);
+        let webhooks = json!([{"name": "inject.pith.dev", "clientConfig": client, "rules": rules}]);
         let registration =
             json!({"kind": "MutatingWebhookConfiguration", "metadata": {"name": "pith"}, "webhooks": webhooks});
         let output = offline(&format!("{SHOP}\n{}", yaml(&[registration])), &["--objects", "objects", "-o", "json"]);
