@@ -263,6 +263,10 @@ fn pod_security(namespace: &Namespace) -> Option<String> {
 /// Keeps a container within what the pod has for all of them together: the API server refuses a pod whose containers ask for more.
 /// Where the pod has a limit, the container needs none; of anything else that the API server counts, it asks for nothing.
 fn share_resources(pod: Pod<'_>, container: &mut Value) {
+    // As good as always.
+    if pod.spec.get("resources").is_none() {
+        return;
+    }
     let of_pod = |kind: &str, name: &str| pod.spec["resources"][kind].get(name).is_some();
     // With any limit of its own, a pod is taken to ask for as much of these as its containers do, but not as ours.
     let limited = pod.has_resources("limits");

@@ -101,7 +101,7 @@ pub struct Recorded {
 impl Recorded {
     /// Reads a pod's annotation.
     pub fn of(pod: Pod<'_>) -> Recorded {
-        let annotation = pod.annotation(STATUS_ANNOTATION).unwrap_or_default();
+        let Some(annotation) = pod.annotation(STATUS_ANNOTATION) else { return Recorded::default() };
         let status: Value = serde_json::from_str(annotation).unwrap_or_default();
         let sidecars = list(&status["sidecars"]).iter();
         let names = sidecars.flat_map(|sidecar| list(&sidecar["volumes"]).iter().chain([&sidecar["container"]]));
