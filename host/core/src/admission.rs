@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 
 use crate::binding::{self, Binding, Evaluate};
 use crate::claim_secret;
+use crate::json::list;
 use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, Reference, StorageClass};
 use crate::patch::{Patch, Step, contains};
-use crate::pod::{ContainerList, Pod, VolumeSource, list};
+use crate::pod::{ContainerList, Pod, VolumeSource};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
 use crate::reason::{
     CLAIM_CLASS_PREFIX, DISABLE_LABEL, DONE_LABEL, POD_SECURITY_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION,

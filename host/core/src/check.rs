@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use crate::admission::{Decision, Verdict};
 use crate::claim_secret::{self, Bound, Wanted};
+use crate::json::{entries, list};
 use crate::object::{Claim, Entries, Kind, Namespace, Objects, SecretRef, StorageClass};
-use crate::pod::{Pod, entries, list};
+use crate::pod::Pod;
 use crate::reason::{ENABLE_LABEL, STATUS_ANNOTATION};
 use crate::rotation::Validity;
 use crate::selector::LabelSelector;

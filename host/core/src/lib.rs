@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod json;
 pub mod object;
 pub mod selector;
 pub mod pod;
@@ -24,6 +25,8 @@ pub mod workload;
 pub mod binding;
 pub mod policy;
 pub mod reason;
+pub mod secret_key;
+pub mod cache;
 pub mod mount_pod_patch;
 pub mod settings;
 pub mod sidecar;

@@ -9,10 +9,11 @@ use std::str::FromStr;
 use pith_proto::Quantity;
 use serde_json::{Map, Value};
 
-use crate::object::{Claim, Entries};
-use crate::pod::{entries, list};
+use crate::cache::CacheVolume;
+use crate::json::{entries, list};
+use crate::object::{AmountByName, Claim, Entries};
+use crate::secret_key;
 use crate::selector::{LabelSelector, Operator, Requirement};
-use crate::settings::{AmountByName, CacheVolume, RESERVED_ENV};
 
 /// One item of the list. A field that is absent leaves what the layers below say.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -181,7 +182,7 @@ fn patch(place: &str, item: &Value, ineffective: &mut Vec<String>) -> Result<Mou
                 let items = objects()?;
                 for item in &items {
                     let name = item["name"].as_str().ok_or_else(|| wrong("a list of variables with names"))?;
-                    if RESERVED_ENV.contains(&name) {
+                    if secret_key::ALL.contains(&name) {
                         return Err(format!(".{key} sets {name}, which is Pith's own"));
                     }
                 }

@@ -3,20 +3,21 @@
 //! Each struct holds only the parts that a decision uses, so that ten thousand claims stay small in memory. Secrets are
 //! deliberately absent: no decision reads one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use litemap::LiteMap;
 use pith_proto::Quantity;
 use rpds::HashTrieMapSync;
 use serde_json::Value;
 
-use crate::pod::{entries, list};
+use crate::json::{entries, list};
 
-/// Labels, annotations and parameters: sorted, so that everything made from them is the same every time. A sorted list, because a
-/// node of a `BTreeMap` has room for eleven entries, and most objects have one or two.
-pub type Entries = LiteMap<String, String>;
+pub use crate::json::Entries;
+
+/// Quantities by resource name.
+pub type AmountByName = BTreeMap<String, Quantity>;
 
 /// The name of a Secret. No decision reads its content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

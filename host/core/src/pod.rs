@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::object::Entries;
+use crate::json::{entries, list};
 use crate::policy::{Owner, PodFacts};
 use crate::reason::{DONE_LABEL, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION};
 
@@ -158,11 +158,6 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// The items of a JSON array; none for anything else.
-pub fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
 fn source(volume: &Value) -> VolumeSource<'_> {
     if let Some(name) = volume["persistentVolumeClaim"]["claimName"].as_str() {
         let read_only = volume["persistentVolumeClaim"]["readOnly"] == true;
@@ -184,12 +179,6 @@ fn owner(reference: &Value) -> Owner {
         name: text(&reference["name"]).unwrap_or_default(),
         controller: reference["controller"] == true,
     }
-}
-
-/// The entries of a JSON object whose values are strings; others are left out.
-pub fn entries(value: &Value) -> Entries {
-    let object = value.as_object().into_iter().flatten();
-    object.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_string()))).collect()
 }
 
 fn text(value: &Value) -> Option<String> {

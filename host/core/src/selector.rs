@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::json::{entries, list};
 use crate::object::Entries;
-use crate::pod::{entries, list};
 
 /// Requirements that labels must all meet. Without requirements it matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

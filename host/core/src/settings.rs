@@ -11,20 +11,18 @@ use std::str::FromStr;
 use pith_proto::quantity::Quantity;
 use serde_json::Value;
 
+use crate::cache::CacheVolume;
 use crate::mount_pod_patch::MountPodPatch;
-use crate::object::{Claim, Entries, PersistentVolume, SecretRef, StorageClass};
+use crate::object::{AmountByName, Claim, Entries, PersistentVolume, SecretRef, StorageClass};
 use crate::pod::Pod;
 use crate::policy::{Cache, Change, Failure, OptionChange, SidecarFacts};
 use crate::reason::Refusal;
+use crate::secret_key;
 
 mod cache;
 mod patched;
 
-pub(crate) use cache::empty_dir;
-pub use cache::{CacheDirectory, CacheVolume};
-
-/// Quantities by resource name.
-pub type AmountByName = BTreeMap<String, Quantity>;
+pub use cache::CacheDirectory;
 
 /// What the administrator configured about sidecars.
 #[derive(Debug, Clone, PartialEq)]
@@ -192,9 +190,6 @@ pub struct Usage<'a> {
     /// Its volumes that name the claim, with their `readOnly`; there is at least one.
     pub volumes: &'a [(&'a str, bool)],
 }
-
-/// Environment variables that the sidecar itself uses.
-pub const RESERVED_ENV: [&str; 3] = ["METAURL", "META_PASSWORD", "SUBDIR"];
 
 /// Options of the kernel's mount, passed with `-o`. The list is closed: what is not in it is a flag of the client, which
 /// names a flag that it does not know.
@@ -519,7 +514,7 @@ impl Settings {
 
     fn change_env(&mut self, name: &str, value: Option<&str>, origin: &Origin) -> Result<(), Failure> {
         let refuse = |why: &str| Failure::Answer(format!("environment variable `{name}`: {why}"));
-        if RESERVED_ENV.contains(&name) {
+        if secret_key::ALL.contains(&name) {
             return Err(refuse("it is Pith's own"));
         }
         let first_fits = name.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');

@@ -10,8 +10,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::str::FromStr;
 
+use crate::cache::empty_dir;
 use crate::object::Claim;
 use crate::policy::Cache;
+use crate::secret_key;
 use crate::settings::{self, CacheDirectory, ExtraVolume, Settings, option_value};
 
 /// Where the client lies in its image.
@@ -22,17 +24,6 @@ const GUARD: &str = "/usr/local/bin/pith-guard";
 const CACHE_DIRECTORY: &str = "/var/jfsCache";
 /// The port of the client's own metrics; a pod's second client takes the next one, as they share the network namespace.
 const METRICS_PORT: u16 = 9567;
-
-/// The keys of a claim's Secret, which the reconciler writes: see [`secret_name`] and [`pod_secret_name`]. They are names of
-/// variables, because all of it is the client's environment: beside these, it holds what the file system's Secret says in `envs`.
-pub mod secret_key {
-    /// The metadata engine's URL, without a password.
-    pub const META_URL: &str = "METAURL";
-    /// The metadata engine's password; empty where it has none.
-    pub const META_PASSWORD: &str = "META_PASSWORD";
-    /// The volume's directory, from the root of the file system.
-    pub const SUBDIR: &str = "SUBDIR";
-}
 
 /// The name of the client's container; a pod's second one has a number behind it.
 const CLIENT_NAME: &str = "jfs-mount";
@@ -326,7 +317,7 @@ fn cache(settings: &Settings) -> Option<CacheDirectory> {
         Some(path) if path.starts_with('/') && !path.contains([':', '$']) => path,
         _ => CACHE_DIRECTORY,
     };
-    let source = json!({"emptyDir": settings::empty_dir(*in_memory, size_limit.as_deref())});
+    let source = json!({"emptyDir": empty_dir(*in_memory, size_limit.as_deref())});
     Some(CacheDirectory { path: path.into(), source: Some(source) })
 }
 

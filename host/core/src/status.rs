@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::pod::{Pod, list};
+use crate::json::list;
+use crate::pod::Pod;
 use crate::reason::STATUS_ANNOTATION;
 use crate::sidecar::{self, Sidecar};
 

@@ -18,8 +18,9 @@ use pith_core::admission::{self, Context};
 use pith_core::check::{
     self, DRIVER_PODS, Finding, Level, Object, Observed, Read, Seen, Webhook, WebhookName, needed_secrets, ours,
 };
+use pith_core::json::list;
 use pith_core::object::{Kind, Objects, SecretRef};
-use pith_core::pod::{Pod, list};
+use pith_core::pod::Pod;
 use pith_core::reason::STATUS_ANNOTATION;
 use pith_core::registration::Manifest;
 use pith_core::rotation::Validity;

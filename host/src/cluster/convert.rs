@@ -1,10 +1,10 @@
 //! From the JSON of a Kubernetes object to what Pith keeps of it.
 
 use anyhow::{Error, Result, ensure};
+use pith_core::json::{entries, list};
 use pith_core::object::{
     Claim, Entries, Kind, Namespace, Object, PersistentVolume, SecretRef, StorageClass, access_modes,
 };
-use pith_core::pod::{entries, list};
 use serde_json::Value;
 
 /// Parameters with this prefix are for the CSI sidecars; the ones that name Secrets are no policy's business.

@@ -5,9 +5,11 @@
 use pith_proto::Quantity;
 use serde_json::{Map, Value};
 
-use super::{AmountByName, CacheVolume, ExtraVolume, Layers, Origin, Settings, Sourced, Usage};
+use super::{ExtraVolume, Layers, Origin, Settings, Sourced, Usage};
+use crate::cache::CacheVolume;
+use crate::json::{entries, list};
 use crate::mount_pod_patch::{MountPodPatch, Percentages};
-use crate::pod::{entries, list};
+use crate::object::AmountByName;
 use crate::reason::Refusal;
 use crate::sidecar;
 

@@ -1,0 +1,14 @@
+//! The keys of a claim's Secret, which the controller writes and the sidecar reads.
+//!
+//! They are names of variables, because all of it is the client's environment: beside these, it holds what the file system's Secret
+//! says in `envs`.
+
+/// The metadata engine's URL, without a password.
+pub const META_URL: &str = "METAURL";
+/// The metadata engine's password; empty where it has none.
+pub const META_PASSWORD: &str = "META_PASSWORD";
+/// The volume's directory, from the root of the file system.
+pub const SUBDIR: &str = "SUBDIR";
+
+/// All of them: what the sidecar itself uses, and nobody else may set.
+pub const ALL: [&str; 3] = [META_URL, META_PASSWORD, SUBDIR];
