@@ -353,15 +353,18 @@ fn down(place: &Place) -> Result<()> {
     }
     let started = Instant::now();
     let keeper = place.last_keeper();
-    let processes = keeper.as_ref().map(inhabitants).transpose()?.unwrap_or_default();
-    if place.keeper()?.is_some()
-        && let Some(keeper) = &keeper
-    {
+    let running = place.keeper()?;
+    // Whoever is gone gives its numbers to the next: held, those of the namespaces stay this cluster's.
+    let held = running.as_ref().map(Keeper::hold).transpose()?;
+    let is_held = held.is_some();
+    let left = || keeper.as_ref().map_or_else(|| Ok(Vec::new()), |it| inhabitants(place, it, is_held));
+    let processes = left()?;
+    if let Some(keeper) = &running {
         [keeper.process, keeper.outer].into_iter().try_for_each(kill)?;
     }
     let deadline = Instant::now() + END;
     loop {
-        let left = keeper.as_ref().map(inhabitants).transpose()?.unwrap_or_default();
+        let left = left()?;
         if left.is_empty() && !locked(place) {
             break;
         }
@@ -370,6 +373,8 @@ fn down(place: &Place) -> Result<()> {
         left.into_iter().try_for_each(kill)?;
         sleep(POLL);
     }
+    // What is mounted there goes with them.
+    drop(held);
     fuse::abort_orphans(&place.connections())?;
     let cgroups = cgroups::remove(&place.cgroup())?;
     fs::remove_dir_all(place.folder()).with_context(|| format!("removing {}", relative(place.folder())))?;
@@ -390,11 +395,20 @@ fn kill(process: u32) -> Result<()> {
 }
 
 /// The processes in a cluster's own namespaces. Containers have some of their own, and end with these.
-fn inhabitants(keeper: &Keeper) -> Result<Vec<u32>> {
+///
+/// Where nobody holds these, their numbers may be another's by now, another cluster's say: then only the keeper counts, with which all
+/// others of its PID namespace end, and who speaks of the cluster's folder.
+fn inhabitants(place: &Place, keeper: &Keeper, held: bool) -> Result<Vec<u32>> {
+    let folder = format!("{}/", place.folder().display());
+    let speaks_of_it = |process: u32| {
+        let said = |file| fs::read(format!("/proc/{process}/{file}")).unwrap_or_default();
+        ["cmdline", "environ"].into_iter().any(|file| String::from_utf8_lossy(&said(file)).contains(&folder))
+    };
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("reading /proc")? {
         let Ok(process) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
-        if place::namespaces(process).iter().any(|it| keeper.namespaces.contains(it)) {
+        let within = place::namespaces(process).iter().any(|it| keeper.namespaces.contains(it));
+        if within && (held || process == keeper.process || speaks_of_it(process)) {
             found.push(process);
         }
     }

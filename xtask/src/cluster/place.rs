@@ -88,6 +88,15 @@ impl Keeper {
         let namespaces = namespaces(process);
         (namespaces.len() == NAMESPACES.len()).then_some(Keeper { outer, process, namespaces })
     }
+
+    /// Holds the namespaces of a keeper that runs: as long as these are open, no other ones get their numbers.
+    pub(crate) fn hold(&self) -> Result<Vec<File>> {
+        let open = |kind| {
+            let path = format!("/proc/{}/ns/{kind}", self.process);
+            File::open(&path).with_context(|| format!("holding {path}"))
+        };
+        NAMESPACES.into_iter().map(open).collect()
+    }
 }
 
 /// The namespaces of a process: all of them, or what the kernel still says of one that ends.
