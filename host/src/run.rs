@@ -60,13 +60,12 @@ pub fn serve(args: &Serve) -> Result<()> {
     // Hundreds of megabytes after a start that compiled.
     memory::give_back();
     let (policies, objects) = (Arc::new(policies), Arc::new(objects));
-    let provisioner = config.csi.as_ref().map(|csi| {
-        let workers = Arc::new(workers(&config.juicefs)?);
-        let provisioner = provisioner(csi, workers.clone(), steps(args)?, policies.clone(), objects.clone())?;
-        Ok::<_, anyhow::Error>((csi.clone(), Arc::new(provisioner), workers))
+    let workers = config.csi.as_ref().map(|_| workers(&config.juicefs)).transpose()?.map(Arc::new);
+    let provisioner = config.csi.as_ref().zip(workers.clone()).map(|(csi, workers)| {
+        let provisioner = provisioner(csi, workers, steps(args)?, policies.clone(), objects.clone())?;
+        Ok::<_, anyhow::Error>((csi.clone(), Arc::new(provisioner)))
     });
     let provisioner = provisioner.transpose()?;
-    let workers = provisioner.as_ref().map(|(.., workers)| workers.clone());
     let driver = config.sidecars.driver.clone();
     let webhook = match config.webhook {
         Some(options) => {
@@ -107,7 +106,7 @@ pub fn serve(args: &Serve) -> Result<()> {
         };
         let csi_stop = Arc::new(Notify::new());
         let csi = match &provisioner {
-            Some((csi, provisioner, _)) => {
+            Some((csi, provisioner)) => {
                 let listener = csi::server::bind(&csi.socket).await?;
                 tracing::info!(socket = %csi.socket.display(), "listening for CSI");
                 let volumes = provisioner.clone();
@@ -171,7 +170,7 @@ pub fn serve(args: &Serve) -> Result<()> {
             if webhook_at.is_some() {
                 webhook.await.context("the webhook's listener died")?.context("stopping the webhook")?;
             }
-            if let Some((_, provisioner, _)) = &provisioner {
+            if let Some((_, provisioner)) = &provisioner {
                 csi.await.context("the CSI listener died")?.context("stopping the CSI listener")?;
                 provisioner.stop().await;
             }

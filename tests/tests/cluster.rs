@@ -297,6 +297,14 @@ fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() 
     cluster.kubectl(&["delete", "storageclass", &classes[0], &classes[1]]).expect("they are deleted");
 }
 
+/// `sidecar` of a configuration, for pods that run on the node.
+pub(crate) fn of_sidecar() -> Value {
+    json!({
+        "image": format!("docker.io/pith/juicefs:{}", *VERSION), "guardImage": GUARD,
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+    })
+}
+
 /// A file system that pods reach: metadata and data on a Redis at the node's address.
 pub(crate) fn file_system_for_pods(cluster: &Cluster) -> Redis {
     let redis = Redis::start_on(cluster, ADDRESS).expect("a Redis");
@@ -369,10 +377,7 @@ impl Injecting {
             .apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": values}).to_string())
             .expect("a Secret");
 
-        let mut of_sidecar = json!({
-            "image": format!("docker.io/pith/juicefs:{}", *VERSION), "guardImage": GUARD,
-            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
-        });
+        let mut of_sidecar = of_sidecar();
         json_patch::merge(&mut of_sidecar, sidecar);
         let config = format!("sidecar: {of_sidecar}\n{config}");
         let webhook = Server::start_on(cluster, &config, &cluster.objects().expect("objects")).expect("it serves");

@@ -8,11 +8,11 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use pith_tests::cluster::CLUSTER;
-use pith_tests::juicefs::{CLIENT, VERSION};
+use pith_tests::juicefs::CLIENT;
 use pith_tests::server::Server;
 use serde_json::{Value, json};
 
-use crate::cluster::{DRIVER, GUARD, driver, file_system_for_pods, yaml};
+use crate::cluster::{DRIVER, driver, file_system_for_pods, of_sidecar, yaml};
 
 /// How long a pod may take from its creation to its application, the making of its volume included. Most of it is what the kubelet
 /// waits before it looks once more for a Secret that was not there.
@@ -46,10 +46,7 @@ fn pods_whose_claims_come_later_start_once_their_volumes_are_made() {
     };
     cluster.apply(&yaml(&[driver(), secret, class, claim("waits")])).expect("objects");
 
-    let sidecar = json!({
-        "image": format!("docker.io/pith/juicefs:{}", *VERSION), "guardImage": GUARD,
-        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
-    });
+    let sidecar = of_sidecar();
     let csi = json!({"socket": cluster.csi_socket(), "cluster": "test"});
     let config = format!(
         "sidecar: {sidecar}\ncsi: {csi}\ncontroller: {{}}\njuicefs: {{client: {}, startTimeout: 60s, callTimeout: 30s}}\n",

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use pith_tests::cluster::{CLUSTER, Cluster, Namespace, static_volume};
-use pith_tests::juicefs::{CLIENT, VERSION};
+use pith_tests::juicefs::CLIENT;
 use pith_tests::redis::Redis;
 use pith_tests::server::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cluster::{GUARD, driver, file_system_for_pods, said, yaml};
+use crate::cluster::{GUARD, driver, file_system_for_pods, of_sidecar, said, yaml};
 use crate::harness::Own;
 
 /// `terminationGracePeriodSeconds` of every pod.
@@ -207,12 +207,8 @@ impl Stage {
         for (case, volume) in claims(cases) {
             cluster.wait(name, "jsonpath={.status.phase}=Bound", &format!("pvc/{}-{volume}", case.name))?;
         }
-        let config = json!({
-            "image": format!("docker.io/pith/juicefs:{}", *VERSION),
-            "guardImage": GUARD,
-            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
-            "claimOverrides": ["juicefs/mount-image"],
-        });
+        let mut config = of_sidecar();
+        config["claimOverrides"] = json!(["juicefs/mount-image"]);
         // Long enough to see that a pod hangs without it.
         let cleaner = json!({"namespace": PITH, "serviceAccount": "pith-cleaner", "image": GUARD, "after": "8s"});
         let config = format!("sidecar: {config}\ncontroller: {{cleaner: {cleaner}}}\n");

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use crate::policy::Cache;
+
 /// A volume with a directory of the cache.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CacheVolume {
@@ -46,12 +48,29 @@ impl fmt::Display for CacheVolume {
 }
 
 impl CacheVolume {
+    /// The volume of the one directory that every sidecar has, if it is one.
+    pub(crate) fn of(cache: &Cache) -> Option<CacheVolume> {
+        match cache {
+            Cache::Container => None,
+            Cache::EmptyDir { in_memory, size_limit } => {
+                Some(CacheVolume::EmptyDir { in_memory: *in_memory, size_limit: size_limit.clone() })
+            }
+        }
+    }
+
     /// As in `spec.volumes[]`, without the name.
     pub(crate) fn source(&self) -> Value {
         match self {
             CacheVolume::Claim(name) => json!({"persistentVolumeClaim": {"claimName": name}}),
             CacheVolume::EmptyDir { in_memory, size_limit } => {
-                json!({"emptyDir": empty_dir(*in_memory, size_limit.as_deref())})
+                let mut empty_dir = Map::new();
+                if *in_memory {
+                    empty_dir.insert("medium".into(), json!("Memory"));
+                }
+                if let Some(limit) = size_limit {
+                    empty_dir.insert("sizeLimit".into(), json!(limit));
+                }
+                json!({"emptyDir": empty_dir})
             }
             CacheVolume::Ephemeral { storage_class, storage, access_modes } => {
                 let mut spec = json!({"accessModes": access_modes, "resources": {"requests": {"storage": storage}}});
@@ -64,16 +83,4 @@ impl CacheVolume {
             CacheVolume::HostPath(path) => json!({"hostPath": {"path": path, "type": "DirectoryOrCreate"}}),
         }
     }
-}
-
-/// The emptyDir of a volume.
-pub(crate) fn empty_dir(in_memory: bool, size_limit: Option<&str>) -> Value {
-    let mut empty_dir = Map::new();
-    if in_memory {
-        empty_dir.insert("medium".into(), json!("Memory"));
-    }
-    if let Some(limit) = size_limit {
-        empty_dir.insert("sizeLimit".into(), json!(limit));
-    }
-    Value::Object(empty_dir)
 }

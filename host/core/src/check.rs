@@ -230,6 +230,7 @@ pub fn check(observed: &Observed<'_>, now: SystemTime, decide: Decide<'_>) -> Ve
     check.pods(decide);
     check.mount_pods();
     check.findings.sort();
+    // One configuration may have several webhooks of one fault.
     check.findings.dedup();
     check.findings
 }
@@ -250,11 +251,7 @@ impl<'a> Check<'a> {
         message: impl Into<String>,
         action: impl Into<String>,
     ) {
-        let finding = Finding { level, code, object, message: message.into(), action: action.into() };
-        // One configuration may have several webhooks of one fault.
-        if !self.findings.contains(&finding) {
-            self.findings.push(finding);
-        }
+        self.findings.push(Finding { level, code, object, message: message.into(), action: action.into() });
     }
 
     fn not_looked_at(&mut self, object: Object, why: &str) {

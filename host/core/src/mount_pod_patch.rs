@@ -10,10 +10,10 @@ use pith_proto::Quantity;
 use serde_json::{Map, Value};
 
 use crate::cache::CacheVolume;
-use crate::json::{entries, list};
+use crate::json::list;
 use crate::object::{AmountByName, Claim, Entries};
 use crate::secret_key;
-use crate::selector::{LabelSelector, Operator, Requirement};
+use crate::selector::LabelSelector;
 
 /// One item of the list. A field that is absent leaves what the layers below say.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -235,19 +235,7 @@ fn selector(value: &Value) -> Result<LabelSelector, String> {
     if !value.is_object() {
         return Err(" is not a map".into());
     }
-    let expressions = list(&value["matchExpressions"]).iter().map(|it| {
-        let values: Vec<String> =
-            list(&it["values"]).iter().filter_map(|value| value.as_str().map(String::from)).collect();
-        let operator = match it["operator"].as_str().unwrap_or_default() {
-            "In" => Operator::In(values),
-            "NotIn" => Operator::NotIn(values),
-            "Exists" => Operator::Exists,
-            "DoesNotExist" => Operator::DoesNotExist,
-            other => return Err(format!(".matchExpressions has the operator `{other}`")),
-        };
-        Ok(Requirement { key: it["key"].as_str().unwrap_or_default().into(), operator })
-    });
-    Ok(LabelSelector { labels: entries(&value["matchLabels"]), expressions: expressions.collect::<Result<_, _>>()? })
+    LabelSelector::read_unseen(value).map_err(|other| format!(".matchExpressions has the operator `{other}`"))
 }
 
 /// Quantities, as text or as numbers.

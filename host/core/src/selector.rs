@@ -39,8 +39,15 @@ pub enum Operator {
 impl LabelSelector {
     /// Reads one as API servers have taken it: what they would refuse is not asked for here.
     pub fn read(value: &Value) -> LabelSelector {
-        let expressions = list(&value["matchExpressions"]).iter().filter_map(Requirement::read);
-        LabelSelector { labels: entries(&value["matchLabels"]), expressions: expressions.collect() }
+        let items = list(&value["matchExpressions"]).iter().filter(|it| it["key"].is_string());
+        let expressions = items.filter_map(|it| Requirement::read(it).ok()).collect();
+        LabelSelector { labels: entries(&value["matchLabels"]), expressions }
+    }
+
+    /// Reads one that no API server has seen. The error is an operator that there is not.
+    pub fn read_unseen(value: &Value) -> Result<LabelSelector, String> {
+        let expressions = list(&value["matchExpressions"]).iter().map(Requirement::read).collect::<Result<_, _>>()?;
+        Ok(LabelSelector { labels: entries(&value["matchLabels"]), expressions })
     }
 
     /// Whether labels meet every requirement.
@@ -51,16 +58,16 @@ impl LabelSelector {
 }
 
 impl Requirement {
-    fn read(value: &Value) -> Option<Requirement> {
+    fn read(value: &Value) -> Result<Requirement, String> {
         let values = || list(&value["values"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
-        let operator = match value["operator"].as_str()? {
+        let operator = match value["operator"].as_str().unwrap_or_default() {
             "In" => Operator::In(values()),
             "NotIn" => Operator::NotIn(values()),
             "Exists" => Operator::Exists,
             "DoesNotExist" => Operator::DoesNotExist,
-            _ => return None,
+            other => return Err(other.into()),
         };
-        Some(Requirement { key: value["key"].as_str()?.into(), operator })
+        Ok(Requirement { key: value["key"].as_str().unwrap_or_default().into(), operator })
     }
 
     fn matches(&self, labels: &Entries) -> bool {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::str::FromStr;
 
-use crate::cache::empty_dir;
+use crate::cache::CacheVolume;
 use crate::object::Claim;
 use crate::policy::Cache;
 use crate::secret_key;
@@ -309,15 +309,12 @@ fn metrics(settings: &Settings, index: usize) -> Metrics {
 
 /// The one directory of the cache that every sidecar has, if it is a volume.
 fn cache(settings: &Settings) -> Option<CacheDirectory> {
-    let Cache::EmptyDir { in_memory, size_limit } = &settings.cache.value else {
-        return None;
-    };
+    let source = CacheVolume::of(&settings.cache.value)?.source();
     // An option that names one directory moves the volume there; several directories, or `memory`, are the user's own affair.
     let path = match option_value(settings, "cache-dir") {
         Some(path) if path.starts_with('/') && !path.contains([':', '$']) => path,
         _ => CACHE_DIRECTORY,
     };
-    let source = json!({"emptyDir": empty_dir(*in_memory, size_limit.as_deref())});
     Some(CacheDirectory { path: path.into(), source: Some(source) })
 }
 

@@ -86,7 +86,10 @@ pub fn write<'a>(sidecars: impl Iterator<Item = (&'a InjectedClaim, &'a Sidecar)
 
 /// The claims that a pod has sidecars for, by its annotation; none where that cannot be read.
 pub fn claims(annotation: &str) -> Vec<InjectedClaim> {
-    let status: Value = serde_json::from_str(annotation).unwrap_or_default();
+    claims_of(&serde_json::from_str(annotation).unwrap_or_default())
+}
+
+fn claims_of(status: &Value) -> Vec<InjectedClaim> {
     list(&status["sidecars"]).iter().filter_map(InjectedClaim::read).collect()
 }
 
@@ -107,7 +110,7 @@ impl Recorded {
         let sidecars = list(&status["sidecars"]).iter();
         let names = sidecars.flat_map(|sidecar| list(&sidecar["volumes"]).iter().chain([&sidecar["container"]]));
         let names = names.chain([&status["guard"]]).filter_map(|name| name.as_str().map(str::to_string));
-        Recorded { names: names.collect(), claims: claims(annotation) }
+        Recorded { names: names.collect(), claims: claims_of(&status) }
     }
 }
 

@@ -244,12 +244,12 @@ impl<'a> Reconciler<'a> {
     /// Nothing waits for it, and it is tried again whenever the Secret is read again.
     fn make(&mut self, read: &[(SecretRef, Source)]) {
         let Some(workers) = self.workers.clone() else { return };
-        if self.making.as_ref().is_some_and(|making| !making.is_finished()) {
-            return;
-        }
         let known =
             read.iter().filter_map(|(secret, source)| Some((secret.clone(), source.content.as_ref().ok()?.clone())));
         let known: Vec<(SecretRef, FileSystem)> = known.collect();
+        if known.is_empty() || self.making.as_ref().is_some_and(|making| !making.is_finished()) {
+            return;
+        }
         self.making = Some(tokio::spawn(async move {
             for (SecretRef { namespace, name }, file_system) in known {
                 if let Err(error) = workers.make(&file_system).await {

@@ -118,7 +118,7 @@ pub fn render(uid: &str, decision: &Decision) -> Answer {
     let mut response = match &decision.verdict {
         Verdict::Fail(failure) => return Answer::Failure(failure.to_string()),
         Verdict::Skip { why, .. } => allowed(uid, "skip", why.code(), Some(&why.sentence())),
-        Verdict::Refuse(refusal) => denied(uid, refusal),
+        Verdict::Refuse(refusal) => denied(uid, status(refusal), &refusal.to_string(), refusal.code()),
         Verdict::Inject(_) => allowed(uid, "inject", "", None),
     };
     let patch = decision.verdict.patch();
@@ -142,12 +142,7 @@ pub fn render_checked(uid: &str, checked: &Checked) -> Vec<u8> {
             }
             review(&response)
         }
-        Err(problem) => review(&json!({
-            "uid": uid,
-            "allowed": false,
-            "status": {"code": 422, "reason": "Invalid", "message": problem.to_string()},
-            "auditAnnotations": {"outcome": "deny", "reason": problem.code()},
-        })),
+        Err(problem) => review(&denied(uid, INVALID, &problem.to_string(), problem.code())),
     }
 }
 
@@ -174,19 +169,25 @@ fn allowed(uid: &str, outcome: &str, reason: &str, message: Option<&str>) -> Val
     json!({"uid": uid, "allowed": true, "auditAnnotations": annotations})
 }
 
-fn denied(uid: &str, refusal: &Refusal) -> Value {
-    let (code, reason) = status(refusal);
+/// `word` is the stable one of the reason.
+fn denied(uid: &str, (code, reason): Status, message: &str, word: &str) -> Value {
     json!({
         "uid": uid,
         "allowed": false,
-        "status": {"code": code, "reason": reason, "message": refusal.to_string()},
-        "auditAnnotations": {"outcome": "deny", "reason": refusal.code()},
+        "status": {"code": code, "reason": reason, "message": message},
+        "auditAnnotations": {"outcome": "deny", "reason": word},
     })
 }
 
-/// The HTTP code and the `metav1.StatusReason` of a denial: 403 for a decision, 409 for what may well work in a moment, 422 for
+/// The HTTP code and the `metav1.StatusReason` of a denial.
+type Status = (u16, &'static str);
+
+/// Something must be changed first.
+const INVALID: Status = (422, "Invalid");
+
+/// The status of a refusal: 403 for a decision, 409 for what may well work in a moment, 422 for
 /// what must be changed first.
-fn status(refusal: &Refusal) -> (u16, &'static str) {
+fn status(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::Policy { .. } => (403, "Forbidden"),
         Refusal::NamespaceUnknown(_) | Refusal::ClaimNotFound { .. } | Refusal::PersistentVolumeUnknown { .. } => {
@@ -197,7 +198,7 @@ fn status(refusal: &Refusal) -> (u16, &'static str) {
         | Refusal::UnsupportedPod { .. }
         | Refusal::Setting { .. }
         | Refusal::ForeignContainer { .. }
-        | Refusal::ForeignVolume { .. } => (422, "Invalid"),
+        | Refusal::ForeignVolume { .. } => INVALID,
     }
 }
 

@@ -17,19 +17,11 @@ use crate::juicefs::{FileSystem, SourceError};
 /// Looks at a PersistentVolume.
 pub(super) fn persistent_volume(webhook: &Webhook, volume: &Value) -> Checked {
     // One that cannot be read is the API server's to refuse.
-    let Ok(Some(Object::PersistentVolume(read))) = object(&typed(volume, "PersistentVolume")) else {
+    let Ok(Some(Object::PersistentVolume(read))) = object(volume) else {
         return Ok(Vec::new());
     };
     let class = volume["spec"]["storageClassName"].as_str().unwrap_or_default();
     validation::persistent_volume(&webhook.configuration.driver, &webhook.objects.snapshot(), class, &read)
-}
-
-/// An API server leaves kind and version out of what it sends in a review, where the request has them.
-fn typed(object: &Value, kind: &str) -> Value {
-    let mut object = object.clone();
-    object["apiVersion"] = "v1".into();
-    object["kind"] = kind.into();
-    object
 }
 
 /// Looks at a Secret that says that it is one of a file system.

@@ -1,9 +1,9 @@
 //! Where the client keeps its cache, beyond the one directory that every sidecar has: the JuiceFS driver's other kinds of volumes.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Origin, Settings, Sourced, option_value};
-use crate::cache::{CacheVolume, empty_dir};
+use crate::cache::CacheVolume;
 use crate::policy::Cache;
 
 /// A directory of the cache.
@@ -91,11 +91,8 @@ impl Settings {
         for (index, cache) in of(|it| matches!(it, CacheVolume::Claim(_))).enumerate() {
             add(format!("/var/jfsCache-{index}"), Some(cache.source()));
         }
-        if let (Cache::EmptyDir { in_memory, size_limit }, true) = (&self.cache.value, self.keeps_empty_dir()) {
-            add(
-                "/var/jfsCache-emptyDir".into(),
-                Some(json!({"emptyDir": empty_dir(*in_memory, size_limit.as_deref())})),
-            );
+        if let Some(cache) = CacheVolume::of(&self.cache.value).filter(|_| self.keeps_empty_dir()) {
+            add("/var/jfsCache-emptyDir".into(), Some(cache.source()));
         }
         for (index, cache) in of(|it| matches!(it, CacheVolume::Ephemeral { .. })).enumerate() {
             add(format!("/var/jfsCache-ephemeral-{index}"), Some(cache.source()));

@@ -13,11 +13,11 @@ use crate::object::AmountByName;
 use crate::reason::Refusal;
 use crate::sidecar;
 
-/// The least that a limit becomes by a percentage, unless an item says otherwise.
-const LEAST_LIMITS: [(&str, Quantity); 2] =
-    [("cpu", Quantity::from_millis(100)), ("memory", Quantity::from_bytes(300 << 20))];
-/// What a share is rounded up to.
-const STEPS: [(&str, Quantity); 2] = [("cpu", Quantity::from_millis(1)), ("memory", Quantity::from_bytes(MIB))];
+/// What there can be a share of: what it is rounded up to, and the least that a limit becomes, unless an item says otherwise.
+const SHARED: [(&str, Quantity, Quantity); 2] = [
+    ("cpu", Quantity::from_millis(1), Quantity::from_millis(100)),
+    ("memory", Quantity::from_bytes(MIB), Quantity::from_bytes(300 * MIB)),
+];
 const MIB: u64 = 1 << 20;
 
 impl Settings {
@@ -82,22 +82,18 @@ impl Settings {
 
     fn apply_percentages(&mut self, percentages: &Percentages, usage: Usage<'_>, origin: &Origin) {
         let (requests, limits) = of_application(usage);
-        for (own, of_application, shares, least) in [
-            (&mut self.requests, requests, &percentages.requests, None),
-            (&mut self.limits, limits, &percentages.limits, Some(&percentages.least)),
-        ] {
-            for (name, share) in shares {
-                let found =
-                    |known: &[(&str, Quantity)]| known.iter().find(|(it, _)| it == name).map(|(_, amount)| *amount);
-                // Of nothing there is no share: what the layers below say stays.
-                let Some(sum) = of_application.get(name) else { continue };
-                let mut value = sum.share(*share, found(&STEPS).unwrap_or(Quantity::from_millis(1000)));
-                if let Some(least) = least
-                    && let Some(least) = least.get(name).copied().or_else(|| found(&LEAST_LIMITS))
-                {
-                    value = value.max(least);
-                }
-                own.insert(name.clone(), Sourced { value, origin: origin.clone() });
+        for (name, step, least) in SHARED {
+            // Of nothing there is no share: what the layers below say stays.
+            let share = |sums: &AmountByName, shares: &[(String, u64)]| {
+                let (_, share) = shares.iter().find(|(of, _)| of == name)?;
+                Some(sums.get(name)?.share(*share, step))
+            };
+            let least = percentages.least.get(name).copied().unwrap_or(least);
+            let limit = share(&limits, &percentages.limits).map(|limit| limit.max(least));
+            for (own, value) in
+                [(&mut self.requests, share(&requests, &percentages.requests)), (&mut self.limits, limit)]
+            {
+                own.extend(value.map(|value| (name.to_string(), Sourced { value, origin: origin.clone() })));
             }
         }
     }
@@ -147,6 +143,7 @@ impl Settings {
         let limit = self.limits.get("memory").and_then(|limit| limit.value.bytes()).filter(|bytes| *bytes > 0);
         let origin = option.origin.clone();
         let said = |what: &str| format!("{origin} has the mount option buffer-size={text}, {what}");
+        let most = limit.map(|limit| (limit / MIB).max(1));
         let mebibytes = match (buffer(&text), limit) {
             (None, _) => return,
             (Some(Buffer::Share(_)), None) => {
@@ -157,15 +154,13 @@ impl Settings {
             (Some(Buffer::Share(share)), Some(limit)) => {
                 (limit.saturating_mul(share.min(10_000)) / 10_000).div_ceil(MIB)
             }
-            (Some(Buffer::Mebibytes(mebibytes)), _) => mebibytes,
+            (Some(Buffer::Mebibytes(mebibytes)), _) => {
+                let above = most.filter(|most| mebibytes > *most);
+                warnings.extend(above.map(|most| said(&format!("which is above its memory limit: it is {most} MiB"))));
+                mebibytes
+            }
         };
-        let most = limit.map(|limit| (limit / MIB).max(1));
         let fitting = most.map_or(mebibytes, |most| mebibytes.min(most));
-        if let Some(Buffer::Mebibytes(asked)) = buffer(&text)
-            && asked > fitting
-        {
-            warnings.push(said(&format!("which is above its memory limit: it is {fitting} MiB")));
-        }
         let origin = if fitting < mebibytes { Origin::Limit { was: text, from: Box::new(origin) } } else { origin };
         self.mount_options[place].1 = Sourced { value: Some(fitting.to_string()), origin };
     }
@@ -214,7 +209,7 @@ fn of_application(usage: Usage<'_>) -> (AmountByName, AmountByName) {
         }
         let amount =
             |kind: &str, name: &str| container["resources"][kind][name].as_str().and_then(|it| it.parse().ok());
-        for name in ["cpu", "memory"] {
+        for (name, ..) in SHARED {
             let limit: Option<Quantity> = amount("limits", name);
             for (sums, amount) in [(&mut requests, amount("requests", name).or(limit)), (&mut limits, limit)] {
                 if let Some(amount) = amount {
