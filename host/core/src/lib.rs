@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod json;
+pub mod text;
 pub mod object;
 pub mod selector;
 pub mod pod;

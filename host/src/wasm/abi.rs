@@ -11,13 +11,13 @@ use pith_core::policy::{
     Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, PodFacts, SidecarFacts, Subject,
     VolumeFacts,
 };
+use pith_core::text;
 use wasmtime::component::ComponentExportIndex;
 
 use super::bindings::exports::pith::policy::{exemption, naming, settings, sidecar};
 use super::bindings::pith::policy::types::{self, Entry};
 use super::call::{Question, ask, check_shape};
 use super::exports::Exports;
-use super::host_calls::clean;
 use super::{Limits, LoadError, Log, Module, SettingsProblem};
 
 /// The most items in a list of an answer. A sidecar with more options or a directory that deep is no use to anyone.
@@ -361,5 +361,5 @@ fn short(what: &str, text: &str) -> Result<(), Failure> {
 }
 
 fn sentence(text: &str) -> String {
-    clean(text, SENTENCE_BYTES)
+    text::clean(text, SENTENCE_BYTES)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pith_core::policy::Failure;
+use pith_core::text;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Lower, TypedFunc};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
@@ -12,7 +13,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 use super::caps::{Caps, Plain, Refused, TABLE_ELEMENTS};
 use super::engine::ticks;
 use super::exports::Exports;
-use super::host_calls::{Host, TooManyCalls, clean};
+use super::host_calls::{Host, TooManyCalls};
 use super::wasi::Closed;
 use super::{Code, Limits, Log, Module};
 
@@ -225,7 +226,7 @@ fn classify(error: &wasmtime::Error, caps: &Caps) -> Failure {
     if error.is::<PoolConcurrencyLimitError>() {
         return Failure::Host("too many policies run at once".into());
     }
-    let cause = clean(&error.root_cause().to_string(), 512);
+    let cause = text::clean(&error.root_cause().to_string(), 512);
     // The error has no public type.
     if cause.contains("fuel allocated for hostcalls") {
         return Failure::Budget("bytes handed to the host at once");
