@@ -715,3 +715,5 @@ fn patch_containers(
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod hostile;

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::object::{AccessMode, Claim, Entries, Namespace};
+use crate::text::clean;
+
+/// How much is said of what is wrong with an answer, in bytes: it may repeat the answer.
+const WRONG: usize = 400;
 
 /// What a policy can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,7 +213,7 @@ pub enum Failure {
     #[error("it used up its budget of {0}")]
     Budget(&'static str),
     /// The answer breaks the rules of the contract.
-    #[error("its answer is not usable: {0}")]
+    #[error("its answer is not usable: {}", clean(.0, WRONG))]
     Answer(String),
     /// The policy itself said that it failed.
     #[error("it reported: {0}")]

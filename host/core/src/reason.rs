@@ -4,6 +4,12 @@
 //! creates the pod. Neither knows HTTP.
 
 use crate::policy::Failure;
+use crate::text::clean;
+
+/// How much of a value stands in a sentence, in bytes: who wrote it will know it again.
+const VALUE: usize = 120;
+/// How much of what is wrong with it, which may repeat it.
+const WHY: usize = 400;
 
 /// Why a pod is left as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +77,13 @@ pub const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
 pub const CLAIM_CLASS_PREFIX: &str = "claim-class.pith.io/";
 /// The annotation that records what was injected, as JSON.
 pub const STATUS_ANNOTATION: &str = "pith.io/injected";
+/// The annotation by which the controller tells a pod's guard that the application has ended, where its clients are containers like
+/// the application's and would keep the pod from completing.
+pub const FINISH_ANNOTATION: &str = "pith.io/finish";
+/// The annotation that lets VCI, the virtual nodes of a cloud, carry mounts between containers; its value is its name.
+pub const VCI_PROPAGATION_ANNOTATION: &str = "vke.al.vci-enable-bidirectional-mount-propagation";
+/// The annotation that tells VCI which mounts: a JSON list of `{container, mountPath}`.
+pub const VCI_MOUNTS_ANNOTATION: &str = "vci.vke.volcengine.com/config-bidirectional-mount-propagation";
 /// The annotation that says why a policy exempted a pod, for people. Pith writes it and never reads it.
 pub const SKIPPED_ANNOTATION: &str = "pith.io/skipped";
 
@@ -126,7 +139,7 @@ pub enum Refusal {
         why: &'static str,
     },
     /// A setting of a class, volume, claim or file system is not usable.
-    #[error("{origin} has {field} = `{value}`, which is not usable: {why}")]
+    #[error("{origin} has {field} = `{}`, which is not usable: {}", clean(value, VALUE), clean(why, WHY))]
     Setting {
         /// The object that has it.
         origin: String,

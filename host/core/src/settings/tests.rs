@@ -190,7 +190,7 @@ fn a_value_that_is_not_usable_is_refused_with_its_place() {
         ),
         (
             with_options(&["fsname=a\nb"]),
-            "StorageClass gold has mountOptions = `fsname=a\nb`, which is not usable: its value has a control character",
+            "StorageClass gold has mountOptions = `fsname=a\\nb`, which is not usable: its value has a control character",
         ),
         (
             with_options(&["a b"]),
