@@ -19,6 +19,7 @@ use pith_core::object::SecretRef;
 use pith_core::policy::{Cache, Hook};
 use pith_core::selector::{LabelSelector, Operator, Requirement};
 use pith_core::settings::{Configuration, FileSystem};
+use pith_core::shape::Shape;
 use serde_json::Value;
 
 use crate::args::Overrides;
@@ -51,6 +52,8 @@ pub struct Config {
     pub sidecars: Configuration,
     /// What the JuiceFS driver's configuration says and has no effect here, for people.
     pub ineffective: Vec<String>,
+    /// Whether the version of the API server decides about the shape of sidecars.
+    pub asks_for_shape: bool,
     /// The bindings in the order in which they are asked.
     pub policies: Vec<PolicyConfig>,
     /// The CSI controller; absent for none.
@@ -141,6 +144,8 @@ pub struct Controller {
     pub resync: Duration,
     /// How pods that cannot end are freed; absent for never.
     pub cleaner: Option<Cleaner>,
+    /// Whether pods are told that their application has ended.
+    pub complete_jobs: bool,
 }
 
 /// The pods that unmount what others left behind.
@@ -319,13 +324,13 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
     let in_cluster = matches!(typed.objects, Some(file::ObjectSource::Cluster(_)));
     let policies = typed.policies.into_iter().map(|binding| policy(binding, &folder)).collect::<Result<Vec<_>>>()?;
     let state_dir = folder.join(typed.state_dir);
-    let DriverConfig { patches, ineffective } = match typed.driver_config {
+    let DriverConfig { patches, native_sidecar, ineffective } = match typed.driver_config {
         Some(path) => driver_config(&folder.join(path))?,
         None => DriverConfig::default(),
     };
     Ok(Config {
         webhook: typed.webhook.map(|it| webhook(it, in_cluster, &folder)).transpose()?,
-        controller: typed.controller.map(|it| controller(it, in_cluster)).transpose()?,
+        controller: typed.controller.map(|it| controller(it, in_cluster, typed.sidecar.complete_jobs)).transpose()?,
         admin: typed.admin.listen,
         log: typed.log,
         objects: typed.objects.map(|objects| match objects {
@@ -337,7 +342,12 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
         csi: typed.csi.map(|it| csi(it, &typed.driver, &folder, &state_dir)).transpose()?,
         juicefs: juicefs(typed.juicefs, &folder)?,
         state_dir,
-        sidecars: Configuration { patches, ..sidecars(typed.driver, typed.sidecar, typed.file_systems)? },
+        asks_for_shape: typed.sidecar.shape == file::Shape::Auto && native_sidecar.is_none() && in_cluster,
+        sidecars: Configuration {
+            patches,
+            shape: shape(typed.sidecar.shape, native_sidecar),
+            ..sidecars(typed.driver, typed.sidecar, typed.file_systems)?
+        },
         ineffective,
         policies: in_order(policies)?,
     })
@@ -360,7 +370,7 @@ fn webhook(typed: file::Webhook, in_cluster: bool, folder: &Path) -> Result<Webh
     })
 }
 
-fn controller(typed: file::Controller, in_cluster: bool) -> Result<Controller> {
+fn controller(typed: file::Controller, in_cluster: bool, complete_jobs: bool) -> Result<Controller> {
     ensure!(in_cluster, "controller is there and objects.cluster is not: what it keeps in step is in a cluster");
     for (key, span) in [("sourceInterval", typed.source_interval), ("resync", typed.resync)] {
         ensure!(!span.0.is_zero(), "controller.{key} is zero: give it a span such as 30s");
@@ -383,6 +393,7 @@ fn controller(typed: file::Controller, in_cluster: bool) -> Result<Controller> {
     Ok(Controller {
         source_interval: typed.source_interval.0,
         resync: typed.resync.0,
+        complete_jobs,
         cleaner: typed.cleaner.map(cleaner).transpose()?,
     })
 }
@@ -520,6 +531,8 @@ fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::File
     Ok(Configuration {
         driver,
         image: sidecar.image,
+        shape: Shape::default(),
+        complete_jobs: sidecar.complete_jobs,
         guard_image: sidecar.guard_image,
         requests: amounts(sidecar.resources.requests),
         limits: amounts(sidecar.resources.limits),
@@ -534,6 +547,14 @@ fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::File
         file_systems: file_systems.into_iter().map(file_system).collect(),
         patches: Vec::new(),
     })
+}
+
+/// The shape that is known without a cluster.
+fn shape(configured: file::Shape, driver: Option<bool>) -> Shape {
+    match (configured, driver) {
+        (file::Shape::Container, _) | (file::Shape::Auto, Some(false)) => Shape::Container,
+        _ => Shape::NativeSidecar,
+    }
 }
 
 fn driver_config(path: &Path) -> Result<DriverConfig> {

@@ -1,4 +1,5 @@
-//! What Pith keeps in step in a cluster, beside the answers that it gives: the Secret of each claim, and pods that cannot end.
+//! What Pith keeps in step in a cluster, beside the answers that it gives: the Secret of each claim, pods that cannot end, and pods that
+//! have nothing left to do.
 //!
 //! There is no leader. Every replica looks at the same objects and does the same, and what one has done already the next finds
 //! done: Secrets are applied, not edited, and the names of events and of cleaner pods follow from what they are about.
@@ -6,6 +7,7 @@
 mod secrets;
 mod pods;
 mod cleaner;
+mod completion;
 mod event;
 
 use std::sync::Arc;
@@ -34,5 +36,11 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
-    tokio::join!(pods.follow(&client, metrics), secrets.run(), cleaner);
+    let completion = async {
+        if options.complete_jobs {
+            completion::run(&client, metrics).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::join!(pods.follow(&client, metrics), secrets.run(), cleaner, completion);
 }

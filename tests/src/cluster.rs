@@ -141,7 +141,8 @@ impl Cluster {
     /// and no other.
     pub fn kubeconfig_of_pith(&self, account: &str) -> Result<String> {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "pith-system"}});
-        self.apply(&format!("{namespace}\n---\n{}", [rights(account)?, rights("pith-cleaner")?].join("\n---\n")))?;
+        let rights = [rights("default", account)?, rights("default", "pith-cleaner")?].join("\n---\n");
+        self.apply(&format!("{namespace}\n---\n{rights}"))?;
         self.kubeconfig("pith-system", account)
     }
 
@@ -302,13 +303,14 @@ pub fn static_volume(namespace: &str, claim: &str) -> [Value; 2] {
     ]
 }
 
-/// A service account of Pith and its rights, as the chart renders them for a release `pith` in `pith-system`.
-pub fn rights(account: &str) -> Result<String> {
-    let rendered = fs::read_to_string(root().join("deploy/rendered/default.yaml"))?;
+/// What has this in its name of the service accounts of Pith and their rights, as the chart renders them for a release `pith` in
+/// `pith-system` with the values of this name.
+pub fn rights(values: &str, name: &str) -> Result<String> {
+    let rendered = fs::read_to_string(root().join(format!("deploy/rendered/{values}.yaml")))?;
     let of_account = |document: &&str| {
         let is_right =
             |line: &str| line == "apiVersion: rbac.authorization.k8s.io/v1" || line == "kind: ServiceAccount";
-        document.lines().any(is_right) && document.contains(account)
+        document.lines().any(is_right) && document.contains(name)
     };
     Ok(rendered.split("\n---\n").filter(of_account).collect::<Vec<_>>().join("\n---\n"))
 }

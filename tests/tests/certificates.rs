@@ -38,7 +38,7 @@ impl Site {
         let cluster = &*CLUSTER;
         let namespace = cluster.namespace(about, &json!({})).expect("a namespace");
         let name = &*namespace.name;
-        let rights = cluster::rights("pith-webhook").expect("the rights").replace("pith-system", name);
+        let rights = cluster::rights("default", "pith-webhook").expect("the rights").replace("pith-system", name);
         // The Secret's name may stay: it is in a namespace.
         let rights = rights.replace(SECRET, "THE-SECRET").replace("pith-webhook", name).replace("THE-SECRET", SECRET);
         cluster.apply(&rights).expect("rights");

@@ -181,6 +181,21 @@ fn a_wrong_value_is_refused_with_its_place() {
 }
 
 #[test]
+fn an_older_cluster_gets_nothing_that_it_does_not_know() {
+    let cluster = &*CLUSTER;
+    let chart = root().join("deploy/chart").display().to_string();
+    for (version, taken, sleeps) in
+        [("1.27.9", false, false), ("1.28.0", true, false), ("1.29.15", true, false), ("1.30.0", true, true)]
+    {
+        // The record's key is the one thing that a template can't make without a cluster.
+        let arguments = ["template", "pith", &chart, "--kube-version", version, "--set", "csi.recordKeySecret=key"];
+        let output = cluster.helm(&arguments).expect("helm runs");
+        assert_eq!(output.status.success(), taken, "{version}: {}", said(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout).contains("sleep:"), sleeps, "{version}");
+    }
+}
+
+#[test]
 fn every_rendered_configuration_is_one_that_pith_takes() {
     for file in rendered_files() {
         let text = fs::read_to_string(&file).expect("a rendered file");

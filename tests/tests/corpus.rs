@@ -17,7 +17,7 @@ use pith_core::Quantity;
 use pith_core::admission::{self, Context, Decision, Verdict};
 use pith_core::json::list;
 use pith_core::object::Objects;
-use pith_core::reason::{DONE_LABEL, STATUS_ANNOTATION};
+use pith_core::reason::{DONE_LABEL, STATUS_ANNOTATION, VCI_MOUNTS_ANNOTATION, VCI_PROPAGATION_ANNOTATION};
 use pith_tests::cluster::{CLUSTER, Cluster};
 use pith_tests::server::{self, Server};
 use serde_json::{Value, json};
@@ -121,8 +121,19 @@ fn summary(decision: &Decision) -> Value {
 /// Takes from the injected pod what the original has not, and gives the mounts of JuiceFS their own names again.
 fn reverted(injected: &Value, original: &Value) -> Value {
     let mut pod = injected.clone();
-    for (parent, key, ours) in [("labels", DONE_LABEL), ("annotations", STATUS_ANNOTATION)]
-        .map(|(parent, key)| (parent, key, original["metadata"][parent].get(key).is_none()))
+    if let Some(mounts) = original["metadata"]["annotations"].get(VCI_MOUNTS_ANNOTATION) {
+        let present = &mut pod["metadata"]["annotations"][VCI_MOUNTS_ANNOTATION];
+        let behind = mounts.as_str().and_then(|it| it.strip_prefix('[')).expect("a list");
+        assert!(present.as_str().expect("a text").ends_with(behind), "{present} has lost {mounts}");
+        *present = mounts.clone();
+    }
+    for (parent, key, ours) in [
+        ("labels", DONE_LABEL),
+        ("annotations", STATUS_ANNOTATION),
+        ("annotations", VCI_PROPAGATION_ANNOTATION),
+        ("annotations", VCI_MOUNTS_ANNOTATION),
+    ]
+    .map(|(parent, key)| (parent, key, original["metadata"][parent].get(key).is_none()))
     {
         let metadata = pod["metadata"].as_object_mut().expect("metadata");
         if ours && let Some(entries) = metadata.get_mut(parent).and_then(Value::as_object_mut) {

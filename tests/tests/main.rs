@@ -4,6 +4,7 @@ mod certificates;
 mod chart;
 mod check;
 mod cluster;
+mod completion;
 mod controller;
 mod corpus;
 mod csi_contract;

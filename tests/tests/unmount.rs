@@ -73,8 +73,6 @@ struct Case<'a> {
     volumes: &'static [&'static str],
     /// The directory of its volumes that the application's container mounts; empty for all of it.
     sub_path: &'static str,
-    /// Whether guard and client are containers like the application's, as on clusters without native sidecars.
-    plain: bool,
     /// The client's image, where it is not the one that there is.
     image: Option<&'static str>,
     engine: Engine<'a>,
@@ -147,7 +145,6 @@ fn case<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + Sync
         application: Application::Obeys,
         volumes: &["data"],
         sub_path: "",
-        plain: false,
         image: None,
         engine: Engine::Shared,
         starts: true,
@@ -178,7 +175,8 @@ fn cleaned<'a>(name: &'static str, before: impl Fn(&Trial<'_>) -> Result<()> + S
 }
 
 impl Stage {
-    fn set(cluster: &'static Cluster, cases: &[Case<'_>]) -> Result<Stage> {
+    /// `sidecar` is what is configured of sidecars beside their images.
+    fn set(cluster: &'static Cluster, cases: &[Case<'_>], sidecar: &Value) -> Result<Stage> {
         let engine = file_system_for_pods(cluster);
         let namespace = cluster.namespace("unmount", &json!({"juicefs.com/enable-injection": "true"}))?;
         let name = &*namespace.name;
@@ -208,6 +206,7 @@ impl Stage {
             cluster.wait(name, "jsonpath={.status.phase}=Bound", &format!("pvc/{}-{volume}", case.name))?;
         }
         let mut config = of_sidecar();
+        json_patch::merge(&mut config, sidecar);
         config["claimOverrides"] = json!(["juicefs/mount-image"]);
         // Long enough to see that a pod hangs without it.
         let cleaner = json!({"namespace": PITH, "serviceAccount": "pith-cleaner", "image": GUARD, "after": "8s"});
@@ -219,7 +218,8 @@ impl Stage {
         let stage = Stage { cluster, engine, notes: tempfile::tempdir()?, _webhook: webhook, namespace };
         let pod = stage.pod(&cases[0]);
         stage.cluster.until(&stage.namespace.name, "an injection", || {
-            Ok((stage.injected(&pod)?["spec"]["initContainers"][0]["name"] == "pith-guard").then_some(()))
+            let first = stage.injected(&pod)?["spec"]["initContainers"][0]["name"].clone();
+            Ok(first.as_str().is_some_and(|name| name.starts_with("pith-")).then_some(()))
         })?;
         Ok(stage)
     }
@@ -261,45 +261,9 @@ impl Stage {
         Ok(serde_json::from_str(&self.cluster.kubectl_with(&created, &pod.to_string())?)?)
     }
 
-    /// The pod as it is injected, made of plain containers: those start in their order and are all told to end at once, so each
-    /// client has its mount before the next container starts, and the guard waits for the application until the pod's time is over.
-    fn plain(&self, pod: &Value) -> Result<Value> {
-        let injected = self.injected(pod)?;
-        let mut plain = pod.clone();
-        plain["metadata"]["labels"] = json!({"disable.sidecar.juicefs.com/inject": "true"});
-        plain["metadata"]["annotations"] = injected["metadata"]["annotations"].clone();
-        plain["spec"] = injected["spec"].clone();
-        let spec = plain["spec"].as_object_mut().context("a spec")?;
-        let mut containers = spec.remove("initContainers").context("what is injected")?;
-        for container in containers.as_array_mut().context("a list")? {
-            let container = container.as_object_mut().context("a container")?;
-            container.remove("restartPolicy");
-            match container.remove("startupProbe") {
-                Some(probe) => {
-                    let control = &probe["exec"]["command"][2];
-                    let waits =
-                        ["sh", "-c", "until test -f $0; do sleep 0.1; done", control.as_str().context("a file")?];
-                    container.insert("lifecycle".into(), json!({"postStart": {"exec": {"command": waits}}}));
-                }
-                None => {
-                    let command = container["command"].as_array_mut().context("the guard's command")?;
-                    let patience = (GRACE - Duration::from_secs(2)).as_secs().to_string();
-                    command.splice(2..2, ["--patience".into(), patience.into()]);
-                }
-            }
-        }
-        let application = spec["containers"].as_array().context("containers")?.clone();
-        containers.as_array_mut().context("a list")?.extend(application);
-        spec.insert("containers".into(), containers);
-        Ok(plain)
-    }
-
     fn check(&self, case: &Case<'_>) -> Result<Outcome> {
         let (cluster, namespace) = (self.cluster, &*self.namespace.name);
-        let mut pod = self.pod(case);
-        if case.plain {
-            pod = self.plain(&pod)?;
-        }
+        let pod = self.pod(case);
         let created = cluster.kubectl_with(&["create", "-f", "-", "--output=json"], &pod.to_string())?;
         let created: Value = serde_json::from_str(&created)?;
         let uid = created["metadata"]["uid"].as_str().context("a uid")?.to_string();
@@ -605,20 +569,6 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
             refused: Some(DEAD),
             ..case("one-of-two-clients-killed", |trial| trial.kill_client("more", 1))
         },
-        Case { plain: true, ..case("plain-containers", |_| Ok(())) },
-        Case { plain: true, volumes: &["data", "more"], ..case("plain-containers-with-two-volumes", |_| Ok(())) },
-        Case {
-            plain: true,
-            application: Application::Ignores,
-            ..broken("plain-containers-and-sigterm-is-ignored", |_| Ok(()))
-        },
-        // The next client is mounted on the stand-in, so the application does not keep its mount when it ends first.
-        Case {
-            plain: true,
-            refused: Some(DEAD),
-            ..broken("plain-containers-client-killed", |trial| trial.kill_client("data", 1))
-        },
-        Case { plain: true, ..broken("plain-containers-client-stopped", |trial| trial.signal(JUICEFS, Signal::STOP)) },
         case("client-alive-at-the-end", |trial| {
             *another.lock().expect("nobody panicked") = Some(trial.mount_another()?);
             trial.until_synced(3)
@@ -641,12 +591,42 @@ fn however_a_pod_ends_nothing_of_it_stays_and_nothing_synced_is_lost() {
         }),
         cleaned("everything-killed", |trial| trial.kill_all()),
     ];
-    let stage = Stage::set(cluster, &cases).expect("a stage");
+    let stage = Stage::set(cluster, &cases, &json!({})).expect("a stage");
     // It was needed to make the file system.
     at_start.freeze(true).expect("it stops");
     show(&run(&stage, &cases));
     let gone = || Ok(cluster.kubectl(&["get", "pods", "--namespace", PITH, "--output=name"])?.is_empty().then_some(()));
     cluster.until(PITH, "the end of the cleaner pods", gone).expect("they go with the pods that they were for");
+}
+
+/// As on clusters without native sidecars: all containers start in their order and are told to end at once, and the guard waits for
+/// the application until the pod's time is nearly over.
+#[test]
+fn plain_containers_leave_nothing_either_and_no_application_is_ever_shown_the_bare_directory() {
+    let cluster = &*CLUSTER;
+    let engine = file_system_for_pods(cluster);
+    let cases = [
+        case("plain-containers", |_| Ok(())),
+        Case { volumes: &["data", "more"], ..case("plain-containers-with-two-volumes", |_| Ok(())) },
+        Case { application: Application::Ignores, ..broken("plain-containers-and-sigterm-is-ignored", |_| Ok(())) },
+        // The next client is mounted on the stand-in, so the application does not keep its mount when it ends first.
+        Case { refused: Some(DEAD), ..broken("plain-containers-client-killed", |trial| trial.kill_client("data", 1)) },
+        broken("plain-containers-client-stopped", |trial| trial.signal(JUICEFS, Signal::STOP)),
+        // The kubelet starts the application when the guard has waited long enough, and it meets the cover.
+        Case {
+            engine: Engine::Own(&engine),
+            starts: false,
+            refused: Some(DEAD),
+            ..broken("plain-containers-engine-hangs-at-start", |trial| {
+                trial.until("the application was refused", || {
+                    trial.noted().iter().any(|(_, it)| it.starts_with("refused"))
+                })
+            })
+        },
+    ];
+    let stage = Stage::set(cluster, &cases, &json!({"shape": "container"})).expect("a stage");
+    engine.freeze(true).expect("it stops");
+    show(&run(&stage, &cases));
 }
 
 #[test]
@@ -662,7 +642,7 @@ fn a_pod_that_is_deleted_while_a_program_of_the_node_starts_again_goes_as_well()
         })
     };
     let cases = [restarted("kubelet-killed", "kubelet"), restarted("containerd-killed", "containerd")];
-    let stage = Stage::set(cluster, &cases).expect("a stage");
+    let stage = Stage::set(cluster, &cases, &json!({})).expect("a stage");
     // One after the other: each is a harm to the other's pod.
     let outcomes: Vec<Outcome> = cases.iter().flat_map(|case| run(&stage, std::slice::from_ref(case))).collect();
     drop((cases, stage));

@@ -90,7 +90,11 @@ stateDir: /var/lib/pith
 {{- end -}}
 {{- $config := include "pith.config.common" . | fromYaml -}}
 {{- $_ := set $config "webhook" $webhook -}}
-{{- $_ := set $config "sidecar" (dict "guardImage" (include "pith.image" (list .Values.image .Chart.AppVersion))) -}}
+{{- $sidecar := dict "guardImage" (include "pith.image" (list .Values.image .Chart.AppVersion)) -}}
+{{- if .Values.completeJobs -}}
+{{- $_ := set $sidecar "completeJobs" true -}}
+{{- end -}}
+{{- $_ := set $config "sidecar" $sidecar -}}
 {{- if .Values.driverConfig.configMap -}}
 {{- $_ := set $config "driverConfig" "/etc/pith/driver/config.yaml" -}}
 {{- end -}}
@@ -108,6 +112,9 @@ stateDir: /var/lib/pith
 {{- $_ := set $controller "cleaner" $cleaner -}}
 {{- end -}}
 {{- $_ := set $config "controller" $controller -}}
+{{- if .Values.completeJobs -}}
+{{- $_ := set $config "sidecar" (dict "completeJobs" true) -}}
+{{- end -}}
 {{- $config = mergeOverwrite $config (omit (deepCopy .Values.config) "webhook") -}}
 {{- $_ := set $config "webhook" nil -}}
 {{- toYaml $config -}}

@@ -21,10 +21,11 @@ use crate::pod::{ContainerList, Pod, VolumeSource};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
 use crate::reason::{
     CLAIM_CLASS_PREFIX, DISABLE_LABEL, DONE_LABEL, POD_SECURITY_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION,
-    STATUS_ANNOTATION, Skip,
+    STATUS_ANNOTATION, Skip, VCI_MOUNTS_ANNOTATION, VCI_PROPAGATION_ANNOTATION,
 };
 use crate::settings::{self, Configuration, Layers, Origin, Settings, Usage};
-use crate::sidecar::{self, Sidecar};
+use crate::shape::{self, Shape};
+use crate::sidecar::{self, Guards, Place, Sidecar};
 use crate::status::{self, InjectedClaim, Recorded};
 
 /// What a decision needs beside the pod.
@@ -220,11 +221,17 @@ fn inject(
     exempt(context.bindings, &subject, &claims, policies, &mut decision.warnings)?;
     // After the exemption: a pod that is left alone may have whatever it likes.
     check_pod(pod)?;
+    let shape = Shape::of(context.configuration.shape, &subject.namespace, pod)?;
 
     let mut sidecars = Vec::with_capacity(claims.len());
     for (index, claim) in claims.iter().enumerate() {
-        let settings = settle(context, pod, &subject, claim, policies, &mut decision.warnings)?;
-        let sidecar = sidecar::build(&settings, &claim.secret(), &claim.facts.name, index);
+        let mut settings = settle(context, pod, &subject, claim, policies, &mut decision.warnings)?;
+        if !shape.has_node() {
+            settings.leave_node(&mut decision.warnings);
+        }
+        let secret = claim.secret();
+        let (name, volume) = (&*claim.facts.claim.name, &*claim.facts.name);
+        let sidecar = sidecar::build(&settings, Place { shape, secret: &secret, claim: name, volume, index });
         decision.explanations.push(Explanation {
             volume: claim.facts.name.clone(),
             claim: claim.facts.claim.name.clone(),
@@ -233,10 +240,16 @@ fn inject(
         });
         sidecars.push(sidecar);
     }
-    let mut guard = sidecar::guard(&context.configuration.guard_image, &sidecars);
+    let finishes = context.configuration.complete_jobs;
+    let mut guards = sidecar::guards(shape, pod, &context.configuration.guard_image, &sidecars, finishes);
+    if shape == Shape::Container && pod.runs_to_completion() && !finishes {
+        let warning = "the JuiceFS client is a container like the others here, and keeps the pod from completing: \
+                       `sidecar.completeJobs` lets Pith end it, or set the label disable.sidecar.juicefs.com/inject";
+        decision.warnings.push(warning.into());
+    }
     leave_port_names(pod, &mut sidecars);
     let token = pod.token_mount();
-    for container in sidecars.iter_mut().map(|sidecar| &mut sidecar.container).chain([&mut guard]) {
+    for container in sidecars.iter_mut().map(|sidecar| &mut sidecar.container).chain(guards.containers_mut()) {
         share_resources(pod, container);
         // The API server would give it to every container that lacks it, and then ask all webhooks once more.
         token.into_iter().for_each(|token| sidecar::mount(container, token.clone()));
@@ -246,8 +259,10 @@ fn inject(
             "the pod has resources for all its containers together: the JuiceFS client asks for none of its own";
         decision.warnings.push(warning.into());
     }
-    decision.warnings.extend(pod_security(&subject.namespace));
-    Ok(patch(pod, &claims, &sidecars, &guard, &recorded)?)
+    if shape.has_node() {
+        decision.warnings.extend(pod_security(&subject.namespace));
+    }
+    Ok(patch(pod, shape, &claims, &sidecars, &guards, &recorded)?)
 }
 
 /// A warning where Pod Security admission is about to refuse the pod: its own sentence says what is wrong with our containers, and not
@@ -565,47 +580,68 @@ fn apply(settings: &Settings, change: &Change, binding: &Binding) -> Result<Opti
 /// The operations that bring the pod to what it should be. Empty where it already is.
 fn patch(
     pod: Pod<'_>,
+    shape: Shape,
     claims: &[JuiceFsClaim<'_>],
     sidecars: &[Sidecar],
-    guard: &Value,
+    guards: &Guards,
     recorded: &Recorded,
 ) -> Result<Vec<PatchOperation>, Refusal> {
     let mut patch = Patch::default();
-    patch_metadata(&mut patch, pod, claims, sidecars);
-    for volume in sidecars.iter().flat_map(|sidecar| &sidecar.volumes) {
+    patch_metadata(&mut patch, pod, shape, claims, sidecars, guards);
+    for volume in sidecars.iter().flat_map(|sidecar| &sidecar.volumes).chain(&guards.volumes) {
         patch_volume(&mut patch, pod, volume, &recorded.names)?;
     }
-    patch_mounts(&mut patch, pod, claims, sidecars)?;
+    patch_mounts(&mut patch, pod, shape, claims, sidecars)?;
     // Last, because inserting at the front moves the positions that the mounts were found at.
     let clients = sidecars.iter().map(|sidecar| (sidecar.container_name.as_str(), &sidecar.container));
-    let containers: Vec<_> = std::iter::once((sidecar::GUARD_NAME, guard)).chain(clients).collect();
-    patch_containers(&mut patch, pod, &containers, &recorded.names)?;
+    let guard = guards.guard.iter().map(|guard| (sidecar::GUARD_NAME, guard));
+    let cover = guards.cover.iter().map(|cover| (sidecar::COVER_NAME, cover));
+    let (init, main): (Vec<_>, Vec<_>) = match shape {
+        Shape::Container => (cover.collect(), clients.chain(guard).collect()),
+        Shape::NativeSidecar | Shape::Vci | Shape::Cci => (guard.chain(clients).collect(), Vec::new()),
+    };
+    patch_containers(&mut patch, pod, ContainerList::Init, &init, &recorded.names)?;
+    patch_containers(&mut patch, pod, ContainerList::Main, &main, &recorded.names)?;
     Ok(patch.into_operations())
 }
 
-fn patch_metadata(patch: &mut Patch, pod: Pod<'_>, claims: &[JuiceFsClaim<'_>], sidecars: &[Sidecar]) {
-    annotate(patch, pod.object, "labels", (DONE_LABEL, "true".to_string()));
-    let status = status::write(claims.iter().map(|claim| &claim.injected).zip(sidecars));
-    annotate(patch, pod.object, "annotations", (STATUS_ANNOTATION, status.to_string()));
+fn patch_metadata(
+    patch: &mut Patch,
+    pod: Pod<'_>,
+    shape: Shape,
+    claims: &[JuiceFsClaim<'_>],
+    sidecars: &[Sidecar],
+    guards: &Guards,
+) {
+    annotate(patch, pod.object, "labels", &[(DONE_LABEL, "true".to_string())]);
+    let status = status::write(claims.iter().map(|claim| &claim.injected).zip(sidecars), guards);
+    let mut annotations = vec![(STATUS_ANNOTATION, status.to_string())];
+    if shape == Shape::Vci {
+        let present = pod.annotation(VCI_MOUNTS_ANNOTATION);
+        let ours = sidecars.iter().map(|it| (it.container_name.as_str(), it.mount_path.as_str()));
+        annotations.push((VCI_PROPAGATION_ANNOTATION, VCI_PROPAGATION_ANNOTATION.into()));
+        annotations.push((VCI_MOUNTS_ANNOTATION, shape::vci_mounts(present, ours)));
+    }
+    annotate(patch, pod.object, "annotations", &annotations);
 }
 
 /// Writes a policy's reason into the pod's annotations.
 fn note_skip(pod: &Value, why: &Skip) -> Vec<PatchOperation> {
     let mut patch = Patch::default();
     if let Skip::Policy { .. } = why {
-        annotate(&mut patch, pod, "annotations", (SKIPPED_ANNOTATION, why.sentence()));
+        annotate(&mut patch, pod, "annotations", &[(SKIPPED_ANNOTATION, why.sentence())]);
     }
     patch.into_operations()
 }
 
-/// Sees to one entry of the pod's metadata.
-fn annotate(patch: &mut Patch, pod: &Value, key: &str, entry: (&str, String)) {
+/// Sees to entries of the pod's metadata.
+fn annotate(patch: &mut Patch, pod: &Value, key: &str, entries: &[(&str, String)]) {
     let metadata = pod.get("metadata");
     if metadata.is_none() && patch.is_empty() {
         patch.add(&[Step::Key("metadata")], json!({}));
     }
     let parent = metadata.and_then(|metadata| metadata.get(key));
-    patch.ensure_entries(&[Step::Key("metadata"), Step::Key(key)], parent, &[entry]);
+    patch.ensure_entries(&[Step::Key("metadata"), Step::Key(key)], parent, entries);
 }
 
 fn patch_volume(patch: &mut Patch, pod: Pod<'_>, volume: &Value, recorded: &BTreeSet<String>) -> Result<(), Refusal> {
@@ -629,6 +665,7 @@ fn patch_volume(patch: &mut Patch, pod: Pod<'_>, volume: &Value, recorded: &BTre
 fn patch_mounts(
     patch: &mut Patch,
     pod: Pod<'_>,
+    shape: Shape,
     claims: &[JuiceFsClaim<'_>],
     sidecars: &[Sidecar],
 ) -> Result<(), Refusal> {
@@ -648,6 +685,11 @@ fn patch_mounts(
             let Some((sidecar, read_only)) = mount["name"].as_str().and_then(|name| targets.get(name)) else {
                 continue;
             };
+            if shape == Shape::Container && containers == ContainerList::Init {
+                let why = "there the client is a container like the application's, and starts after the init containers; native \
+                           sidecars, which Kubernetes has from 1.29 on, start before them";
+                return Err(Refusal::UnsupportedPod { what: "an init container that mounts a JuiceFS claim", why });
+            }
             if matches!(mount["recursiveReadOnly"].as_str(), Some("Enabled" | "IfPossible")) {
                 let why =
                     "Kubernetes allows such a mount no mount propagation, without which it would not see the client's";
@@ -663,7 +705,8 @@ fn patch_mounts(
             patch.replace(&[&path[..], &[Step::Key("name")]].concat(), json!(sidecar.mount_volume));
             // Bidirectional includes HostToContainer; without either, the container would see the bare directory once the
             // client was restarted.
-            if mount["mountPropagation"] != "HostToContainer" && mount["mountPropagation"] != "Bidirectional" {
+            let sees = !shape.propagates() || mount["mountPropagation"] == "HostToContainer";
+            if !sees && mount["mountPropagation"] != "Bidirectional" {
                 patch.add(&[&path[..], &[Step::Key("mountPropagation")]].concat(), json!("HostToContainer"));
             }
             if *read_only && mount["readOnly"] != true {
@@ -679,22 +722,26 @@ fn is_intact(present: &Value, wanted: &Value) -> bool {
     list(&present["args"]).is_empty() && contains(present, wanted)
 }
 
-/// Puts these containers, by name, into the pod in this order: the kubelet stops them in the opposite one.
+/// Puts these containers, by name, to the front of a list in this order. The kubelet stops init containers in the opposite one.
 fn patch_containers(
     patch: &mut Patch,
     pod: Pod<'_>,
-    containers: &[(&str, &Value)],
+    containers: ContainerList,
+    ours: &[(&str, &Value)],
     recorded: &BTreeSet<String>,
 ) -> Result<(), Refusal> {
-    let path = [Step::Key("spec"), Step::Key(ContainerList::Init.key())];
-    if !pod.spec[ContainerList::Init.key()].is_array() {
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let path = [Step::Key("spec"), Step::Key(containers.key())];
+    if !pod.spec[containers.key()].is_array() {
         patch.add(&path, json!([]));
     }
     // The names as the operations so far leave them: each missing one goes behind the one before it, the first to the front.
     let mut names: Vec<&str> =
-        pod.containers(ContainerList::Init).iter().map(|it| it["name"].as_str().unwrap_or_default()).collect();
+        pod.containers(containers).iter().map(|it| it["name"].as_str().unwrap_or_default()).collect();
     let mut next = 0;
-    for (name, wanted) in containers.iter().copied() {
+    for (name, wanted) in ours.iter().copied() {
         let place = names.iter().position(|known| *known == name).unwrap_or(next);
         let at = [&path[..], &[Step::At(place)]].concat();
         match pod.all_containers().find(|(_, _, container)| container["name"] == name) {
@@ -702,8 +749,8 @@ fn patch_containers(
                 names.insert(place, name);
                 patch.add(&at, wanted.clone());
             }
-            Some((ContainerList::Init, _, present)) if is_intact(present, wanted) => {}
-            Some((ContainerList::Init, ..)) if recorded.contains(name) => patch.replace(&at, wanted.clone()),
+            Some((list, _, present)) if list == containers && is_intact(present, wanted) => {}
+            Some((list, ..)) if list == containers && recorded.contains(name) => patch.replace(&at, wanted.clone()),
             Some(_) => return Err(Refusal::ForeignContainer { container: name.into() }),
         }
         next = place + 1;
@@ -712,8 +759,8 @@ fn patch_containers(
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod hostile;

@@ -7,7 +7,7 @@
 //!
 //!   CreateVolume ── volume ─ place (binding::Evaluate again) ─ Record ─ conflict
 //!
-//!   objects ─ claim_secret ─ which claims have a Secret, and what of
+//!   objects ─ claim_secret ─ which claims have a Secret, and what of        pod's status ── completion ─ over or not
 //!   shared certificate ── rotation ─ Step        webhook's configuration ── registration ─ difference
 //!   everything that can be read of a cluster ── check (admission::decide again) ─ findings
 //! ```
@@ -28,10 +28,12 @@ pub mod policy;
 pub mod reason;
 pub mod secret_key;
 pub mod cache;
+pub mod shape;
 pub mod mount_pod_patch;
 pub mod settings;
 pub mod sidecar;
 pub mod status;
+pub mod completion;
 pub mod patch;
 pub mod admission;
 pub mod volume;

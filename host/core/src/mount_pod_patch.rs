@@ -73,13 +73,15 @@ pub struct Percentages {
 pub struct DriverConfig {
     /// The items, in order.
     pub patches: Vec<MountPodPatch>,
+    /// `enableNativeSidecar`.
+    pub native_sidecar: Option<bool>,
     /// What has no effect here: a place and why, as in `mountPodPatch[0].hostPID: …`.
     pub ineffective: Vec<String>,
 }
 
 /// Keys of the file that are about the driver's own parts, and what to do about them.
 const TOP: [(&str, &str); 9] = [
-    ("enableNativeSidecar", "sidecars are native ones"),
+    ("enableNativeSidecar", ""),
     ("enableSetQuota", "`csi.quota` says whether sizes are enforced"),
     ("enableControllerSetQuota", "`csi.quota` says whether sizes are enforced"),
     ("enableNodeSelector", "it is about mount pods"),
@@ -126,6 +128,11 @@ pub fn read(file: &Value) -> Result<DriverConfig, String> {
             None => config.ineffective.push(format!("{key}: it is not known")),
         }
     }
+    config.native_sidecar = match file.get("enableNativeSidecar") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(native)) => Some(*native),
+        Some(_) => return Err("enableNativeSidecar is neither `true` nor `false`".into()),
+    };
     let patches = file.get("mountPodPatch").unwrap_or(&Value::Null);
     if !matches!(patches, Value::Null | Value::Array(_)) {
         return Err("mountPodPatch is not a list".into());

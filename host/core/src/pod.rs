@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use crate::json::{entries, list};
 use crate::policy::{Owner, PodFacts};
-use crate::reason::{DONE_LABEL, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION};
+use crate::reason::{
+    DONE_LABEL, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION, VCI_MOUNTS_ANNOTATION, VCI_PROPAGATION_ANNOTATION,
+};
 
 /// The JSON of a Pod, known to be an object with an object `spec`.
 #[derive(Debug, Clone, Copy)]
@@ -102,8 +104,9 @@ impl<'a> Pod<'a> {
         let mut labels = entries(&metadata["labels"]);
         labels.remove(DONE_LABEL);
         let mut annotations = entries(&metadata["annotations"]);
-        annotations.remove(STATUS_ANNOTATION);
-        annotations.remove(SKIPPED_ANNOTATION);
+        for own in [STATUS_ANNOTATION, SKIPPED_ANNOTATION, VCI_PROPAGATION_ANNOTATION, VCI_MOUNTS_ANNOTATION] {
+            annotations.remove(own);
+        }
         PodFacts {
             name: text(&metadata["name"]),
             generate_name: text(&metadata["generateName"]),
@@ -145,6 +148,11 @@ impl<'a> Pod<'a> {
             let of_api_server = mount["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access-"));
             of_api_server && mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"
         })
+    }
+
+    /// Whether the pod is to end by itself, as those of a Job.
+    pub fn runs_to_completion(self) -> bool {
+        matches!(self.spec["restartPolicy"].as_str(), Some("Never" | "OnFailure"))
     }
 
     /// Whether the pod has `limits` or `requests` for all its containers together.

@@ -18,6 +18,7 @@ use crate::pod::Pod;
 use crate::policy::{Cache, Change, Failure, OptionChange, SidecarFacts};
 use crate::reason::Refusal;
 use crate::secret_key;
+use crate::shape::Shape;
 
 mod cache;
 mod patched;
@@ -31,6 +32,10 @@ pub struct Configuration {
     pub driver: String,
     /// The image of the JuiceFS client.
     pub image: String,
+    /// How pods on nodes get their clients.
+    pub shape: Shape,
+    /// Whether the controller tells pods that their application has ended, where a client would keep them from completing.
+    pub complete_jobs: bool,
     /// The image of the guard, which unmounts what clients leave behind.
     pub guard_image: String,
     /// Requests where nothing else says so.
@@ -561,6 +566,17 @@ impl Settings {
                 *request =
                     Sourced { value: limit.value, origin: Origin::Limit { was: request.value.to_string(), from } };
             }
+        }
+    }
+
+    /// Leaves out folders of a node, and an administrator's volumes, which may be such: where the pod will run there are none.
+    pub fn leave_node(&mut self, warnings: &mut Vec<String>) {
+        let before = self.host_paths.len() + self.volumes.len() + self.caches.len();
+        self.host_paths.clear();
+        self.volumes.clear();
+        self.caches.retain(|cache| !matches!(cache.value, CacheVolume::HostPath(_)));
+        if self.host_paths.len() + self.volumes.len() + self.caches.len() < before {
+            warnings.push("the JuiceFS client gets no folder of the node, and none of mountPodPatch's volumes: the pod runs on a virtual node".into());
         }
     }
 

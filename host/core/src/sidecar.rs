@@ -1,7 +1,8 @@
 //! The sidecar as a container, and the guard beside it: argv and environment, no shell.
 //!
-//! Shape: a native sidecar (an init container with `restartPolicy: Always`) that mounts with FUSE onto an emptyDir, seen by the
-//! application through mount propagation. What is secret, or known only once the claim is bound, comes by `secretKeyRef` from
+//! A client mounts with FUSE onto an emptyDir, seen by the application through mount propagation; [`Shape`] has what differs where
+//! that cannot be. It is a native sidecar (an init container with `restartPolicy: Always`), or a plain container behind a stand-in
+//! that refuses whoever comes before it. What is secret, or known only once the claim is bound, comes by `secretKeyRef` from
 //! the claim's Secret; the kubelet expands `$(NAME)` in argv. Deliberately absent: a hostPath for the mount, a shell, any clear secret,
 //! and a preStop hook that unmounts: it would run before the application has ended, and hide a stuck client from the guard.
 
@@ -12,9 +13,12 @@ use std::str::FromStr;
 
 use crate::cache::CacheVolume;
 use crate::object::Claim;
+use crate::pod::Pod;
 use crate::policy::Cache;
+use crate::reason::FINISH_ANNOTATION;
 use crate::secret_key;
 use crate::settings::{self, CacheDirectory, ExtraVolume, Settings, option_value};
+use crate::shape::{MOUNT_ROOT, Shape};
 
 /// Where the client lies in its image.
 const CLIENT: &str = "/usr/local/bin/juicefs";
@@ -32,6 +36,32 @@ const CACHE_PREFIX: &str = "pith-cache-";
 
 /// The name of the guard's container.
 pub const GUARD_NAME: &str = "pith-guard";
+/// The name of the init container that keeps everybody out until clients are there.
+pub const COVER_NAME: &str = "pith-cover";
+/// The name of the volume by which a guard hears that the application has ended, and the file there.
+pub(crate) const FINISH_VOLUME: &str = "pith-finish";
+const FINISH_FILE: &str = "finish";
+const FINISH_FOLDER: &str = "/etc/pith-finish";
+
+/// What the kubelet gives a pod to end, in seconds, where that says nothing.
+const GRACE: u64 = 30;
+/// How long before that is over a guard takes what is left from clients, in seconds.
+const RESERVE: u64 = 2;
+
+/// Which sidecar of a pod one is.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// How the pod gets its clients.
+    pub shape: Shape,
+    /// The Secret with what is secret.
+    pub secret: &'a str,
+    /// The claim's name.
+    pub claim: &'a str,
+    /// The claim's first volume in the pod.
+    pub volume: &'a str,
+    /// The claim's place among the pod's.
+    pub index: usize,
+}
 
 /// What the pod gets for one claim.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,17 +78,17 @@ pub struct Sidecar {
     pub volumes: Vec<Value>,
 }
 
-/// Builds the sidecar of one claim, which takes what is secret from this Secret. `volume` is the claim's first volume in the pod,
-/// `index` the claim's place among the pod's.
-pub fn build(settings: &Settings, secret: &str, volume: &str, index: usize) -> Sidecar {
-    let container_name = if index == 0 { CLIENT_NAME.to_string() } else { format!("{CLIENT_NAME}-{index}") };
+/// Builds the sidecar of one claim.
+pub fn build(settings: &Settings, place: Place<'_>) -> Sidecar {
+    let Place { shape, secret, volume, index, .. } = place;
+    let container_name = client_name(place);
     let mount_volume = mount_volume(volume);
     let mount_path = mount_path(volume);
     let directories = settings.cache_directories();
 
-    let mut mounts = vec![bidirectional(&mount_volume, &mount_path)];
+    let mut mounts: Vec<Value> = shape.own_mount(&mount_volume, &mount_path).into_iter().collect();
     let mut devices = Vec::new();
-    let mut volumes = vec![json!({"name": mount_volume, "emptyDir": {}})];
+    let mut volumes = vec![named(shape.mount_source(volume), &mount_volume)];
     let caches = match cache(settings).filter(|_| directories.is_empty()) {
         Some(directory) => vec![(volume_name(CACHE_PREFIX, volume), directory)],
         None => several(&directories, volume),
@@ -80,11 +110,10 @@ pub fn build(settings: &Settings, secret: &str, volume: &str, index: usize) -> S
     let mut container = json!({
         "name": container_name,
         "image": settings.image.value,
-        "restartPolicy": "Always",
         "command": command(settings, &metrics, &directories, &mount_path),
-        "env": env(settings, secret),
+        "env": env(settings, shape, secret),
         "envFrom": [{"secretRef": {"name": secret}}],
-        "securityContext": security_context(),
+        "securityContext": shape.security_context(),
         // The client's control file: a bare directory does not have it, so the application never starts on one.
         "startupProbe": {
             "exec": {"command": ["test", "-f", format!("{mount_path}/{}", control_file(settings))]},
@@ -92,6 +121,9 @@ pub fn build(settings: &Settings, secret: &str, volume: &str, index: usize) -> S
         },
         "volumeMounts": mounts,
     });
+    if shape != Shape::Container {
+        container["restartPolicy"] = json!("Always");
+    }
     let resources = resources(settings);
     if !resources.is_empty() {
         container["resources"] = Value::Object(resources);
@@ -112,9 +144,18 @@ pub fn build(settings: &Settings, secret: &str, volume: &str, index: usize) -> S
     Sidecar { container_name, container, mount_volume, mount_path, volumes }
 }
 
+/// The name of a client's container. On VCI it says the claim, as with the JuiceFS CSI driver; elsewhere its place.
+fn client_name(place: Place<'_>) -> String {
+    match place.shape {
+        Shape::Vci => volume_name(&format!("{CLIENT_NAME}-"), place.claim),
+        _ if place.index == 0 => CLIENT_NAME.into(),
+        _ => format!("{CLIENT_NAME}-{}", place.index),
+    }
+}
+
 /// Where the sidecar of a pod's volume mounts the file system.
 pub(crate) fn mount_path(volume: &str) -> String {
-    format!("/jfs/{volume}")
+    format!("{MOUNT_ROOT}/{volume}")
 }
 
 /// The name of the emptyDir that the application's mounts of a volume are renamed to.
@@ -125,7 +166,7 @@ pub(crate) fn mount_volume(volume: &str) -> String {
 /// Whether a container of that name is one of Pith's, or nobody's.
 pub(crate) fn is_own_name(name: &str) -> bool {
     let place = name.strip_prefix(CLIENT_NAME);
-    name == GUARD_NAME || place.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    [GUARD_NAME, COVER_NAME].contains(&name) || place.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// Whether a volume of the pod has the name of a cache of Pith's.
@@ -159,28 +200,84 @@ fn add_extra(
     devices.extend(extra.devices.iter().map(|it| named(it.clone(), &name)));
 }
 
-/// Builds the container that looks after the mounts of these sidecars, and unmounts what they leave behind. It must stand before
-/// them, so that it is stopped last.
+/// What a pod has beside its clients.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Guards {
+    /// The container that looks after the clients' mounts, and unmounts what they leave behind.
+    pub guard: Option<Value>,
+    /// The init container that keeps everybody out until clients are there.
+    pub cover: Option<Value>,
+    /// Their volumes.
+    pub volumes: Vec<Value>,
+}
+
+impl Guards {
+    /// Their containers.
+    pub fn containers_mut(&mut self) -> impl Iterator<Item = &mut Value> {
+        self.guard.iter_mut().chain(&mut self.cover)
+    }
+}
+
+/// Builds what looks after the mounts of a pod's clients. `finishes` is whether the controller says when the application has ended.
 ///
-/// It asks each client twice a second whether it is there, and needs next to nothing: 1.3 MB, and 5 MB while the container runtime
-/// starts it.
-/// Limits are there because a namespace's quota may ask for them.
-pub fn guard(image: &str, sidecars: &[Sidecar]) -> Value {
-    let mut command = vec![GUARD, "hold"];
-    command.extend(sidecars.iter().map(|sidecar| sidecar.mount_path.as_str()));
-    let mounts = sidecars.iter().map(|sidecar| bidirectional(&sidecar.mount_volume, &sidecar.mount_path));
-    json!({
-        "name": GUARD_NAME,
-        "image": image,
-        "restartPolicy": "Always",
-        "command": command,
-        "resources": {
-            "requests": {"cpu": "1m", "memory": "4Mi"},
-            "limits": {"cpu": "100m", "memory": "16Mi"},
-        },
-        "securityContext": security_context(),
-        "volumeMounts": mounts.collect::<Vec<Value>>(),
-    })
+/// A guard asks each client twice a second whether it is there, and needs next to nothing: 1.3 MB, and 5 MB while the container
+/// runtime starts it. Limits are there because a namespace's quota may ask for them.
+pub fn guards(shape: Shape, pod: Pod<'_>, image: &str, sidecars: &[Sidecar], finishes: bool) -> Guards {
+    let paths = || sidecars.iter().map(|sidecar| sidecar.mount_path.clone());
+    let container = |name: &str, words: &[&str]| {
+        let command: Vec<String> = [GUARD].iter().chain(words).map(|word| (*word).to_string()).chain(paths()).collect();
+        let mounts = sidecars.iter().filter_map(|it| shape.own_mount(&it.mount_volume, &it.mount_path));
+        json!({
+            "name": name,
+            "image": image,
+            "command": command,
+            "resources": {
+                "requests": {"cpu": "1m", "memory": "4Mi"},
+                "limits": {"cpu": "100m", "memory": "16Mi"},
+            },
+            "securityContext": shape.security_context(),
+            "volumeMounts": mounts.collect::<Vec<Value>>(),
+        })
+    };
+    match shape {
+        // It stands before the clients, so that it is stopped last.
+        Shape::NativeSidecar => {
+            let mut guard = container(GUARD_NAME, &["hold"]);
+            guard["restartPolicy"] = json!("Always");
+            Guards { guard: Some(guard), ..Guards::default() }
+        }
+        // Behind the clients and before the application, so that the kubelet starts that once the guard has seen them all. All are
+        // told to end at once, and the guard leaves the files to the application for as long as that may take.
+        Shape::Container => {
+            let grace = pod.spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(GRACE);
+            let patience = grace.saturating_sub(RESERVE).max(1).to_string();
+            let until = format!("{FINISH_FOLDER}/{FINISH_FILE}");
+            let hears = finishes && pod.runs_to_completion();
+            let until = if hears { vec!["--until", &*until] } else { Vec::new() };
+            let mut guard = container(GUARD_NAME, &[&["hold", "--patience", &*patience], &until[..]].concat());
+            let wait: Vec<String> = [GUARD, "wait"].map(String::from).into_iter().chain(paths()).collect();
+            guard["lifecycle"] = json!({"postStart": {"exec": {"command": wait}}});
+            let mut volumes = Vec::new();
+            if hears {
+                mount(&mut guard, json!({"name": FINISH_VOLUME, "mountPath": FINISH_FOLDER, "readOnly": true}));
+                let field = json!({"fieldPath": format!("metadata.annotations['{FINISH_ANNOTATION}']")});
+                let items = json!([{"path": FINISH_FILE, "fieldRef": field}]);
+                volumes.push(json!({"name": FINISH_VOLUME, "downwardAPI": {"items": items}}));
+            }
+            let mut cover = container(COVER_NAME, &["cover"]);
+            // It waits for the clients' Secrets in their stead: while the kubelet waits for the guard, it starts no client again.
+            cover["env"] = sidecars.iter().enumerate().map(|(index, it)| awaited(index, it)).collect();
+            Guards { guard: Some(guard), cover: Some(cover), volumes }
+        }
+        // The cloud's own containers unmount there, and nothing is left on a node.
+        Shape::Vci | Shape::Cci => Guards::default(),
+    }
+}
+
+/// A variable that a container waits for: it is not started before there is the Secret.
+fn awaited(index: usize, sidecar: &Sidecar) -> Value {
+    let secret = &sidecar.container["envFrom"][0]["secretRef"]["name"];
+    json!({"name": format!("SUBDIR_{index}"), "valueFrom": {"secretKeyRef": {"name": secret, "key": secret_key::SUBDIR}}})
 }
 
 /// Gives a container one more volume mount.
@@ -188,17 +285,6 @@ pub fn mount(container: &mut Value, mount: Value) {
     if let Some(mounts) = container["volumeMounts"].as_array_mut() {
         mounts.push(mount);
     }
-}
-
-/// A mount of the directory in which the file system appears, for whoever mounts or unmounts it for all the others.
-fn bidirectional(volume: &str, path: &str) -> Value {
-    json!({"name": volume, "mountPath": path, "mountPropagation": "Bidirectional"})
-}
-
-/// Mounting for the neighbours (Bidirectional) is allowed to privileged containers only, and FUSE needs root here; the pod's own
-/// runAsNonRoot would otherwise keep the container from starting.
-fn security_context() -> Value {
-    json!({"privileged": true, "runAsUser": 0, "runAsNonRoot": false})
 }
 
 /// The name of the Secret that holds what a claim's sidecars need, in the claim's namespace.
@@ -227,7 +313,7 @@ pub fn is_pod_secret_name(name: &str) -> bool {
 
 /// The environment of the container: what is secret first, then the rest by name. What argv refers to stands here by name, so that
 /// the container waits for it, and so that nothing in `envs` takes its place.
-fn env(settings: &Settings, secret: &str) -> Value {
+fn env(settings: &Settings, shape: Shape, secret: &str) -> Value {
     let from_secret =
         |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
     let mut env = vec![
@@ -235,6 +321,7 @@ fn env(settings: &Settings, secret: &str) -> Value {
         from_secret("META_PASSWORD", secret_key::META_PASSWORD),
         from_secret("SUBDIR", secret_key::SUBDIR),
     ];
+    env.extend(shape.env().iter().map(|(name, value)| json!({"name": name, "value": value})));
     env.extend(settings.env.iter().map(|(name, value)| match value.value.as_str() {
         // The API server keeps no empty value; with one here, a second pass would see a change.
         "" => json!({"name": name}),
@@ -330,14 +417,15 @@ fn cache_size(settings: &Settings) -> Option<u64> {
     Some(bytes / 10 * 9 / (1024 * 1024))
 }
 
-/// A name for a volume of ours: within the 63 characters of a DNS label, and still unique when the pod's own name is long.
+/// A name for a volume or container of ours: a DNS label, and still unique when the other's name is long, or is none.
 fn volume_name(prefix: &str, volume: &str) -> String {
     let name = format!("{prefix}{volume}");
-    if name.len() <= 63 {
+    let fits = |it: char| it.is_ascii_alphanumeric() || it == '-';
+    if name.len() <= 63 && name.chars().all(fits) {
         return name;
     }
     let digest = hex::encode(Sha256::digest(name.as_bytes()));
-    let kept: String = name.chars().take(63 - 9).collect();
+    let kept: String = name.chars().map(|it| if fits(it) { it } else { '-' }).take(63 - 9).collect();
     format!("{}-{}", kept.trim_end_matches('-'), &digest[..8])
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::json::list;
 use crate::pod::Pod;
 use crate::reason::STATUS_ANNOTATION;
-use crate::sidecar::{self, Sidecar};
+use crate::sidecar::{self, Guards, Sidecar};
 
 /// The claim of a sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,10 +67,10 @@ pub fn ephemeral_claim(pod: &str, volume: &str) -> String {
     format!("{pod}-{volume}")
 }
 
-/// What the annotation says of these sidecars.
-pub fn write<'a>(sidecars: impl Iterator<Item = (&'a InjectedClaim, &'a Sidecar)>) -> Value {
+/// What the annotation says of these sidecars, and of what is beside them.
+pub fn write<'a>(sidecars: impl Iterator<Item = (&'a InjectedClaim, &'a Sidecar)>, guards: &Guards) -> Value {
     let sidecars = sidecars.map(|(claim, sidecar)| {
-        let volumes: Vec<&Value> = sidecar.volumes.iter().map(|volume| &volume["name"]).collect();
+        let volumes = names(&sidecar.volumes);
         let mut entry = json!({"container": sidecar.container_name, "volumes": volumes});
         match claim {
             InjectedClaim::Present(claim) | InjectedClaim::Awaited { claim, .. } => entry["claim"] = json!(claim),
@@ -81,7 +81,20 @@ pub fn write<'a>(sidecars: impl Iterator<Item = (&'a InjectedClaim, &'a Sidecar)
         }
         entry
     });
-    json!({"version": 1, "guard": sidecar::GUARD_NAME, "sidecars": sidecars.collect::<Vec<Value>>()})
+    let mut status = json!({"version": 1, "sidecars": sidecars.collect::<Vec<Value>>()});
+    for (key, container) in [("guard", &guards.guard), ("cover", &guards.cover)] {
+        if let Some(container) = container {
+            status[key] = container["name"].clone();
+        }
+    }
+    if !guards.volumes.is_empty() {
+        status["volumes"] = json!(names(&guards.volumes));
+    }
+    status
+}
+
+fn names(volumes: &[Value]) -> Vec<&Value> {
+    volumes.iter().map(|volume| &volume["name"]).collect()
 }
 
 /// The claims that a pod has sidecars for, by its annotation; none where that cannot be read.
@@ -109,7 +122,8 @@ impl Recorded {
         let status: Value = serde_json::from_str(annotation).unwrap_or_default();
         let sidecars = list(&status["sidecars"]).iter();
         let names = sidecars.flat_map(|sidecar| list(&sidecar["volumes"]).iter().chain([&sidecar["container"]]));
-        let names = names.chain([&status["guard"]]).filter_map(|name| name.as_str().map(str::to_string));
+        let of_guards = list(&status["volumes"]).iter().chain([&status["guard"], &status["cover"]]);
+        let names = names.chain(of_guards).filter_map(|name| name.as_str().map(str::to_string));
         Recorded { names: names.collect(), claims: claims_of(&status) }
     }
 }

@@ -19,6 +19,7 @@ use crate::policy::{
 };
 use crate::reason::ENABLE_LABEL;
 use crate::settings::{Configuration, default_claim_overrides};
+use crate::shape::Shape;
 
 pub(crate) const NAMESPACE: &str = "shop";
 
@@ -35,6 +36,8 @@ pub(crate) fn configuration() -> Configuration {
     Configuration {
         driver: "csi.juicefs.com".into(),
         image: "juicefs:1".into(),
+        shape: Shape::NativeSidecar,
+        complete_jobs: false,
         guard_image: "pith:1".into(),
         requests: amounts(&[("cpu", "1"), ("memory", "1Gi")]),
         limits: amounts(&[("cpu", "2"), ("memory", "5Gi")]),

@@ -1,19 +1,21 @@
 //! Holding paths: a stand-in over the mount of each client that was killed, so that the next one can come.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
-use crate::connection::Connections;
+use crate::connection::{Connections, PATIENCE};
 use crate::mountinfo;
 use crate::unmount::{self, Done, Places};
-use crate::{Failure, stand_in};
+use crate::{Failure, named, stand_in};
 
 /// How often a client is asked. The kubelet makes its container again about a second after its end, and fails on a dead mount.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -24,20 +26,56 @@ const CONTROL: &str = ".control";
 /// The connections that were seen; none once everything is to be unmounted, after which nothing must be mounted any more.
 type Seen = Mutex<Option<Connections>>;
 
-/// Holds these paths until it is told to end, and then unmounts what is mounted there. Clients have this long to end then.
-pub(crate) fn paths(paths: Vec<PathBuf>, patience: Duration) -> Result<Done, Failure> {
-    // The first process of a container gets a signal only if it handles or blocks it. Threads do as the one that starts them.
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-    signals.thread_block().map_err(Failure::Signals)?;
-    let seen = Arc::new(Mutex::new(Some(Connections::default())));
-    for path in paths.clone() {
-        let seen = Arc::clone(&seen);
-        // A client that hangs keeps its thread, and no other, and only until its connection is aborted.
-        spawn(move || watch(&path, &seen));
+/// What is to be looked after.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Hold {
+    /// Where clients mount.
+    pub(crate) paths: Vec<PathBuf>,
+    /// How long clients have to end, once their mounts are gone.
+    pub(crate) patience: Duration,
+    /// A file that says `true` when it is time to end, beside a signal.
+    pub(crate) until: Option<PathBuf>,
+}
+
+impl Hold {
+    /// Holds the paths until it is told to end, and then unmounts what is mounted there.
+    pub(crate) fn until_told(self) -> Result<Done, Failure> {
+        // The first process of a container gets a signal only if it handles or blocks it. Threads do as the one that starts them.
+        let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        signals.thread_block().map_err(Failure::Signals)?;
+        let seen = Arc::new(Mutex::new(Some(Connections::default())));
+        for path in self.paths.clone() {
+            let seen = Arc::clone(&seen);
+            // A client that hangs keeps its thread, and no other, and only until its connection is aborted.
+            spawn(move || watch(&path, &seen));
+        }
+        if let Some(file) = self.until {
+            spawn(move || end_when_told(&file));
+        }
+        signals.wait().map_err(Failure::Signals)?;
+        let connections = lock(&seen).take();
+        unmount::all(Places::At(self.paths), connections.unwrap_or_default(), self.patience)
     }
-    signals.wait().map_err(Failure::Signals)?;
-    let connections = lock(&seen).take();
-    unmount::all(Places::At(paths), connections.unwrap_or_default(), patience)
+}
+
+/// The kubelet writes the file, and links another one in its place when what it says changes.
+fn end_when_told(file: &Path) {
+    while !fs::read_to_string(file).is_ok_and(|text| text.trim() == "true") {
+        sleep(PERIOD);
+    }
+    tell(file, "it says that the application has ended");
+    // Blocked in every thread, it reaches the one that waits for it. To this process it is always allowed.
+    let _ = kill(Pid::this(), Signal::SIGTERM);
+}
+
+/// Puts a stand-in at each of these directories, so that whoever comes before the client is refused and does not write into the
+/// directory itself. What an earlier run of the pod's containers has left there goes first.
+pub(crate) fn cover(paths: Vec<PathBuf>) -> Result<String, Failure> {
+    unmount::all(Places::At(paths.clone()), Connections::default(), PATIENCE)?;
+    for path in &paths {
+        stand_in::mount(path).map_err(|why| Failure::Bare { at: path.clone(), why })?;
+    }
+    Ok(format!("nobody gets into {} before a client is there", named(&paths)))
 }
 
 fn watch(path: &Path, seen: &Seen) {
@@ -89,7 +127,8 @@ fn lock(seen: &Seen) -> MutexGuard<'_, Option<Connections>> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn is_dead(path: &Path) -> bool {
+/// Whether a client that had mounted there is gone.
+pub(crate) fn is_dead(path: &Path) -> bool {
     let asked = open(path.join(CONTROL), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
     matches!(asked, Err(Errno::NOTCONN | Errno::CONNABORTED))
 }

@@ -1,13 +1,15 @@
 //! `pith-guard`: looks after the mounts of a pod's JuiceFS clients, and unmounts what they leave behind, in whatever state they are.
 //!
 //! It is a container of each injected pod, started first and so stopped last, and a short-lived pod of the controller's for what
-//! the containers of a pod can't do any more. It starts nothing, reads no configuration and touches no mount but those of FUSE.
+//! the containers of a pod can't do any more. Where the cluster has no native sidecars, it also sees to it that no application
+//! takes the bare directory for the file system. It starts nothing, reads no configuration and touches no mount but those of FUSE.
 
 mod connection;
 mod hold;
 mod mountinfo;
 mod stand_in;
 mod unmount;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -18,23 +20,30 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::connection::{Connections, PATIENCE};
-use crate::unmount::{Done, Places};
+use crate::hold::Hold;
+use crate::unmount::Places;
 
 /// What it is told to do.
 #[derive(Debug, PartialEq)]
 enum Order {
-    /// Look after these paths until SIGTERM or SIGINT, then unmount what is mounted there, and give clients this long to end.
-    Hold(Vec<PathBuf>, Duration),
+    /// Look after paths until SIGTERM or SIGINT, then unmount what is mounted there.
+    Hold(Hold),
     /// Unmount what is mounted at these directories or below.
     Clean(Vec<PathBuf>),
+    /// Refuse whatever is asked at these paths, until something is mounted on top.
+    Cover(Vec<PathBuf>),
+    /// Wait for clients at these paths, for this long at most.
+    Wait(Vec<PathBuf>, Duration),
 }
 
 /// Why something may still be mounted.
 #[derive(Debug, Error)]
 enum Failure {
     #[error(
-        "say `pith-guard hold [--patience SECONDS] PATH…`, which looks after these paths and unmounts there once it is told to \
-             end, or `pith-guard clean DIR…`, which unmounts at these directories and below"
+        "say `pith-guard hold [--patience SECONDS] [--until FILE] PATH…`, which looks after these paths and unmounts there once it is \
+         told to end or the file says `true`, `pith-guard clean DIR…`, which unmounts at these directories and below, \
+         `pith-guard cover PATH…`, which keeps everybody from using these directories until a client mounts there, or \
+         `pith-guard wait [--patience SECONDS] PATH…`, which waits for these clients"
     )]
     Usage,
     #[error("`{0}` can't be guarded: name an absolute path without `..` that is not the root")]
@@ -45,6 +54,8 @@ enum Failure {
     Table(io::Error),
     #[error("{} is still mounted: {why}", .at.display())]
     Left { at: PathBuf, why: String },
+    #[error("{} can't be covered: {why}", .at.display())]
+    Bare { at: PathBuf, why: io::Error },
 }
 
 fn main() -> ExitCode {
@@ -66,25 +77,39 @@ impl Order {
     fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Order, Failure> {
         let mut arguments = arguments.into_iter().peekable();
         let order = arguments.next().ok_or(Failure::Usage)?;
-        let mut patience = None;
-        if order == "hold" && arguments.next_if(|it| it == "--patience").is_some() {
-            let seconds = arguments.next().and_then(|it| it.to_str()?.parse().ok()).ok_or(Failure::Usage)?;
-            patience = Some(Duration::from_secs(seconds));
+        let (mut patience, mut until) = (None, None);
+        loop {
+            if arguments.next_if(|it| it == "--patience").is_some() {
+                let seconds = arguments.next().and_then(|it| it.to_str()?.parse().ok()).ok_or(Failure::Usage)?;
+                patience = Some(Duration::from_secs(seconds));
+            } else if arguments.next_if(|it| it == "--until").is_some() {
+                until = Some(checked(arguments.next().ok_or(Failure::Usage)?.into())?);
+            } else {
+                break;
+            }
         }
         let paths = arguments.map(PathBuf::from).map(checked).collect::<Result<Vec<_>, _>>()?;
-        match order.to_str() {
+        match (order.to_str(), patience, until) {
             _ if paths.is_empty() => Err(Failure::Usage),
-            Some("hold") => Ok(Order::Hold(paths, patience.unwrap_or(PATIENCE))),
-            Some("clean") => Ok(Order::Clean(paths)),
+            (Some("hold"), patience, until) => {
+                Ok(Order::Hold(Hold { paths, patience: patience.unwrap_or(PATIENCE), until }))
+            }
+            (Some("wait"), patience, None) => Ok(Order::Wait(paths, patience.unwrap_or(wait::PATIENCE))),
+            (Some("clean"), None, None) => Ok(Order::Clean(paths)),
+            (Some("cover"), None, None) => Ok(Order::Cover(paths)),
             _ => Err(Failure::Usage),
         }
     }
 
-    fn carry_out(self) -> Result<Done, Failure> {
-        match self {
-            Order::Hold(paths, patience) => hold::paths(paths, patience),
-            Order::Clean(directories) => unmount::all(Places::Below(directories), Connections::default(), PATIENCE),
-        }
+    /// Does it, and says what was done.
+    fn carry_out(self) -> Result<String, Failure> {
+        let done = match self {
+            Order::Hold(hold) => hold.until_told()?,
+            Order::Clean(directories) => unmount::all(Places::Below(directories), Connections::default(), PATIENCE)?,
+            Order::Cover(paths) => return hold::cover(paths),
+            Order::Wait(paths, patience) => return Ok(wait::for_clients(&paths, patience)),
+        };
+        Ok(done.to_string())
     }
 }
 
@@ -97,6 +122,11 @@ fn checked(path: PathBuf) -> Result<PathBuf, Failure> {
     if absolute && plain { Ok(path) } else { Err(Failure::Path(path)) }
 }
 
+/// Paths as they stand in a sentence.
+fn named(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,10 +135,15 @@ mod tests {
     fn an_order_is_a_word_and_paths() {
         let read = |words: &[&str]| Order::read(words.iter().map(OsString::from));
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(read(&["hold", "/jfs/a", "/jfs/b"]).unwrap(), Order::Hold(paths(&["/jfs/a", "/jfs/b"]), PATIENCE));
-        let patient = read(&["hold", "--patience", "28", "/jfs/a"]).unwrap();
-        assert_eq!(patient, Order::Hold(paths(&["/jfs/a"]), Duration::from_secs(28)));
+        let hold = |named: &[&str], patience, until: Option<&str>| {
+            Order::Hold(Hold { paths: paths(named), patience, until: until.map(PathBuf::from) })
+        };
+        assert_eq!(read(&["hold", "/jfs/a", "/jfs/b"]).unwrap(), hold(&["/jfs/a", "/jfs/b"], PATIENCE, None));
+        let patient = read(&["hold", "--patience", "28", "--until", "/etc/told", "/jfs/a"]).unwrap();
+        assert_eq!(patient, hold(&["/jfs/a"], Duration::from_secs(28), Some("/etc/told")));
         assert_eq!(read(&["clean", "/pods"]).unwrap(), Order::Clean(paths(&["/pods"])));
+        assert_eq!(read(&["cover", "/jfs/a"]).unwrap(), Order::Cover(paths(&["/jfs/a"])));
+        assert_eq!(read(&["wait", "/jfs/a"]).unwrap(), Order::Wait(paths(&["/jfs/a"]), wait::PATIENCE));
         for wrong in [
             &[] as &[&str],
             &["hold"],
@@ -117,6 +152,9 @@ mod tests {
             &["--help", "/jfs/a"],
             &["hold", "--patience", "x", "/jfs/a"],
             &["hold", "--patience", "5"],
+            &["hold", "--until", "/jfs/a"],
+            &["wait", "--until", "/etc/told", "/jfs/a"],
+            &["clean", "--patience", "5", "/jfs/a"],
         ] {
             assert!(matches!(read(wrong), Err(Failure::Usage)), "{wrong:?}");
         }

@@ -10,9 +10,8 @@ use std::{fmt, io};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::Failure;
 use crate::connection::{Connections, PATIENCE, Settled};
-use crate::mountinfo;
+use crate::{Failure, mountinfo, named};
 
 /// More mounts than clients can have left at one pod: each was started by the kubelet, at most every ten seconds.
 const MOST: usize = 100_000;
@@ -51,8 +50,7 @@ impl fmt::Display for Done {
                 Places::At(paths) => ("at", paths),
                 Places::Below(directories) => ("at or below", directories),
             };
-            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-            return write!(f, "nothing was mounted {at} {}", paths.join(", "));
+            return write!(f, "nothing was mounted {at} {}", named(paths));
         }
         let unmounted = self.unmounted.iter().map(|(path, count)| match count {
             1 => path.display().to_string(),

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -11,6 +12,7 @@ use pith_core::object::{Kind, Object, Reference};
 use serde::Serialize;
 
 use super::convert;
+use super::watch::Pauses;
 
 /// A client for the cluster of a kubeconfig; without one, for the cluster that this process runs in, as its service account. It
 /// must be made inside of the runtime, and nothing is sent before it is used.
@@ -26,6 +28,29 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
         )?,
     };
     Client::try_from(config).context("making a client for the API server")
+}
+
+/// The first minor version of Kubernetes 1 that has native sidecars without being asked.
+const NATIVE_SIDECARS: u32 = 29;
+
+/// Whether the cluster has native sidecars. It waits until the API server answers.
+pub async fn has_native_sidecars(client: &Client) -> bool {
+    let mut pauses = Pauses::default();
+    loop {
+        match client.apiserver_version().await {
+            Ok(version) => return is_native(&version.major, &version.minor),
+            Err(error) => {
+                tracing::warn!(error = %cause(&error), "the API server is not there to say its version, and is asked again");
+                tokio::time::sleep(pauses.next(Instant::now())).await;
+            }
+        }
+    }
+}
+
+/// A minor version can have more behind its digits, as in `29+`.
+fn is_native(major: &str, minor: &str) -> bool {
+    let digits = minor.split(|it: char| !it.is_ascii_digit()).next().unwrap_or_default();
+    major != "1" || digits.parse::<u32>().is_ok_and(|minor| minor >= NATIVE_SIDECARS)
 }
 
 /// A client for the cluster of a kubeconfig; without one, for the cluster that kubectl would ask, or that this process runs in.
@@ -76,5 +101,26 @@ pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
         // It repeats what it could not read, which is an object.
         Some(error) => format!("an answer cannot be read, at line {} column {}", error.line(), error.column()),
         None => innermost.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn native_sidecars_come_with_a_version() {
+        for (major, minor, expected) in [
+            ("1", "28", false),
+            ("1", "28+", false),
+            ("1", "29", true),
+            ("1", "29+", true),
+            ("1", "36", true),
+            ("2", "0", true),
+        ] {
+            assert_eq!(is_native(major, minor), expected, "{major}.{minor}");
+        }
+        // What says nothing is treated as what has none: a plain container works everywhere.
+        assert!(!is_native("1", ""));
     }
 }

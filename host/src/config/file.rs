@@ -325,6 +325,11 @@ pub struct Sidecar {
     /// The image of the JuiceFS client. It has the client at `/usr/local/bin/juicefs`, and `test` and `umount` in its
     /// PATH: the client itself calls the latter when it is told to end.
     pub image: String,
+    /// How pods get their clients.
+    pub shape: Shape,
+    /// Whether the controller tells pods that run to completion when their application has ended, where the client is a plain
+    /// container and would go on. It writes an annotation by way of `pods/status`.
+    pub complete_jobs: bool,
     /// The image of the guard, a container of each injected pod that lets a client that was killed come back, and unmounts what
     /// one leaves behind when it cannot do so itself. It has the guard at `/usr/local/bin/pith-guard`, as the image of Pith has.
     pub guard_image: String,
@@ -348,6 +353,8 @@ impl Default for Sidecar {
         };
         Sidecar {
             image: "juicedata/mount:ce-v1.3.1".into(),
+            shape: Shape::Auto,
+            complete_jobs: false,
             guard_image: concat!("docker.io/pith/pith:", env!("CARGO_PKG_VERSION")).into(),
             resources: Resources { requests: amounts("1", "1Gi"), limits: amounts("2", "5Gi") },
             cache: Cache::default(),
@@ -355,6 +362,21 @@ impl Default for Sidecar {
             claim_overrides: pith_core::settings::default_claim_overrides().into_iter().collect(),
         }
     }
+}
+
+/// How pods get their clients. Those on VCI and CCI, the virtual nodes of two clouds, need native sidecars.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Shape {
+    /// As native sidecars, and as plain containers where the cluster has none: before Kubernetes 1.29. `enableNativeSidecar` of
+    /// `driverConfig` is asked first.
+    #[default]
+    Auto,
+    /// As native sidecars.
+    NativeSidecar,
+    /// As plain containers. Init containers cannot use a claim then, and a killed client is started again only where the pod's
+    /// `restartPolicy` says so.
+    Container,
 }
 
 /// Requests and limits by resource name.

@@ -162,7 +162,24 @@ fn a_pod() -> impl Strategy<Value = Value> {
     )
 }
 
-/// The patch, and the pod with it. None where the pod has no JuiceFS claim.
+/// The busy world with pods of this shape, and a pod that gets it.
+fn shaped(shape: Shape, mut pod: Value) -> (World, Value) {
+    let mut world = busy_world();
+    match shape {
+        Shape::NativeSidecar | Shape::Container => world.configuration.shape = shape,
+        Shape::Vci => pod["metadata"]["annotations"]["vke.volcengine.com/burst-to-vci"] = json!("enforce"),
+        Shape::Cci => pod["metadata"]["labels"]["virtual-kubelet.io/burst-to-cci"] = json!("enforce"),
+    }
+    let labels = entries(&[("juicefs.com/enable-serverless-injection", "true")]);
+    let namespace = Namespace { name: "shop".into(), labels, ..Namespace::default() };
+    (world.with(Object::Namespace(namespace)), pod)
+}
+
+fn a_shape() -> impl Strategy<Value = Shape> {
+    select(vec![Shape::NativeSidecar, Shape::Container, Shape::Vci, Shape::Cci])
+}
+
+/// The patch, and the pod with it. None where the pod has no JuiceFS claim, or one that its shape cannot have.
 fn injected(world: &World, pod: &Value) -> Option<(String, Value)> {
     match world.decide(pod).verdict {
         Verdict::Inject(patch) => {
@@ -171,6 +188,7 @@ fn injected(world: &World, pod: &Value) -> Option<(String, Value)> {
             Some((serde_json::to_string(&patch).expect("a patch is JSON"), patched))
         }
         Verdict::Skip { why: Skip::NoJuiceFsClaims | Skip::NoClaims, .. } => None,
+        Verdict::Refuse(Refusal::UnsupportedPod { what: "an init container that mounts a JuiceFS claim", .. }) => None,
         other => panic!("{other:?}"),
     }
 }
@@ -238,7 +256,9 @@ fn without_ours(pod: &Value) -> Value {
     let mut pod = pod.clone();
     let ours = |item: &Value| {
         let name = item["name"].as_str().unwrap_or_default();
-        ["jfs-mount", "pith-guard", "pith-mount-", "pith-cache-"].iter().any(|prefix| name.starts_with(prefix))
+        ["jfs-mount", "pith-guard", "pith-cover", "pith-mount-", "pith-cache-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
     };
     for list in ["initContainers", "containers", "ephemeralContainers", "volumes"] {
         for item in pod["spec"][list].as_array_mut().into_iter().flat_map(|items| {
@@ -259,10 +279,17 @@ fn without_ours(pod: &Value) -> Value {
             pod["spec"].as_object_mut().expect("an object").remove(list);
         }
     }
-    for (entries, key) in [("labels", DONE_LABEL), ("annotations", STATUS_ANNOTATION)] {
+    for (entries, key) in [
+        ("labels", DONE_LABEL),
+        ("annotations", STATUS_ANNOTATION),
+        ("annotations", VCI_PROPAGATION_ANNOTATION),
+        ("annotations", VCI_MOUNTS_ANNOTATION),
+    ] {
         if let Some(present) = pod["metadata"][entries].as_object_mut() {
             present.remove(key);
         }
+    }
+    for entries in ["labels", "annotations"] {
         if pod["metadata"][entries].as_object().is_none_or(|it| it.is_empty()) {
             pod["metadata"].as_object_mut().expect("an object").remove(entries);
         }
@@ -276,7 +303,7 @@ fn list_is_empty(value: &Value) -> bool {
 
 /// Whether Pith makes containers of this one's name.
 fn is_ours(container: &Value) -> bool {
-    container["name"].as_str().is_some_and(|name| name.starts_with("jfs-mount") || name == sidecar::GUARD_NAME)
+    container["name"].as_str().is_some_and(|name| name.starts_with("jfs-mount") || name.starts_with("pith-"))
 }
 
 /// Every mount of the pod, ours left out.
@@ -359,16 +386,16 @@ fn check_answered(world: &World, pod: &Value) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn a_second_pass_changes_nothing(pod in a_pod()) {
-        let world = busy_world();
+    fn a_second_pass_changes_nothing(pod in a_pod(), shape in a_shape()) {
+        let (world, pod) = shaped(shape, pod);
         if let Some((_, once)) = injected(&world, &pod) {
             prop_assert_eq!(injected(&world, &once), Some(("[]".to_string(), once.clone())));
         }
     }
 
     #[test]
-    fn defaults_and_what_others_add_are_no_change(pod in a_pod()) {
-        let world = busy_world();
+    fn defaults_and_what_others_add_are_no_change(pod in a_pod(), shape in a_shape()) {
+        let (world, pod) = shaped(shape, pod);
         if let Some((_, once)) = injected(&world, &pod) {
             let stored = handed_on(&once);
             prop_assert_eq!(injected(&world, &stored), Some(("[]".to_string(), stored.clone())));
@@ -376,14 +403,16 @@ proptest! {
     }
 
     #[test]
-    fn the_same_pod_gets_the_same_bytes(pod in a_pod()) {
-        prop_assert_eq!(busy_world().decide(&pod), busy_world().decide(&pod));
-        prop_assert_eq!(injected(&busy_world(), &pod), injected(&busy_world(), &pod));
+    fn the_same_pod_gets_the_same_bytes(pod in a_pod(), shape in a_shape()) {
+        let (world, pod) = shaped(shape, pod);
+        prop_assert_eq!(world.decide(&pod), world.decide(&pod));
+        prop_assert_eq!(injected(&world, &pod), injected(&world, &pod));
     }
 
     #[test]
-    fn everything_that_was_there_stays(pod in a_pod()) {
-        if let Some((_, once)) = injected(&busy_world(), &pod) {
+    fn everything_that_was_there_stays(pod in a_pod(), shape in a_shape()) {
+        let (world, pod) = shaped(shape, pod);
+        if let Some((_, once)) = injected(&world, &pod) {
             let mut before = pod.clone();
             before.as_object_mut().expect("a pod").entry("metadata").or_insert_with(|| json!({}));
             prop_assert_eq!(without_ours(&once), without_ours(&before));
@@ -391,8 +420,9 @@ proptest! {
     }
 
     #[test]
-    fn only_mounts_of_juicefs_change(pod in a_pod()) {
-        if let Some((_, once)) = injected(&busy_world(), &pod) {
+    fn only_mounts_of_juicefs_change(pod in a_pod(), shape in a_shape()) {
+        let (world, pod) = shaped(shape, pod);
+        if let Some((_, once)) = injected(&world, &pod) {
             let juicefs: BTreeSet<&str> = list(&pod["spec"]["volumes"])
                 .iter()
                 .filter(|volume| {
@@ -406,9 +436,10 @@ proptest! {
                     let name = after["name"].as_str().unwrap_or_default();
                     prop_assert!(name.starts_with("pith-mount-"));
                     prop_assert!(list(&once["spec"]["volumes"]).iter().any(|volume| volume["name"] == name));
-                    prop_assert!(matches!(
+                    let propagated = matches!(
                         after["mountPropagation"].as_str(), Some("HostToContainer" | "Bidirectional")
-                    ));
+                    );
+                    prop_assert!(propagated || shape == Shape::Cci);
                     prop_assert!(before["readOnly"] != true || after["readOnly"] == true);
                 } else {
                     prop_assert_eq!(before, after);
@@ -461,8 +492,9 @@ proptest! {
     }
 
     #[test]
-    fn no_two_volumes_have_one_name(pod in a_pod()) {
-        if let Some((_, once)) = injected(&busy_world(), &pod) {
+    fn no_two_volumes_have_one_name(pod in a_pod(), shape in a_shape()) {
+        let (world, pod) = shaped(shape, pod);
+        if let Some((_, once)) = injected(&world, &pod) {
             let names: Vec<&str> =
                 list(&once["spec"]["volumes"]).iter().filter_map(|volume| volume["name"].as_str()).collect();
             prop_assert!(names.iter().all(|name| name.len() <= 63));
@@ -486,21 +518,38 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_taken_from_a_sidecar_comes_back(pod in a_pod(), which in any::<Index>(), what in any::<Index>()) {
-        let world = busy_world();
+    fn plain_containers_stand_before_the_applications_and_the_guard_behind_the_clients(pod in a_pod()) {
+        let (world, pod) = shaped(Shape::Container, pod);
         if let Some((_, once)) = injected(&world, &pod) {
-            let sidecars: Vec<usize> = list(&once["spec"]["initContainers"])
-                .iter()
-                .enumerate()
-                .filter(|(_, it)| is_ours(it))
-                .map(|(place, _)| place)
-                .collect();
-            let place = *which.get(&sidecars);
+            prop_assert_eq!(&once["spec"]["initContainers"][0]["name"], sidecar::COVER_NAME);
+            let all = list(&once["spec"]["containers"]);
+            let ours: Vec<&Value> = all.iter().take_while(|it| is_ours(it)).collect();
+            prop_assert_eq!(ours.len(), all.iter().filter(|it| is_ours(it)).count(), "ours come first");
+            let (guard, clients) = ours.split_last().expect("there are some");
+            prop_assert_eq!(&guard["name"], sidecar::GUARD_NAME);
+            prop_assert!(!clients.is_empty());
+        }
+    }
+
+    #[test]
+    fn whatever_is_taken_from_a_sidecar_comes_back(
+        pod in a_pod(),
+        shape in a_shape(),
+        which in any::<Index>(),
+        what in any::<Index>(),
+    ) {
+        let (world, pod) = shaped(shape, pod);
+        if let Some((_, once)) = injected(&world, &pod) {
+            let places = ["initContainers", "containers"].into_iter().flat_map(|kind| {
+                let ours = list(&once["spec"][kind]).iter().enumerate().filter(|(_, it)| is_ours(it));
+                ours.map(move |(place, _)| (kind, place))
+            });
+            let (kind, place) = *which.get(&places.collect::<Vec<_>>());
             // A container without its name is nobody's.
-            let paths = paths(&once["spec"]["initContainers"][place]).into_iter().filter(|path| path != "/name");
+            let paths = paths(&once["spec"][kind][place]).into_iter().filter(|path| path != "/name");
             let path = what.get(&paths.collect::<Vec<_>>()).clone();
             let mut damaged = once.clone();
-            remove(&mut damaged["spec"]["initContainers"][place], &path);
+            remove(&mut damaged["spec"][kind][place], &path);
             prop_assert_eq!(injected(&world, &damaged).map(|(_, pod)| pod), Some(once), "without {}", path);
         }
     }
@@ -508,11 +557,17 @@ proptest! {
     #[test]
     fn any_json_is_answered(pod in any_json()) {
         check_answered(&busy_world(), &pod)?;
+        check_answered(&shaped(Shape::Container, Value::Null).0, &pod)?;
     }
 
     #[test]
-    fn any_json_anywhere_in_a_pod_is_answered(pod in a_pod(), place in any::<Index>(), value in any_json()) {
-        let world = busy_world();
+    fn any_json_anywhere_in_a_pod_is_answered(
+        pod in a_pod(),
+        shape in a_shape(),
+        place in any::<Index>(),
+        value in any_json(),
+    ) {
+        let (world, pod) = shaped(shape, pod);
         // Half of the pods are injected first, so that the second pass meets nonsense too.
         let mut pod = injected(&world, &pod).filter(|_| place.index(2) == 0).map_or(pod, |(_, once)| once);
         let path = place.get(&paths(&pod)).clone();

@@ -922,3 +922,80 @@ fn shapes_that_the_api_server_never_sends_still_get_a_patch_that_fits() {
     let bare = json!({"spec": orders().0["spec"]});
     assert_eq!(with_orders().inject(&bare)["metadata"]["labels"], json!({DONE_LABEL: "true"}));
 }
+
+/// The names of a pod's containers in one list.
+fn names<'a>(pod: &'a Value, containers: &str) -> Vec<&'a str> {
+    list(&pod["spec"][containers]).iter().filter_map(|it| it["name"].as_str()).collect()
+}
+
+fn with_plain_containers() -> World {
+    let mut world = with_orders();
+    world.configuration.shape = Shape::Container;
+    world
+}
+
+#[test]
+fn where_sidecars_are_plain_containers_they_stand_before_the_application() {
+    let world = with_plain_containers();
+    let pod = orders().with_init_container(json!({"name": "init"})).0;
+    let injected = world.inject(&pod);
+    assert_eq!(names(&injected, "initContainers"), ["pith-cover", "init"]);
+    assert_eq!(names(&injected, "containers"), ["jfs-mount", "pith-guard", "app"]);
+    assert_eq!(world.inject(&injected), injected, "a second pass");
+    // Another shape is another pod: nobody's containers are moved.
+    assert!(matches!(with_orders().decide(&injected).verdict, Verdict::Refuse(Refusal::ForeignContainer { .. })));
+}
+
+#[test]
+fn an_init_container_cannot_use_a_client_that_starts_after_it() {
+    let mount = json!({"name": "seed", "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+    let pod = orders().with_init_container(mount).0;
+    let Verdict::Refuse(refusal) = with_plain_containers().decide(&pod).verdict else { panic!("it is refused") };
+    let sentence = refusal.to_string();
+    assert!(sentence.starts_with("a pod with an init container that mounts a JuiceFS claim cannot"), "{sentence}");
+    assert!(matches!(with_orders().decide(&pod).verdict, Verdict::Inject(_)));
+}
+
+#[test]
+fn a_pod_that_would_never_complete_says_so() {
+    let check = |policy: &str, complete: bool, expected: bool| {
+        let mut world = with_plain_containers();
+        world.configuration.complete_jobs = complete;
+        let pod = orders().specifying("restartPolicy", json!(policy)).0;
+        let warns = world.decide(&pod).warnings.iter().any(|it| it.contains("sidecar.completeJobs"));
+        assert_eq!(warns, expected, "{policy}, {complete}");
+        let injected = world.inject(&pod);
+        let told = list(&injected["spec"]["volumes"]).iter().any(|it| it["name"] == "pith-finish");
+        assert_eq!(told, complete && policy != "Always");
+        assert_eq!(world.inject(&injected), injected, "a second pass");
+    };
+    check("Never", false, true);
+    check("OnFailure", false, true);
+    check("OnFailure", true, false);
+    check("Always", false, false);
+    check("Always", true, false);
+}
+
+#[test]
+fn what_a_node_has_is_left_out_on_virtual_nodes() {
+    let labels = entries(&[("juicefs.com/enable-serverless-injection", "true")]);
+    let namespace = Namespace { name: "shop".into(), labels, ..Namespace::default() };
+    let volumes = json!([{
+        "volumes": [{"name": "certificates", "hostPath": {"path": "/etc/ssl"}}],
+        "volumeMounts": [{"name": "certificates", "mountPath": "/etc/ssl"}],
+        "cacheDirs": [{"type": "HostPath", "path": "/cache"}],
+    }]);
+    let world = with_orders().with(Object::Namespace(namespace)).patching(volumes);
+    let pod = orders().annotated("vke.volcengine.com/burst-to-vci", "enforce");
+    let decision = world.decide(&pod.0);
+    assert!(decision.warnings.iter().any(|it| it.contains("no folder of the node")), "{:?}", decision.warnings);
+    let injected = world.inject(&pod.0);
+    assert!(list(&injected["spec"]["volumes"]).iter().all(|volume| volume.get("hostPath").is_none()), "{injected}");
+    assert_eq!(names(&injected, "initContainers"), ["jfs-mount-orders"]);
+    let annotations = &injected["metadata"]["annotations"];
+    assert_eq!(
+        annotations["vci.vke.volcengine.com/config-bidirectional-mount-propagation"],
+        r#"[{"container":"jfs-mount-orders","mountPath":"/jfs/data"}]"#
+    );
+    assert_eq!(world.inject(&injected), injected, "a second pass");
+}

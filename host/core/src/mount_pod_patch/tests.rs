@@ -70,8 +70,9 @@ fn what_has_no_effect_is_named_with_its_place_and_the_reason() {
     check(Value::Null, &[]);
     check(
         json!({"enableNativeSidecar": true, "enableSetQuota": false, "colour": 1}),
-        &["colour: it is not known", "enableNativeSidecar: sidecars are native ones", "enableSetQuota: `csi.quota`"],
+        &["colour: it is not known", "enableSetQuota: `csi.quota`"],
     );
+    assert_eq!(read(&json!({"enableNativeSidecar": false})).expect("it is fine").native_sidecar, Some(false));
     let items = json!([
         {"labels": {"a": "b"}, "lifecycle": {"preStop": {}}, "startupProbe": {}, "colour": 1},
         {"volumes": [{"name": "cachedir-x", "emptyDir": {}}, {"name": "ok", "emptyDir": {}}],

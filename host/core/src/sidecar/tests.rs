@@ -1,6 +1,7 @@
 //! The container's argv, environment and volumes.
 
 use super::*;
+use crate::json::list;
 use crate::object::StorageClass;
 use crate::pod::Pod;
 use crate::policy::{Change, OptionChange};
@@ -26,7 +27,20 @@ fn caching(in_memory: bool, size_limit: Option<&str>, options: &[&str]) -> Setti
 }
 
 fn first(settings: &Settings) -> Sidecar {
-    build(settings, &secret_name(&claim("orders")), "data", 0)
+    built(Shape::NativeSidecar, settings, "orders", "data", 0)
+}
+
+/// The sidecar of a claim, for one of a pod's volumes.
+fn built(shape: Shape, settings: &Settings, name: &str, volume: &str, index: usize) -> Sidecar {
+    build(settings, Place { shape, secret: &secret_name(&claim(name)), claim: name, volume, index })
+}
+
+fn two(shape: Shape, settings: &Settings, one: &str, other: &str) -> [Sidecar; 2] {
+    [built(shape, settings, "a", one, 0), built(shape, settings, "b", other, 1)]
+}
+
+fn guards_of(shape: Shape, pod: &Value, sidecars: &[Sidecar], finishes: bool) -> Guards {
+    guards(shape, Pod::read(pod).expect("a pod"), "pith:1", sidecars, finishes)
 }
 
 fn argv(settings: &Settings) -> Vec<String> {
@@ -172,9 +186,8 @@ fn the_container_is_complete() {
 #[test]
 fn the_guard_unmounts_where_each_client_mounts() {
     let settings = with_options(&[]);
-    let sidecars =
-        [build(&settings, &secret_name(&claim("a")), "one", 0), build(&settings, &secret_name(&claim("b")), "two", 1)];
-    insta::assert_json_snapshot!(guard("pith:1", &sidecars), @r#"
+    let sidecars = two(Shape::NativeSidecar, &settings, "one", "two");
+    insta::assert_json_snapshot!(guards_of(Shape::NativeSidecar, &pod().0, &sidecars, false).guard, @r#"
     {
       "command": [
         "/usr/local/bin/pith-guard",
@@ -319,7 +332,7 @@ fn the_startup_probe_looks_for_the_clients_control_file() {
 
 #[track_caller]
 fn check_metrics(options: &[&str], index: usize, flag: &str, ports: Value) {
-    let container = build(&with_options(options), &secret_name(&claim("orders")), "data", index).container;
+    let container = built(Shape::NativeSidecar, &with_options(options), "orders", "data", index).container;
     let command = container["command"].as_array().expect("a list");
     let flags: Vec<&Value> =
         command.iter().filter(|item| item.as_str().is_some_and(|item| item.starts_with("--metrics"))).collect();
@@ -363,8 +376,7 @@ fn resources_stand_in_canonical_form_and_only_where_there_are_some() {
 #[test]
 fn the_second_sidecar_differs_in_every_name() {
     let settings = caching(false, None, &[]);
-    let [one, two] =
-        [build(&settings, &secret_name(&claim("a")), "one", 0), build(&settings, &secret_name(&claim("b")), "two", 1)];
+    let [one, two] = two(Shape::NativeSidecar, &settings, "one", "two");
     assert_eq!(two.container_name, "jfs-mount-1");
     assert_eq!(two.container["name"], "jfs-mount-1");
     assert!(one.volumes.iter().all(|volume| two.volumes.iter().all(|other| other["name"] != volume["name"])));
@@ -375,14 +387,11 @@ fn no_volume_name_makes_two_volumes_of_one_name() {
     // The cache of `data` and the mount of `cache-data` were once the same.
     let settings = caching(false, None, &[]);
     for (one, other) in [("data", "cache-data"), ("data", "mount-data"), ("cache-a", "a")] {
-        let mut names: Vec<String> = [
-            build(&settings, &secret_name(&claim("a")), one, 0),
-            build(&settings, &secret_name(&claim("b")), other, 1),
-        ]
-        .iter()
-        .flat_map(|sidecar| &sidecar.volumes)
-        .map(|volume| volume["name"].to_string())
-        .collect();
+        let mut names: Vec<String> = two(Shape::NativeSidecar, &settings, one, other)
+            .iter()
+            .flat_map(|sidecar| &sidecar.volumes)
+            .map(|volume| volume["name"].to_string())
+            .collect();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 4, "{one} and {other}: {names:?}");
@@ -408,4 +417,80 @@ fn removing_an_option_takes_its_flag_away() {
     let change = Change { mount_options: vec![("writeback".into(), OptionChange::Remove)], ..Change::default() };
     settings = settings.changed(&change, "tune").expect("the change is fine");
     check_argv(&settings, &[METRICS], "allow_other");
+}
+
+#[test]
+fn as_plain_containers_clients_are_behind_a_cover_and_the_guard_waits_for_them() {
+    let sidecars = two(Shape::Container, &with_options(&[]), "one", "two");
+    for sidecar in &sidecars {
+        assert_eq!(sidecar.container.get("restartPolicy"), None);
+        assert_eq!(sidecar.container["securityContext"]["privileged"], true);
+    }
+    let guards = guards_of(Shape::Container, &pod().0, &sidecars, false);
+    let (guard, cover) = (guards.guard.expect("a guard"), guards.cover.expect("a cover"));
+    assert_eq!(guard["command"], json!([GUARD, "hold", "--patience", "28", "/jfs/one", "/jfs/two"]));
+    let hook = &guard["lifecycle"]["postStart"]["exec"]["command"];
+    assert_eq!(*hook, json!([GUARD, "wait", "/jfs/one", "/jfs/two"]));
+    assert_eq!(guard.get("restartPolicy"), None);
+    assert_eq!(cover["command"], json!([GUARD, "cover", "/jfs/one", "/jfs/two"]));
+    let secrets: Vec<&Value> = list(&cover["env"]).iter().map(|it| &it["valueFrom"]["secretKeyRef"]["name"]).collect();
+    assert_eq!(secrets, ["pith-uid-of-a", "pith-uid-of-b"]);
+    assert_eq!(cover["volumeMounts"], guard["volumeMounts"]);
+    assert_eq!(guards.volumes, [] as [Value; 0]);
+}
+
+#[test]
+fn a_guard_hears_that_the_application_has_ended_only_where_somebody_says_so() {
+    let check = |shape: Shape, policy: &str, finishes: bool, grace: Option<u64>, words: &[&str]| {
+        let sidecars = [built(shape, &with_options(&[]), "orders", "data", 0)];
+        let pod = pod().specifying("restartPolicy", json!(policy));
+        let pod = grace.into_iter().fold(pod, |pod, it| pod.specifying("terminationGracePeriodSeconds", json!(it)));
+        let guards = guards_of(shape, &pod.0, &sidecars, finishes);
+        let guard = guards.guard.expect("a guard");
+        assert_eq!(guard["command"], json!([&[GUARD, "hold"], words, &["/jfs/data"]].concat()));
+        let hears = words.contains(&"--until");
+        assert_eq!(guards.volumes.len(), usize::from(hears));
+        assert_eq!(list(&guard["volumeMounts"]).len(), 1 + usize::from(hears));
+    };
+    let until = ["--patience", "28", "--until", "/etc/pith-finish/finish"];
+    check(Shape::Container, "Never", true, None, &until);
+    check(Shape::Container, "OnFailure", true, None, &until);
+    check(Shape::Container, "Never", false, None, &["--patience", "28"]);
+    check(Shape::Container, "Always", true, Some(120), &["--patience", "118"]);
+    check(Shape::Container, "Always", true, Some(0), &["--patience", "1"]);
+    check(Shape::NativeSidecar, "Never", true, None, &[]);
+}
+
+#[test]
+fn on_virtual_nodes_no_container_is_privileged_and_the_cloud_carries_the_mount() {
+    let settings = with_options(&[]);
+    let vci = built(Shape::Vci, &settings, "orders", "data", 0);
+    let cci = built(Shape::Cci, &settings, "orders", "data", 0);
+    let differs = |sidecar: &Sidecar| {
+        let env: Vec<&Value> = list(&sidecar.container["env"]).iter().filter(|it| it.get("value").is_some()).collect();
+        let container = &sidecar.container;
+        json!({
+            "name": sidecar.container_name, "restartPolicy": container["restartPolicy"], "env": env,
+            "securityContext": container["securityContext"], "volumeMounts": container["volumeMounts"],
+            "volumes": sidecar.volumes,
+        })
+    };
+    insta::assert_yaml_snapshot!(json!({"vci": differs(&vci), "cci": differs(&cci)}));
+    for (shape, sidecar) in [(Shape::Vci, vci), (Shape::Cci, cci)] {
+        assert_eq!(guards_of(shape, &pod().0, &[sidecar], true), Guards::default());
+    }
+}
+
+#[test]
+fn on_vci_a_container_is_called_by_its_claim_in_a_name_that_kubernetes_takes() {
+    let check = |claim: &str, expected: &str| {
+        let name = built(Shape::Vci, &with_options(&[]), claim, "data", 3).container_name;
+        assert!(name.starts_with(expected) && name.len() <= 63 && is_own_name(&name), "{name}");
+        assert!(name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-'), "{name}");
+    };
+    check("orders", "jfs-mount-orders");
+    check("orders.of.today", "jfs-mount-orders-of-today-");
+    check(&"x".repeat(253), "jfs-mount-xxxx");
+    // An ephemeral claim of a pod whose name is not complete yet.
+    check("web-*-tmp", "jfs-mount-web---tmp-");
 }

@@ -1,0 +1,104 @@
+//! Tells pods that run to completion that their application has ended.
+//!
+//! Where clients are plain containers, they would keep such a pod running for ever. Its guard reads one annotation of the pod by way
+//! of a volume, and ends the clients when that is written here. Nothing is run in the pod, and what is written goes by way of its
+//! status: neither its containers nor anything else of its spec can be changed so.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use kube::core::DynamicObject;
+use kube::runtime::watcher::{Config, Event};
+use kube::{Api, Client, ResourceExt};
+use pith_core::completion;
+use pith_core::reason::{DONE_LABEL, FINISH_ANNOTATION};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::pods::PodName;
+use crate::cluster;
+use crate::metrics::Metrics;
+
+/// The pause after a failure.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The pods that are to be told.
+#[derive(Debug, Default)]
+struct Due {
+    pods: Mutex<BTreeSet<PodName>>,
+    changed: Notify,
+}
+
+impl Due {
+    fn add(&self, pod: PodName) {
+        self.with(|pods| pods.insert(pod));
+        self.changed.notify_one();
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut BTreeSet<PodName>) -> T) -> T {
+        change(&mut self.pods.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Looks after pods that are to complete. It ends only with a defect.
+pub(super) async fn run(client: &Client, metrics: &Metrics) {
+    let due = Due::default();
+    let restarts = metrics.watch_restarts("jobs");
+    // Untyped, because what decides reads it as it is; and only those that could ever be told.
+    let api = Api::<DynamicObject>::all_with(client.clone(), &kube::api::ApiResource::erase::<Pod>(&()));
+    let running = Config::default()
+        .labels(&format!("{DONE_LABEL}=true"))
+        .fields("status.phase=Running,spec.restartPolicy!=Always");
+    let follow = cluster::events(api, running, "jobs", |event| match event {
+        Ok(Event::InitApply(pod) | Event::Apply(pod)) if is_due(&pod) => {
+            due.add((pod.namespace().unwrap_or_default(), pod.name_any()));
+        }
+        Ok(_) => {}
+        Err(_) => {
+            restarts.inc();
+        }
+    });
+    let tell = async {
+        loop {
+            due.changed.notified().await;
+            while let Some(pod) = due.with(|pods| pods.first().cloned()) {
+                match tell(client, &pod).await {
+                    Ok(()) => drop(due.with(|pods| pods.remove(&pod))),
+                    Err(error) => {
+                        let ((namespace, pod), error) = (&pod, cluster::cause(&error));
+                        tracing::warn!(%namespace, %pod, %error, "it cannot be told that its application has ended; it is tried again");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            }
+        }
+    };
+    tokio::join!(follow, tell);
+}
+
+fn is_due(pod: &DynamicObject) -> bool {
+    let object = json!({
+        "metadata": {
+            "annotations": pod.metadata.annotations, "deletionTimestamp": pod.metadata.deletion_timestamp.as_ref().map(|_| "set"),
+        },
+        "spec": pod.data["spec"], "status": pod.data["status"],
+    });
+    completion::is_due(&object)
+}
+
+/// What is gone needs to be told nothing.
+async fn tell(client: &Client, (namespace, name): &PodName) -> kube::Result<()> {
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let patch: Value = json!({"metadata": {"annotations": {FINISH_ANNOTATION: "true"}}});
+    match pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => {
+            tracing::info!(%namespace, pod = %name, "its application has ended: its JuiceFS clients are to end too");
+            Ok(())
+        }
+    }
+}
