@@ -97,9 +97,16 @@ pub struct Overrides {
 /// What `inject` takes.
 #[derive(Debug, ClapArgs)]
 pub struct Inject {
+    /// What runs in a cluster, as in `deployment/web` or `pod/web-0`: its pods are decided about as they are, so that `-o diff` shows
+    /// what a new one would have instead.
+    #[arg(value_name = "RUNNING", required_unless_present = "filename", conflicts_with_all = ["filename", "objects"])]
+    pub running: Vec<String>,
     /// A YAML or JSON file with pods and workloads, a folder of such files, or `-` for standard input.
     #[arg(short, long = "filename", value_name = "PATH")]
-    pub filename: PathBuf,
+    pub filename: Option<PathBuf>,
+    /// The cluster of what runs; the configuration's where this is absent, else the one that kubectl would ask.
+    #[arg(long, value_name = "FILE", conflicts_with = "filename")]
+    pub kubeconfig: Option<PathBuf>,
     /// The configuration file; the built-in defaults without policies where it is absent.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

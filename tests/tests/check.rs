@@ -250,6 +250,28 @@ fn pods_and_claims_of_a_real_cluster_that_are_not_as_they_should_be_are_found_un
     let changed = administrator(cluster, "sidecar: {image: registry.example/juicefs:2}\n", &manifest);
     let stale = format!("injection-stale Pod {name}/late");
     assert_eq!(look(cluster, changed.path(), name, &registration), [stale, missed.clone()]);
+    // What has changed is shown for the pod that runs, and nothing else of it.
+    let shown = |running: &[&str]| {
+        let config = changed.path().join("pith.yaml");
+        let mut inject = cluster.command(&PITH);
+        inject.args(["inject", "--namespace", name, "--config"]).arg(config).args(running);
+        inject.output().expect("pith runs")
+    };
+    let diff = shown(&["pod/late", "--output=diff"]);
+    assert!(diff.status.success(), "{}", said(&diff));
+    let diff = String::from_utf8_lossy(&diff.stdout).into_owned();
+    let changes = diff.lines().skip(2).filter(|line| line.starts_with(['+', '-']));
+    let changes: Vec<&str> = changes.map(|line| line[1..].trim()).collect();
+    let [before, after] = &changes[..] else { panic!("one line has changed: {diff}") };
+    assert!(before.starts_with("image: ") && *after == "image: registry.example/juicefs:2", "{diff}");
+    assert!(!diff.contains(CANARY), "{diff}");
+    let missing = shown(&["deployment/web"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(
+        said(&missing).contains(&format!("there is no deployment/web in the namespace `{name}`")),
+        "{}",
+        said(&missing)
+    );
 
     // A mount pod of the JuiceFS CSI driver, which nobody tends.
     let early = cluster.get(&["pod", "early", "--namespace", name]).expect("the pod");

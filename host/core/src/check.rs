@@ -558,7 +558,12 @@ impl<'a> Check<'a> {
             Verdict::Inject(patch) if is_injected && patch.is_empty() => {}
             Verdict::Inject(_) if is_injected => {
                 let message = "its sidecars are not those that it would get now: a policy, a class or the configuration has changed";
-                self.found(Level::Warning, "injection-stale", object, message, anew);
+                let shown = |pod: &str, namespace: &str| {
+                    format!("see what has (`pith inject -n {namespace} pod/{pod} -o diff`), and {anew}")
+                };
+                let action = object.name.as_deref().zip(object.namespace.as_deref());
+                let action = action.map_or(anew.into(), |(pod, namespace)| shown(pod, namespace));
+                self.found(Level::Warning, "injection-stale", object, message, action);
             }
             Verdict::Skip { why, .. } if is_injected => {
                 let message = format!("it has sidecars that it would not get now: {}", why.sentence());

@@ -1,7 +1,7 @@
-//! `pith inject`: the webhook's decision on pods and workloads from files.
+//! `pith inject`: the webhook's decision on pods and workloads from files, or on pods that run.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use pith_core::workload::Workload;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
+use super::running;
 use crate::args::{Inject, InjectOutput, Overrides};
 use crate::cluster;
 use crate::config::file::{Log, LogFormat};
@@ -20,8 +21,8 @@ use crate::config::{Config, ObjectSource};
 use crate::metrics::Metrics;
 use crate::policy::{Call, Policies};
 use crate::run::load_policies;
-use crate::telemetry;
 use crate::webhook::summary;
+use crate::{install_crypto, telemetry};
 
 /// The most time for one pod: that of a webhook whose configuration says nothing else.
 const TIME: Duration = Duration::from_secs(10);
@@ -61,19 +62,19 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
         true => Policies::none(),
         false => load_policies(&config, Arc::new(Metrics::new()))?,
     };
-    let objects = match (&args.objects, &config.objects) {
-        (Some(directory), _) | (None, Some(ObjectSource::Directory(directory))) => cluster::load(directory)?,
-        (None, Some(ObjectSource::Cluster { .. })) => {
-            bail!(
-                "the configuration has objects.cluster, and this command asks no cluster: name a folder with --objects"
-            )
+    let (objects, documents) = match &args.filename {
+        Some(path) => (of_files(args, &config)?, cluster::documents(path)?),
+        None => {
+            install_crypto();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let (objects, pods) = runtime.context("starting the runtime")?.block_on(running::read(args, &config))?;
+            let place = PathBuf::from("the cluster");
+            (objects, pods.into_iter().map(|pod| (place.clone(), pod)).collect())
         }
-        (None, None) => Objects::default(),
     };
     let context =
         Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects, request: "" };
 
-    let documents = cluster::documents(&args.filename)?;
     let items = documents.into_iter().map(|(place, it)| inject(&context, &policies, &args.namespace, it, &place));
     let items: Vec<Item> = items.collect::<Result<_>>()?;
     print(args, &items)?;
@@ -82,6 +83,19 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
         Item::Other(_) | Item::Secret => false,
     };
     Ok(if items.iter().any(refused) { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// The objects that decisions about files read.
+fn of_files(args: &Inject, config: &Config) -> Result<Objects> {
+    match (&args.objects, &config.objects) {
+        (Some(directory), _) | (None, Some(ObjectSource::Directory(directory))) => cluster::load(directory),
+        (None, Some(ObjectSource::Cluster { .. })) => {
+            bail!(
+                "the configuration has objects.cluster, and for files this command asks no cluster: name a folder with --objects"
+            )
+        }
+        (None, None) => Ok(Objects::default()),
+    }
 }
 
 fn inject(context: &Context<'_>, policies: &Policies, default: &str, object: Value, place: &Path) -> Result<Item> {
