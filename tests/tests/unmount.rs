@@ -616,10 +616,15 @@ fn plain_containers_leave_nothing_either_and_no_application_is_ever_shown_the_ba
         Case {
             engine: Engine::Own(&engine),
             starts: false,
-            refused: Some(DEAD),
             ..broken("plain-containers-engine-hangs-at-start", |trial| {
+                trial.until("the client waits for it", || !trial.processes(JUICEFS).is_empty())?;
+                // It opens a file first of all, and ends where it cannot.
                 trial.until("the application was refused", || {
-                    trial.noted().iter().any(|(_, it)| it.starts_with("refused"))
+                    let refused =
+                        "jsonpath={.status.containerStatuses[?(@.name==\"app\")].lastState.terminated.exitCode}";
+                    let pod =
+                        ["get", "pod", trial.name, "--namespace", &trial.stage.namespace.name, "--output", refused];
+                    trial.stage.cluster.kubectl(&pod).is_ok_and(|code| !matches!(&*code, "" | "0"))
                 })
             })
         },

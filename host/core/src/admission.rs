@@ -595,11 +595,9 @@ fn patch(
     // Last, because inserting at the front moves the positions that the mounts were found at.
     let clients = sidecars.iter().map(|sidecar| (sidecar.container_name.as_str(), &sidecar.container));
     let guard = guards.guard.iter().map(|guard| (sidecar::GUARD_NAME, guard));
-    let cover = guards.cover.iter().map(|cover| (sidecar::COVER_NAME, cover));
-    let (init, main): (Vec<_>, Vec<_>) = match shape {
-        Shape::Container => (cover.collect(), clients.chain(guard).collect()),
-        Shape::NativeSidecar | Shape::Vci | Shape::Cci => (guard.chain(clients).collect(), Vec::new()),
-    };
+    let ours: Vec<_> = guard.chain(clients).collect();
+    let init: Vec<_> = guards.init.iter().map(|init| (sidecar::INIT_NAME, init)).collect();
+    let (init, main) = if shape == Shape::Container { (init, ours) } else { (ours, Vec::new()) };
     patch_containers(&mut patch, pod, ContainerList::Init, &init, &recorded.names)?;
     patch_containers(&mut patch, pod, ContainerList::Main, &main, &recorded.names)?;
     Ok(patch.into_operations())

@@ -36,8 +36,11 @@ const CACHE_PREFIX: &str = "pith-cache-";
 
 /// The name of the guard's container.
 pub const GUARD_NAME: &str = "pith-guard";
-/// The name of the init container that keeps everybody out until clients are there.
-pub const COVER_NAME: &str = "pith-cover";
+/// The name of the init container of pods with plain containers.
+pub const INIT_NAME: &str = "pith-init";
+/// The name of the volume in which clients find the guard's program, and where they do.
+const PROGRAM_VOLUME: &str = "pith-program";
+const PROGRAM_FOLDER: &str = "/pith";
 /// The name of the volume by which a guard hears that the application has ended, and the file there.
 pub(crate) const FINISH_VOLUME: &str = "pith-finish";
 const FINISH_FILE: &str = "finish";
@@ -106,6 +109,10 @@ pub fn build(settings: &Settings, place: Place<'_>) -> Sidecar {
         add_extra(&extra.value, volume, &mut volumes, &mut mounts, &mut devices);
     }
 
+    if shape == Shape::Container {
+        mounts.push(json!({"name": PROGRAM_VOLUME, "mountPath": PROGRAM_FOLDER, "readOnly": true}));
+    }
+
     let metrics = metrics(settings, index);
     let mut container = json!({
         "name": container_name,
@@ -121,8 +128,9 @@ pub fn build(settings: &Settings, place: Place<'_>) -> Sidecar {
         },
         "volumeMounts": mounts,
     });
-    if shape != Shape::Container {
-        container["restartPolicy"] = json!("Always");
+    match shape {
+        Shape::Container => container["lifecycle"] = wait_for(&mount_path),
+        Shape::NativeSidecar | Shape::Vci | Shape::Cci => container["restartPolicy"] = json!("Always"),
     }
     let resources = resources(settings);
     if !resources.is_empty() {
@@ -166,7 +174,7 @@ pub(crate) fn mount_volume(volume: &str) -> String {
 /// Whether a container of that name is one of Pith's, or nobody's.
 pub(crate) fn is_own_name(name: &str) -> bool {
     let place = name.strip_prefix(CLIENT_NAME);
-    [GUARD_NAME, COVER_NAME].contains(&name) || place.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    [GUARD_NAME, INIT_NAME].contains(&name) || place.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 /// Whether a volume of the pod has the name of a cache of Pith's.
@@ -205,8 +213,8 @@ fn add_extra(
 pub struct Guards {
     /// The container that looks after the clients' mounts, and unmounts what they leave behind.
     pub guard: Option<Value>,
-    /// The init container that keeps everybody out until clients are there.
-    pub cover: Option<Value>,
+    /// The init container that waits for the clients' Secrets, and brings the guard's program along.
+    pub init: Option<Value>,
     /// Their volumes.
     pub volumes: Vec<Value>,
 }
@@ -214,7 +222,7 @@ pub struct Guards {
 impl Guards {
     /// Their containers.
     pub fn containers_mut(&mut self) -> impl Iterator<Item = &mut Value> {
-        self.guard.iter_mut().chain(&mut self.cover)
+        self.guard.iter_mut().chain(&mut self.init)
     }
 }
 
@@ -223,10 +231,8 @@ impl Guards {
 /// A guard asks each client twice a second whether it is there, and needs next to nothing: 1.3 MB, and 5 MB while the container
 /// runtime starts it. Limits are there because a namespace's quota may ask for them.
 pub fn guards(shape: Shape, pod: Pod<'_>, image: &str, sidecars: &[Sidecar], finishes: bool) -> Guards {
-    let paths = || sidecars.iter().map(|sidecar| sidecar.mount_path.clone());
-    let container = |name: &str, words: &[&str]| {
-        let command: Vec<String> = [GUARD].iter().chain(words).map(|word| (*word).to_string()).chain(paths()).collect();
-        let mounts = sidecars.iter().filter_map(|it| shape.own_mount(&it.mount_volume, &it.mount_path));
+    let container = |name: &str, words: &[&str], mounts: Vec<Value>| {
+        let command: Vec<&str> = [GUARD].iter().chain(words).copied().collect();
         json!({
             "name": name,
             "image": image,
@@ -235,43 +241,58 @@ pub fn guards(shape: Shape, pod: Pod<'_>, image: &str, sidecars: &[Sidecar], fin
                 "requests": {"cpu": "1m", "memory": "4Mi"},
                 "limits": {"cpu": "100m", "memory": "16Mi"},
             },
-            "securityContext": shape.security_context(),
-            "volumeMounts": mounts.collect::<Vec<Value>>(),
+            "volumeMounts": mounts,
         })
+    };
+    let paths: Vec<&str> = sidecars.iter().map(|sidecar| &*sidecar.mount_path).collect();
+    let hold = |options: &[&str]| {
+        let mounts = sidecars.iter().filter_map(|it| shape.own_mount(&it.mount_volume, &it.mount_path));
+        let mut guard = container(GUARD_NAME, &[&["hold"], options, &paths[..]].concat(), mounts.collect());
+        guard["securityContext"] = shape.security_context();
+        guard
     };
     match shape {
         // It stands before the clients, so that it is stopped last.
         Shape::NativeSidecar => {
-            let mut guard = container(GUARD_NAME, &["hold"]);
+            let mut guard = hold(&[]);
             guard["restartPolicy"] = json!("Always");
             Guards { guard: Some(guard), ..Guards::default() }
         }
-        // Behind the clients and before the application, so that the kubelet starts that once the guard has seen them all. All are
-        // told to end at once, and the guard leaves the files to the application for as long as that may take.
+        // It stands before the clients here too: below what is mounted when a container is started, that container sees nothing. All
+        // are told to end at once, and it leaves the files to the application for as long as that may take.
         Shape::Container => {
             let grace = pod.spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(GRACE);
             let patience = grace.saturating_sub(RESERVE).max(1).to_string();
-            let until = format!("{FINISH_FOLDER}/{FINISH_FILE}");
+            let file = format!("{FINISH_FOLDER}/{FINISH_FILE}");
             let hears = finishes && pod.runs_to_completion();
-            let until = if hears { vec!["--until", &*until] } else { Vec::new() };
-            let mut guard = container(GUARD_NAME, &[&["hold", "--patience", &*patience], &until[..]].concat());
-            let wait: Vec<String> = [GUARD, "wait"].map(String::from).into_iter().chain(paths()).collect();
-            guard["lifecycle"] = json!({"postStart": {"exec": {"command": wait}}});
-            let mut volumes = Vec::new();
+            let until = if hears { vec!["--until", &*file] } else { Vec::new() };
+            let mut guard = hold(&[&["--cover", "--patience", &*patience], &until[..]].concat());
+            let covered = [&[GUARD, "wait", "--cover"], &paths[..]].concat();
+            guard["lifecycle"] = json!({"postStart": {"exec": {"command": covered}}});
+            let mut volumes = vec![json!({"name": PROGRAM_VOLUME, "emptyDir": {}})];
             if hears {
                 mount(&mut guard, json!({"name": FINISH_VOLUME, "mountPath": FINISH_FOLDER, "readOnly": true}));
                 let field = json!({"fieldPath": format!("metadata.annotations['{FINISH_ANNOTATION}']")});
                 let items = json!([{"path": FINISH_FILE, "fieldRef": field}]);
                 volumes.push(json!({"name": FINISH_VOLUME, "downwardAPI": {"items": items}}));
             }
-            let mut cover = container(COVER_NAME, &["cover"]);
-            // It waits for the clients' Secrets in their stead: while the kubelet waits for the guard, it starts no client again.
-            cover["env"] = sidecars.iter().enumerate().map(|(index, it)| awaited(index, it)).collect();
-            Guards { guard: Some(guard), cover: Some(cover), volumes }
+            // It waits for the clients' Secrets in their stead: while the kubelet waits for a client's mount, it starts no other.
+            let program = vec![json!({"name": PROGRAM_VOLUME, "mountPath": PROGRAM_FOLDER})];
+            let mut init = container(INIT_NAME, &["copy", PROGRAM_FOLDER], program);
+            init["env"] = sidecars.iter().enumerate().map(|(index, it)| awaited(index, it)).collect();
+            // The directory is root's, and the pod's own runAsNonRoot would keep the container from starting.
+            init["securityContext"] = json!({"runAsUser": 0, "runAsNonRoot": false});
+            Guards { guard: Some(guard), init: Some(init), volumes }
         }
         // The cloud's own containers unmount there, and nothing is left on a node.
         Shape::Vci | Shape::Cci => Guards::default(),
     }
+}
+
+/// The hook of a client that is a plain container: the kubelet starts the next container once it has mounted.
+fn wait_for(mount_path: &str) -> Value {
+    let program = format!("{PROGRAM_FOLDER}/pith-guard");
+    json!({"postStart": {"exec": {"command": [program, "wait", mount_path]}}})
 }
 
 /// A variable that a container waits for: it is not started before there is the Secret.

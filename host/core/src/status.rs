@@ -82,7 +82,7 @@ pub fn write<'a>(sidecars: impl Iterator<Item = (&'a InjectedClaim, &'a Sidecar)
         entry
     });
     let mut status = json!({"version": 1, "sidecars": sidecars.collect::<Vec<Value>>()});
-    for (key, container) in [("guard", &guards.guard), ("cover", &guards.cover)] {
+    for (key, container) in [("guard", &guards.guard), ("init", &guards.init)] {
         if let Some(container) = container {
             status[key] = container["name"].clone();
         }
@@ -122,7 +122,7 @@ impl Recorded {
         let status: Value = serde_json::from_str(annotation).unwrap_or_default();
         let sidecars = list(&status["sidecars"]).iter();
         let names = sidecars.flat_map(|sidecar| list(&sidecar["volumes"]).iter().chain([&sidecar["container"]]));
-        let of_guards = list(&status["volumes"]).iter().chain([&status["guard"], &status["cover"]]);
+        let of_guards = list(&status["volumes"]).iter().chain([&status["guard"], &status["init"]]);
         let names = names.chain(of_guards).filter_map(|name| name.as_str().map(str::to_string));
         Recorded { names: names.collect(), claims: claims_of(&status) }
     }

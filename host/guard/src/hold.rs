@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
-use crate::connection::{Connections, PATIENCE};
+use crate::connection::Connections;
 use crate::mountinfo;
 use crate::unmount::{self, Done, Places};
-use crate::{Failure, named, stand_in};
+use crate::{Failure, stand_in};
 
 /// How often a client is asked. The kubelet makes its container again about a second after its end, and fails on a dead mount.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -31,6 +31,8 @@ type Seen = Mutex<Option<Connections>>;
 pub(crate) struct Hold {
     /// Where clients mount.
     pub(crate) paths: Vec<PathBuf>,
+    /// Whether nobody is to use the directories before a client is there.
+    pub(crate) cover: bool,
     /// How long clients have to end, once their mounts are gone.
     pub(crate) patience: Duration,
     /// A file that says `true` when it is time to end, beside a signal.
@@ -43,6 +45,11 @@ impl Hold {
         // The first process of a container gets a signal only if it handles or blocks it. Threads do as the one that starts them.
         let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         signals.thread_block().map_err(Failure::Signals)?;
+        if self.cover {
+            for path in &self.paths {
+                cover(path).map_err(|why| Failure::Bare { at: path.clone(), why })?;
+            }
+        }
         let seen = Arc::new(Mutex::new(Some(Connections::default())));
         for path in self.paths.clone() {
             let seen = Arc::clone(&seen);
@@ -68,14 +75,13 @@ fn end_when_told(file: &Path) {
     let _ = kill(Pid::this(), Signal::SIGTERM);
 }
 
-/// Puts a stand-in at each of these directories, so that whoever comes before the client is refused and does not write into the
-/// directory itself. What an earlier run of the pod's containers has left there goes first.
-pub(crate) fn cover(paths: Vec<PathBuf>) -> Result<String, Failure> {
-    unmount::all(Places::At(paths.clone()), Connections::default(), PATIENCE)?;
-    for path in &paths {
-        stand_in::mount(path).map_err(|why| Failure::Bare { at: path.clone(), why })?;
+/// Puts a stand-in at a directory where nothing is mounted, so that whoever comes before the client is refused and does not write
+/// into the directory itself. Where something is, a guard before this one has done so.
+fn cover(path: &Path) -> io::Result<()> {
+    match mountinfo::top(&mountinfo::read()?, path) {
+        Some(_) => Ok(()),
+        None => stand_in::mount(path),
     }
-    Ok(format!("nobody gets into {} before a client is there", named(&paths)))
 }
 
 fn watch(path: &Path, seen: &Seen) {

@@ -13,7 +13,7 @@ mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use thiserror::Error;
 use crate::connection::{Connections, PATIENCE};
 use crate::hold::Hold;
 use crate::unmount::Places;
+use crate::wait::Wait;
 
 /// What it is told to do.
 #[derive(Debug, PartialEq)]
@@ -30,20 +31,20 @@ enum Order {
     Hold(Hold),
     /// Unmount what is mounted at these directories or below.
     Clean(Vec<PathBuf>),
-    /// Refuse whatever is asked at these paths, until something is mounted on top.
-    Cover(Vec<PathBuf>),
-    /// Wait for clients at these paths, for this long at most.
-    Wait(Vec<PathBuf>, Duration),
+    /// Put this program into a directory, for containers of other images.
+    Copy(PathBuf),
+    /// Wait until something is mounted at paths.
+    Wait(Wait),
 }
 
 /// Why something may still be mounted.
 #[derive(Debug, Error)]
 enum Failure {
     #[error(
-        "say `pith-guard hold [--patience SECONDS] [--until FILE] PATH…`, which looks after these paths and unmounts there once it is \
-         told to end or the file says `true`, `pith-guard clean DIR…`, which unmounts at these directories and below, \
-         `pith-guard cover PATH…`, which keeps everybody from using these directories until a client mounts there, or \
-         `pith-guard wait [--patience SECONDS] PATH…`, which waits for these clients"
+        "say `pith-guard hold [--cover] [--patience SECONDS] [--until FILE] PATH…`, which looks after these paths and unmounts there \
+         once it is told to end or the file says `true`, and with --cover keeps everybody from using the directories before a \
+         client mounts there, `pith-guard wait [--cover] [--patience SECONDS] PATH…`, which waits for these clients, or for covers, \
+         `pith-guard clean DIR…`, which unmounts at these directories and below, or `pith-guard copy DIR`, which copies itself"
     )]
     Usage,
     #[error("`{0}` can't be guarded: name an absolute path without `..` that is not the root")]
@@ -56,6 +57,8 @@ enum Failure {
     Left { at: PathBuf, why: String },
     #[error("{} can't be covered: {why}", .at.display())]
     Bare { at: PathBuf, why: io::Error },
+    #[error("the program can't be copied to {}: {why}", .at.display())]
+    Copy { at: PathBuf, why: io::Error },
 }
 
 fn main() -> ExitCode {
@@ -77,9 +80,11 @@ impl Order {
     fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Order, Failure> {
         let mut arguments = arguments.into_iter().peekable();
         let order = arguments.next().ok_or(Failure::Usage)?;
-        let (mut patience, mut until) = (None, None);
+        let (mut cover, mut patience, mut until) = (false, None, None);
         loop {
-            if arguments.next_if(|it| it == "--patience").is_some() {
+            if arguments.next_if(|it| it == "--cover").is_some() {
+                cover = true;
+            } else if arguments.next_if(|it| it == "--patience").is_some() {
                 let seconds = arguments.next().and_then(|it| it.to_str()?.parse().ok()).ok_or(Failure::Usage)?;
                 patience = Some(Duration::from_secs(seconds));
             } else if arguments.next_if(|it| it == "--until").is_some() {
@@ -88,28 +93,40 @@ impl Order {
                 break;
             }
         }
-        let paths = arguments.map(PathBuf::from).map(checked).collect::<Result<Vec<_>, _>>()?;
-        match (order.to_str(), patience, until) {
+        let mut paths = arguments.map(PathBuf::from).map(checked).collect::<Result<Vec<_>, _>>()?;
+        match (order.to_str(), cover, patience, until) {
             _ if paths.is_empty() => Err(Failure::Usage),
-            (Some("hold"), patience, until) => {
-                Ok(Order::Hold(Hold { paths, patience: patience.unwrap_or(PATIENCE), until }))
+            (Some("hold"), cover, patience, until) => {
+                Ok(Order::Hold(Hold { paths, cover, patience: patience.unwrap_or(PATIENCE), until }))
             }
-            (Some("wait"), patience, None) => Ok(Order::Wait(paths, patience.unwrap_or(wait::PATIENCE))),
-            (Some("clean"), None, None) => Ok(Order::Clean(paths)),
-            (Some("cover"), None, None) => Ok(Order::Cover(paths)),
+            (Some("wait"), cover, patience, None) => {
+                Ok(Order::Wait(Wait { paths, cover, patience: patience.unwrap_or(wait::PATIENCE) }))
+            }
+            (Some("clean"), false, None, None) => Ok(Order::Clean(paths)),
+            (Some("copy"), false, None, None) if paths.len() == 1 => Ok(Order::Copy(paths.remove(0))),
             _ => Err(Failure::Usage),
         }
     }
 
     /// Does it, and says what was done.
     fn carry_out(self) -> Result<String, Failure> {
-        let done = match self {
-            Order::Hold(hold) => hold.until_told()?,
-            Order::Clean(directories) => unmount::all(Places::Below(directories), Connections::default(), PATIENCE)?,
-            Order::Cover(paths) => return hold::cover(paths),
-            Order::Wait(paths, patience) => return Ok(wait::for_clients(&paths, patience)),
-        };
-        Ok(done.to_string())
+        match self {
+            Order::Hold(hold) => hold.until_told().map(|done| done.to_string()),
+            Order::Clean(directories) => {
+                unmount::all(Places::Below(directories), Connections::default(), PATIENCE).map(|done| done.to_string())
+            }
+            Order::Copy(folder) => copy(&folder),
+            Order::Wait(wait) => Ok(wait.until_mounted()),
+        }
+    }
+}
+
+/// Puts this program into a folder, under its name and for everybody to run.
+fn copy(folder: &Path) -> Result<String, Failure> {
+    let at = folder.join(env!("CARGO_PKG_NAME"));
+    match std::fs::copy("/proc/self/exe", &at) {
+        Ok(_) => Ok(format!("copied to {}", at.display())),
+        Err(why) => Err(Failure::Copy { at, why }),
     }
 }
 
@@ -135,19 +152,25 @@ mod tests {
     fn an_order_is_a_word_and_paths() {
         let read = |words: &[&str]| Order::read(words.iter().map(OsString::from));
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        let hold = |named: &[&str], patience, until: Option<&str>| {
-            Order::Hold(Hold { paths: paths(named), patience, until: until.map(PathBuf::from) })
+        let hold = |named: &[&str], cover, patience, until: Option<&str>| {
+            Order::Hold(Hold { paths: paths(named), cover, patience, until: until.map(PathBuf::from) })
         };
-        assert_eq!(read(&["hold", "/jfs/a", "/jfs/b"]).unwrap(), hold(&["/jfs/a", "/jfs/b"], PATIENCE, None));
-        let patient = read(&["hold", "--patience", "28", "--until", "/etc/told", "/jfs/a"]).unwrap();
-        assert_eq!(patient, hold(&["/jfs/a"], Duration::from_secs(28), Some("/etc/told")));
+        let waiting = |cover, patience| Order::Wait(Wait { paths: paths(&["/jfs/a"]), cover, patience });
+        assert_eq!(read(&["hold", "/jfs/a", "/jfs/b"]).unwrap(), hold(&["/jfs/a", "/jfs/b"], false, PATIENCE, None));
+        let patient = read(&["hold", "--cover", "--patience", "28", "--until", "/etc/told", "/jfs/a"]).unwrap();
+        assert_eq!(patient, hold(&["/jfs/a"], true, Duration::from_secs(28), Some("/etc/told")));
         assert_eq!(read(&["clean", "/pods"]).unwrap(), Order::Clean(paths(&["/pods"])));
-        assert_eq!(read(&["cover", "/jfs/a"]).unwrap(), Order::Cover(paths(&["/jfs/a"])));
-        assert_eq!(read(&["wait", "/jfs/a"]).unwrap(), Order::Wait(paths(&["/jfs/a"]), wait::PATIENCE));
+        assert_eq!(read(&["copy", "/pith"]).unwrap(), Order::Copy("/pith".into()));
+        assert_eq!(read(&["wait", "/jfs/a"]).unwrap(), waiting(false, wait::PATIENCE));
+        assert_eq!(
+            read(&["wait", "--cover", "--patience", "5", "/jfs/a"]).unwrap(),
+            waiting(true, Duration::from_secs(5))
+        );
         for wrong in [
             &[] as &[&str],
             &["hold"],
             &["clean"],
+            &["copy", "/pith", "/pods"],
             &["/jfs/a"],
             &["--help", "/jfs/a"],
             &["hold", "--patience", "x", "/jfs/a"],
@@ -155,6 +178,7 @@ mod tests {
             &["hold", "--until", "/jfs/a"],
             &["wait", "--until", "/etc/told", "/jfs/a"],
             &["clean", "--patience", "5", "/jfs/a"],
+            &["clean", "--cover", "/jfs/a"],
         ] {
             assert!(matches!(read(wrong), Err(Failure::Usage)), "{wrong:?}");
         }

@@ -76,7 +76,14 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
         Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects, request: "" };
 
     let items = documents.into_iter().map(|(place, it)| inject(&context, &policies, &args.namespace, it, &place));
-    let items: Vec<Item> = items.collect::<Result<_>>()?;
+    let mut items: Vec<Item> = items.collect::<Result<_>>()?;
+    if args.filename.is_none() {
+        for it in &mut items {
+            if let Item::Injected(it) = it {
+                running::fill_in(&mut it.after, &it.before);
+            }
+        }
+    }
     print(args, &items)?;
     let refused = |it: &Item| match it {
         Item::Injected(it) => matches!(it.decision.verdict, Verdict::Refuse(_) | Verdict::Fail(_)),

@@ -82,6 +82,32 @@ impl<'a> Named<'a> {
     }
 }
 
+/// What the API server fills in where a container says nothing.
+const FILLED_IN: [&str; 4] =
+    ["imagePullPolicy", "successThreshold", "terminationMessagePath", "terminationMessagePolicy"];
+
+/// Gives each container that was decided anew what the API server had filled in: it would do so again, and that is no change.
+pub(super) fn fill_in(after: &mut Value, before: &Value) {
+    match (after, before) {
+        (Value::Object(after), Value::Object(before)) => {
+            for (key, value) in before {
+                match after.get_mut(key) {
+                    Some(present) => fill_in(present, value),
+                    None if FILLED_IN.contains(&key.as_str()) => drop(after.insert(key.clone(), value.clone())),
+                    None => {}
+                }
+            }
+        }
+        (Value::Array(after), Value::Array(before)) => {
+            for item in after.iter_mut().filter(|item| item["name"].is_string()) {
+                let was = before.iter().find(|it| it["name"] == item["name"]);
+                was.into_iter().for_each(|was| fill_in(item, was));
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Without what no decision reads and nobody applies.
 fn bare(mut pod: Value) -> Value {
     if let Some(pod) = pod.as_object_mut() {
@@ -98,7 +124,22 @@ fn bare(mut pod: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_the_api_server_fills_in_is_no_change() {
+        let before = json!({"spec": {"containers": [
+            {"name": "app", "image": "a"},
+            {"name": "jfs-mount", "image": "a", "imagePullPolicy": "Always", "args": ["x"], "startupProbe": {"successThreshold": 1}},
+        ]}});
+        let mut after =
+            json!({"spec": {"containers": [{"name": "jfs-mount", "image": "b", "startupProbe": {}}, {"name": "app"}]}});
+        fill_in(&mut after, &before);
+        let client = json!({"name": "jfs-mount", "image": "b", "imagePullPolicy": "Always", "startupProbe": {"successThreshold": 1}});
+        assert_eq!(after, json!({"spec": {"containers": [client, {"name": "app"}]}}));
+    }
 
     #[test]
     fn what_runs_is_named_as_for_kubectl() {

@@ -256,7 +256,7 @@ fn without_ours(pod: &Value) -> Value {
     let mut pod = pod.clone();
     let ours = |item: &Value| {
         let name = item["name"].as_str().unwrap_or_default();
-        ["jfs-mount", "pith-guard", "pith-cover", "pith-mount-", "pith-cache-"]
+        ["jfs-mount", "pith-guard", "pith-init", "pith-program", "pith-mount-", "pith-cache-"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
     };
@@ -518,14 +518,14 @@ proptest! {
     }
 
     #[test]
-    fn plain_containers_stand_before_the_applications_and_the_guard_behind_the_clients(pod in a_pod()) {
+    fn plain_containers_stand_before_the_applications_and_the_guard_before_the_clients(pod in a_pod()) {
         let (world, pod) = shaped(Shape::Container, pod);
         if let Some((_, once)) = injected(&world, &pod) {
-            prop_assert_eq!(&once["spec"]["initContainers"][0]["name"], sidecar::COVER_NAME);
+            prop_assert_eq!(&once["spec"]["initContainers"][0]["name"], sidecar::INIT_NAME);
             let all = list(&once["spec"]["containers"]);
             let ours: Vec<&Value> = all.iter().take_while(|it| is_ours(it)).collect();
             prop_assert_eq!(ours.len(), all.iter().filter(|it| is_ours(it)).count(), "ours come first");
-            let (guard, clients) = ours.split_last().expect("there are some");
+            let (guard, clients) = ours.split_first().expect("there are some");
             prop_assert_eq!(&guard["name"], sidecar::GUARD_NAME);
             prop_assert!(!clients.is_empty());
         }

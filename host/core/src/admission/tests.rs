@@ -939,8 +939,8 @@ fn where_sidecars_are_plain_containers_they_stand_before_the_application() {
     let world = with_plain_containers();
     let pod = orders().with_init_container(json!({"name": "init"})).0;
     let injected = world.inject(&pod);
-    assert_eq!(names(&injected, "initContainers"), ["pith-cover", "init"]);
-    assert_eq!(names(&injected, "containers"), ["jfs-mount", "pith-guard", "app"]);
+    assert_eq!(names(&injected, "initContainers"), ["pith-init", "init"]);
+    assert_eq!(names(&injected, "containers"), ["pith-guard", "jfs-mount", "app"]);
     assert_eq!(world.inject(&injected), injected, "a second pass");
     // Another shape is another pod: nobody's containers are moved.
     assert!(matches!(with_orders().decide(&injected).verdict, Verdict::Refuse(Refusal::ForeignContainer { .. })));

@@ -420,23 +420,32 @@ fn removing_an_option_takes_its_flag_away() {
 }
 
 #[test]
-fn as_plain_containers_clients_are_behind_a_cover_and_the_guard_waits_for_them() {
+fn as_plain_containers_clients_are_behind_a_cover_and_each_is_waited_for() {
     let sidecars = two(Shape::Container, &with_options(&[]), "one", "two");
-    for sidecar in &sidecars {
+    for (sidecar, path) in sidecars.iter().zip(["/jfs/one", "/jfs/two"]) {
         assert_eq!(sidecar.container.get("restartPolicy"), None);
         assert_eq!(sidecar.container["securityContext"]["privileged"], true);
+        let hook = &sidecar.container["lifecycle"]["postStart"]["exec"]["command"];
+        assert_eq!(*hook, json!(["/pith/pith-guard", "wait", path]));
     }
     let guards = guards_of(Shape::Container, &pod().0, &sidecars, false);
-    let (guard, cover) = (guards.guard.expect("a guard"), guards.cover.expect("a cover"));
-    assert_eq!(guard["command"], json!([GUARD, "hold", "--patience", "28", "/jfs/one", "/jfs/two"]));
+    let (guard, init) = (guards.guard.expect("a guard"), guards.init.expect("an init container"));
+    assert_eq!(guard["command"], json!([GUARD, "hold", "--cover", "--patience", "28", "/jfs/one", "/jfs/two"]));
     let hook = &guard["lifecycle"]["postStart"]["exec"]["command"];
-    assert_eq!(*hook, json!([GUARD, "wait", "/jfs/one", "/jfs/two"]));
+    assert_eq!(*hook, json!([GUARD, "wait", "--cover", "/jfs/one", "/jfs/two"]));
     assert_eq!(guard.get("restartPolicy"), None);
-    assert_eq!(cover["command"], json!([GUARD, "cover", "/jfs/one", "/jfs/two"]));
-    let secrets: Vec<&Value> = list(&cover["env"]).iter().map(|it| &it["valueFrom"]["secretKeyRef"]["name"]).collect();
+    assert_eq!(init["command"], json!([GUARD, "copy", "/pith"]));
+    assert_eq!(init["securityContext"].get("privileged"), None);
+    let secrets: Vec<&Value> = list(&init["env"]).iter().map(|it| &it["valueFrom"]["secretKeyRef"]["name"]).collect();
     assert_eq!(secrets, ["pith-uid-of-a", "pith-uid-of-b"]);
-    assert_eq!(cover["volumeMounts"], guard["volumeMounts"]);
-    assert_eq!(guards.volumes, [] as [Value; 0]);
+    // What is written once is there for every client, and for nobody to change.
+    let program = |container: &Value| {
+        let mut mounts = list(&container["volumeMounts"]).iter();
+        mounts.find(|it| it["name"] == "pith-program").map(|it| it["readOnly"] == true)
+    };
+    assert_eq!(sidecars.iter().map(|it| program(&it.container)).collect::<Vec<_>>(), [Some(true), Some(true)]);
+    assert_eq!((program(&init), program(&guard)), (Some(false), None));
+    assert_eq!(guards.volumes, [json!({"name": "pith-program", "emptyDir": {}})]);
 }
 
 #[test]
@@ -449,15 +458,15 @@ fn a_guard_hears_that_the_application_has_ended_only_where_somebody_says_so() {
         let guard = guards.guard.expect("a guard");
         assert_eq!(guard["command"], json!([&[GUARD, "hold"], words, &["/jfs/data"]].concat()));
         let hears = words.contains(&"--until");
-        assert_eq!(guards.volumes.len(), usize::from(hears));
+        assert_eq!(guards.volumes.iter().any(|it| it.get("downwardAPI").is_some()), hears);
         assert_eq!(list(&guard["volumeMounts"]).len(), 1 + usize::from(hears));
     };
-    let until = ["--patience", "28", "--until", "/etc/pith-finish/finish"];
+    let until = ["--cover", "--patience", "28", "--until", "/etc/pith-finish/finish"];
     check(Shape::Container, "Never", true, None, &until);
     check(Shape::Container, "OnFailure", true, None, &until);
-    check(Shape::Container, "Never", false, None, &["--patience", "28"]);
-    check(Shape::Container, "Always", true, Some(120), &["--patience", "118"]);
-    check(Shape::Container, "Always", true, Some(0), &["--patience", "1"]);
+    check(Shape::Container, "Never", false, None, &["--cover", "--patience", "28"]);
+    check(Shape::Container, "Always", true, Some(120), &["--cover", "--patience", "118"]);
+    check(Shape::Container, "Always", true, Some(0), &["--cover", "--patience", "1"]);
     check(Shape::NativeSidecar, "Never", true, None, &[]);
 }
 
