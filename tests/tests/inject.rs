@@ -87,9 +87,12 @@ fn an_explanation_says_where_each_value_came_from() {
 }
 
 #[test]
-fn a_refused_pod_is_exit_code_1_and_a_sentence() {
+fn a_refused_pod_is_exit_code_1_and_a_sentence_with_what_to_do() {
     let pod = pod().replace("\"claimName\":\"orders\"", "\"claimName\":\"nowhere\"");
-    check(&["inject", "-f", "-", "--objects", "objects"], &pod, 1, &[], &["refused: volume `orders` names the claim"]);
+    let said = ["refused: volume `orders` names the claim", "(reason: claim-not-found)"];
+    check(&["inject", "-f", "-", "--objects", "objects"], &pod, 1, &[], &said);
+    let explained = ["what to do: create the claim, then the pod", "more: docs/reasons.md#claim-not-found"];
+    check(&["inject", "-f", "-", "--objects", "objects", "--explain"], &pod, 1, &explained, &[]);
 }
 
 #[test]

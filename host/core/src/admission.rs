@@ -13,6 +13,7 @@ use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
 use crate::binding::{self, Binding, Evaluate};
+use crate::catalogue::Code;
 use crate::claim_secret;
 use crate::json::list;
 use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, Reference, StorageClass};
@@ -49,8 +50,8 @@ pub enum Verdict {
     Skip {
         /// Why.
         why: Skip,
-        /// The patch that writes a policy's reason onto the pod, where people look. Empty where that is there, and where the
-        /// reason is a label of pod or namespace, which people see.
+        /// The patch that writes a policy's reason onto the pod, where people look. Empty where that is there,
+        /// and where the reason is a label of pod or namespace, which people see.
         patch: Vec<PatchOperation>,
     },
     /// It is patched. An empty patch means that everything is there already.
@@ -62,6 +63,16 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The stable word of its reason; none where the pod is injected.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Verdict::Skip { why, .. } => Some(why.code()),
+            Verdict::Inject(_) => None,
+            Verdict::Refuse(refusal) => Some(refusal.code()),
+            Verdict::Fail(failure) => Some(failure.code()),
+        }
+    }
+
     /// What is to be changed of the pod.
     pub fn patch(&self) -> &[PatchOperation] {
         match self {
@@ -629,7 +640,7 @@ fn patch_metadata(
 fn note_skip(pod: &Value, why: &Skip) -> Vec<PatchOperation> {
     let mut patch = Patch::default();
     if let Skip::Policy { .. } = why {
-        annotate(&mut patch, pod, "annotations", &[(SKIPPED_ANNOTATION, why.sentence())]);
+        annotate(&mut patch, pod, "annotations", &[(SKIPPED_ANNOTATION, why.code().behind(why.sentence()))]);
     }
     patch.into_operations()
 }

@@ -1,8 +1,9 @@
-//! The catalogue of reasons: every skip, denial and failure has one.
+//! The reasons of decisions: every skip, denial and failure has one.
 //!
-//! [`Reason::code`] is a stable word for metrics, audit annotations and scripts; the sentence of a [`Refusal`] is for whoever
-//! creates the pod. Neither knows HTTP.
+//! Its [`Code`] is a stable word for metrics, audit annotations and scripts; the sentence of a [`Refusal`] is for whoever creates the
+//! pod. Neither knows HTTP.
 
+use crate::catalogue::Code;
 use crate::policy::Failure;
 use crate::text::clean;
 
@@ -35,14 +36,14 @@ pub enum Skip {
 
 impl Skip {
     /// The stable word.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Skip::NotAPodCreation => "not-a-pod-creation",
-            Skip::NoClaims => "no-claims",
-            Skip::NoJuiceFsClaims => "no-juicefs-claims",
-            Skip::NamespaceNotEnabled => "namespace-not-enabled",
-            Skip::DisabledByLabel => "disabled-by-label",
-            Skip::Policy { .. } => "exempt-by-policy",
+            Skip::NotAPodCreation => Code::NotAPodCreation,
+            Skip::NoClaims => Code::NoClaims,
+            Skip::NoJuiceFsClaims => Code::NoJuicefsClaims,
+            Skip::NamespaceNotEnabled => Code::NamespaceNotEnabled,
+            Skip::DisabledByLabel => Code::DisabledByLabel,
+            Skip::Policy { .. } => Code::ExemptByPolicy,
         }
     }
 
@@ -177,18 +178,18 @@ pub enum Refusal {
 
 impl Refusal {
     /// The stable word.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Refusal::Malformed(_) => "malformed-pod",
-            Refusal::NamespaceUnknown(_) => "namespace-unknown",
-            Refusal::ClaimNotFound { .. } => "claim-not-found",
-            Refusal::PersistentVolumeUnknown { .. } => "persistent-volume-unknown",
-            Refusal::UnsupportedVolume { .. } => "unsupported-volume",
-            Refusal::UnsupportedPod { .. } => "unsupported-pod",
-            Refusal::Setting { .. } => "invalid-setting",
-            Refusal::ForeignContainer { .. } => "foreign-container",
-            Refusal::ForeignVolume { .. } => "foreign-volume",
-            Refusal::Policy { .. } => "denied-by-policy",
+            Refusal::Malformed(_) => Code::MalformedPod,
+            Refusal::NamespaceUnknown(_) => Code::NamespaceUnknown,
+            Refusal::ClaimNotFound { .. } => Code::ClaimNotFound,
+            Refusal::PersistentVolumeUnknown { .. } => Code::PersistentVolumeUnknown,
+            Refusal::UnsupportedVolume { .. } => Code::UnsupportedVolume,
+            Refusal::UnsupportedPod { .. } => Code::UnsupportedPod,
+            Refusal::Setting { .. } => Code::InvalidSetting,
+            Refusal::ForeignContainer { .. } => Code::ForeignContainer,
+            Refusal::ForeignVolume { .. } => Code::ForeignVolume,
+            Refusal::Policy { .. } => Code::DeniedByPolicy,
         }
     }
 }
@@ -201,6 +202,13 @@ pub struct PolicyFailure {
     pub binding: String,
     /// What happened.
     pub failure: Failure,
+}
+
+impl PolicyFailure {
+    /// The stable word.
+    pub fn code(&self) -> Code {
+        self.failure.code()
+    }
 }
 
 #[cfg(test)]
