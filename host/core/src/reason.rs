@@ -85,8 +85,10 @@ pub const FINISH_ANNOTATION: &str = "pith.io/finish";
 pub const VCI_PROPAGATION_ANNOTATION: &str = "vke.al.vci-enable-bidirectional-mount-propagation";
 /// The annotation that tells VCI which mounts: a JSON list of `{container, mountPath}`.
 pub const VCI_MOUNTS_ANNOTATION: &str = "vci.vke.volcengine.com/config-bidirectional-mount-propagation";
-/// The annotation that says why a policy exempted a pod, for people. Pith writes it and never reads it.
+/// The annotation that says why a policy exempted a pod, for people and for the controller's event.
 pub const SKIPPED_ANNOTATION: &str = "pith.io/skipped";
+/// The label of pods that a policy exempted, by which the controller finds them.
+pub const SKIPPED_LABEL: &str = "pith.io/skipped";
 
 /// Why a pod is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -429,6 +429,7 @@ fn the_reason_of_an_exemption_is_written_onto_the_pod_once() {
         json_patch::patch(&mut pod, verdict.patch()).expect("the patch fits");
         let reason = "policy `b` exempts the pod: batch (reason: exempt-by-policy)";
         assert_eq!(pod["metadata"]["annotations"][SKIPPED_ANNOTATION], reason);
+        assert_eq!(pod["metadata"]["labels"][SKIPPED_LABEL], "true");
         assert!(world.decide(&pod).verdict.patch().is_empty());
     }
     let unlabelled = world.decide(&orders().labelled(DISABLE_LABEL, "true").0);
