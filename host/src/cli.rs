@@ -8,6 +8,7 @@ pub mod config;
 pub mod csi;
 pub mod inject;
 pub mod policy;
+pub mod reasons;
 pub mod volumes;
 
 /// Prints a result. A reader that has seen enough (`| head`) is no error, and ends the command.

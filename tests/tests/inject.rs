@@ -96,6 +96,20 @@ fn a_refused_pod_is_exit_code_1_and_a_sentence_with_what_to_do() {
 }
 
 #[test]
+fn a_code_is_explained_as_denials_and_as_events_have_it() {
+    check(
+        &["reasons", "claim-not-found"],
+        "",
+        0,
+        &["claim-not-found\n\nA volume", "\n\nWhat to do: Create the claim"],
+        &[],
+    );
+    check(&["reasons", "SecretNotWritten"], "", 0, &["secret-not-written\n\n"], &[]);
+    check(&["reasons"], "", 0, &["\n### claim-not-found\n", "\n### pod-missed\n"], &[]);
+    check(&["reasons", "claim-lost"], "", 2, &[], &["there is no such code"]);
+}
+
+#[test]
 fn what_cannot_run_is_exit_code_2_and_a_reason() {
     check(&["inject", "-f", "nowhere.yaml"], "", 2, &[], &["reading nowhere.yaml"]);
     check(&["inject", "-f", "-"], "a: [", 2, &[], &["standard input"]);
