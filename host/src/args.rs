@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use pith_core::Quantity;
+use pith_core::catalogue::Code;
 
 /// Gives Kubernetes pods JuiceFS volumes: injects the client as a sidecar, decided by WebAssembly policies.
 #[derive(Debug, Parser)]
@@ -42,6 +43,10 @@ pub enum Command {
     ///
     /// Exit codes: 0 no error and no warning was found, 1 there are some, 2 the command could not run.
     Check(Check),
+    /// Explains the code of a reason: what it means, and what to do.
+    ///
+    /// Denials have it at their end, as in `(reason: claim-not-found)`; events, findings of `pith check` and metrics have it too.
+    Reasons(Reasons),
     /// Looks at policy modules.
     #[command(subcommand)]
     Policy(Policy),
@@ -153,6 +158,14 @@ pub struct Check {
     /// The form of the findings.
     #[arg(short, long, value_enum, default_value_t = AnswerOutput::Text)]
     pub output: AnswerOutput,
+}
+
+/// What `reasons` takes.
+#[derive(Debug, ClapArgs)]
+pub struct Reasons {
+    /// The code, as in claim-not-found; where it is absent, all of them are explained, as Markdown.
+    #[arg(value_parser = code)]
+    pub code: Option<Code>,
 }
 
 /// What `policy` can do.
@@ -310,6 +323,10 @@ pub enum AnswerOutput {
     Json,
     /// For whoever pastes it somewhere.
     Yaml,
+}
+
+fn code(text: &str) -> Result<Code, String> {
+    Code::from_word(text).ok_or_else(|| "there is no such code: without one, all of them are printed".into())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

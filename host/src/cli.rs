@@ -8,6 +8,7 @@ pub mod config;
 pub mod csi;
 pub mod inject;
 pub mod policy;
+pub mod reasons;
 mod running;
 pub mod volumes;
 

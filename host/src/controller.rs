@@ -1,5 +1,5 @@
-//! What Pith keeps in step in a cluster, beside the answers that it gives: the Secret of each claim, pods that cannot end, and pods that
-//! have nothing left to do.
+//! What Pith keeps in step in a cluster, beside the answers that it gives: the Secret of each claim, pods that cannot end, pods that have
+//! nothing left to do, and the events of pods that were left alone.
 //!
 //! There is no leader. Every replica looks at the same objects and does the same, and what one has done already the next finds
 //! done: Secrets are applied, not edited, and the names of events and of cleaner pods follow from what they are about.
@@ -8,6 +8,8 @@ mod secrets;
 mod pods;
 mod cleaner;
 mod completion;
+mod exempt;
+mod due;
 mod event;
 
 use std::sync::Arc;
@@ -42,5 +44,6 @@ pub async fn run(
         }
         std::future::pending::<()>().await;
     };
-    tokio::join!(pods.follow(&client, metrics), secrets.run(), cleaner, completion);
+    let exempt = exempt::run(&client, metrics);
+    tokio::join!(pods.follow(&client, metrics), secrets.run(), cleaner, completion, exempt);
 }

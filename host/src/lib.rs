@@ -38,6 +38,7 @@ pub fn main(args: Args) -> ExitCode {
         Command::Serve(args) => run::serve(args).map(|()| ExitCode::SUCCESS),
         Command::Inject(args) => cli::inject::run(args),
         Command::Check(args) => cli::check::run(args),
+        Command::Reasons(args) => cli::reasons::run(args).map(|()| ExitCode::SUCCESS),
         Command::Policy(Policy::Inspect(args)) => cli::policy::inspect(args).map(|()| ExitCode::SUCCESS),
         Command::Csi(args) => cli::csi::run(args),
         Command::Volumes(args) => cli::volumes::run(args),

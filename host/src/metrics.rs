@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use pith_core::catalogue::Code;
 use pith_core::object::{Kind, Objects};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -40,9 +41,9 @@ pub struct Metrics {
 /// Labels of an admission request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Admission {
-    /// `inject`, `skip`, `deny`, `fail` or `invalid`.
+    /// `inject`, `skip`, `deny`, `allow`, `fail` or `invalid`.
     pub outcome: &'static str,
-    /// The code from the catalogue of reasons; empty for an injection.
+    /// The code from the catalogue of reasons; empty where there is none.
     pub reason: &'static str,
 }
 
@@ -149,7 +150,8 @@ impl Metrics {
     }
 
     /// Counts a request that ended.
-    pub fn admission(&self, outcome: &'static str, reason: &'static str, started: Instant) {
+    pub fn admission(&self, outcome: &'static str, reason: Option<Code>, started: Instant) {
+        let reason = reason.map_or("", Code::as_str);
         self.admissions.get_or_create(&Admission { outcome, reason }).inc();
         self.admission_seconds.get_or_create(&AdmissionTime { outcome }).observe(started.elapsed().as_secs_f64());
     }

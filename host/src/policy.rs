@@ -159,11 +159,11 @@ impl Evaluator<'_> {
                 let word = outcome(answer);
                 (word, word.to_string())
             }
-            Err(failure) => (failure.kind(), format!("failed: {failure}")),
+            Err(failure) => (failure.code().as_str(), format!("failed: {failure}")),
         };
         metrics.policy_call(&binding.name, hook.as_str(), word, took);
         if let Err(failure) = &answer {
-            tracing::warn!(policy = %binding.name, hook = hook.as_str(), kind = failure.kind(), %failure, "policy failed");
+            tracing::warn!(policy = %binding.name, hook = hook.as_str(), kind = %failure.code(), %failure, "policy failed");
         }
         self.calls.borrow_mut().push(Call { binding: binding.name.clone(), hook, outcome: words, took });
         answer

@@ -17,7 +17,7 @@ use crate::cluster::Mirror;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 
-pub(crate) use handler::summary;
+pub(crate) use handler::outcome;
 
 /// What every request needs, shared.
 #[derive(Debug)]

@@ -192,6 +192,7 @@ fn the_api_server_applies_the_patch_of_pith_inject_and_shows_what_a_policy_said(
     let exempt = create(&pods[1], &[&format!("--field-manager={manager}-exempt")]);
     let object: Value = serde_json::from_slice(&exempt.stdout).unwrap_or_else(|_| panic!("{}", said(&exempt)));
     assert!(!injected(&object), "{object:#}");
+    assert_eq!(object["metadata"]["labels"]["pith.io/skipped"], "true", "{object:#}");
     let audit = audited(cluster, &format!("{manager}-exempt"));
     assert_eq!(audit["annotations"]["inject.pith.dev/reason"], "exempt-by-policy", "{:#}", audit["annotations"]);
 

@@ -274,3 +274,31 @@ fn a_pod_whose_claim_comes_later_has_a_secret_of_its_own_which_is_taken_from_nob
     kept.cluster.kubectl(&["delete", "storageclass", kept.name()]).expect("it is deleted");
     kept.end();
 }
+
+#[test]
+fn a_pod_that_a_policy_exempted_has_an_event_that_says_why() {
+    let kept = Kept::start("exempt");
+    let reason = "policy `who-is-exempt` exempts the pod: batch (reason: exempt-by-policy)";
+    // What the webhook leaves on such a pod.
+    let exempt = |name: &str, mut labels: Value| {
+        labels["pith.io/skipped"] = json!("true");
+        let mut pod = kept.pod(name, json!({"claim": "nowhere"}));
+        pod["metadata"]["labels"] = labels;
+        pod["metadata"]["annotations"] = json!({"pith.io/skipped": reason});
+        kept.cluster.apply(&pod.to_string()).expect("a pod");
+    };
+    let events = |pod: &str| kept.cluster.events(kept.name(), pod).expect("events");
+    // Copied from an exempt one, and injected: what there was to say of it would be said before what comes later.
+    exempt("injected", json!({"done.sidecar.juicefs.com/inject": "true"}));
+    exempt("first", json!({}));
+    kept.until_it_is_said("first", reason);
+    kept.kubectl(&["annotate", "pod", "first", "--overwrite", "pith.io/skipped=something else"]);
+    exempt("second", json!({"team": "web"}));
+    kept.until_it_is_said("second", reason);
+    assert_eq!((events("injected"), events("first")), (Vec::new(), vec![reason.to_string()]));
+    let told = kept.cluster.get(&["events", "--namespace", kept.name(), "--field-selector=involvedObject.name=first"]);
+    let told = &told.expect("events")["items"][0];
+    assert_eq!((&told["type"], &told["reason"]), (&json!("Normal"), &json!("ExemptByPolicy")));
+    kept.kubectl(&["delete", "pod", "injected", "first", "second"]);
+    kept.end();
+}

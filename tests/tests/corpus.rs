@@ -108,8 +108,8 @@ fn documents(folder: &str, namespace: &str) -> impl Iterator<Item = (String, Val
 fn summary(decision: &Decision) -> Value {
     let (verdict, reason, sentence) = match &decision.verdict {
         Verdict::Inject(_) => ("inject", "", String::new()),
-        Verdict::Skip { why, .. } => ("skip", why.code(), why.sentence()),
-        Verdict::Refuse(refusal) => ("refuse", refusal.code(), refusal.to_string()),
+        Verdict::Skip { why, .. } => ("skip", why.code().as_str(), why.sentence()),
+        Verdict::Refuse(refusal) => ("refuse", refusal.code().as_str(), refusal.to_string()),
         Verdict::Fail(failure) => ("fail", "", failure.to_string()),
     };
     json!({

@@ -330,7 +330,7 @@ fn said_of_naming(answer: Naming) -> Option<String> {
 }
 
 fn sentence(failure: Failure) -> String {
-    format!("{}: {failure}", failure.kind())
+    format!("{}: {failure}", failure.code())
 }
 
 fn subject(object: &serde_json::Value) -> Subject<'_> {

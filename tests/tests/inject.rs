@@ -87,9 +87,26 @@ fn an_explanation_says_where_each_value_came_from() {
 }
 
 #[test]
-fn a_refused_pod_is_exit_code_1_and_a_sentence() {
+fn a_refused_pod_is_exit_code_1_and_a_sentence_with_what_to_do() {
     let pod = pod().replace("\"claimName\":\"orders\"", "\"claimName\":\"nowhere\"");
-    check(&["inject", "-f", "-", "--objects", "objects"], &pod, 1, &[], &["refused: volume `orders` names the claim"]);
+    let said = ["refused: volume `orders` names the claim", "(reason: claim-not-found)"];
+    check(&["inject", "-f", "-", "--objects", "objects"], &pod, 1, &[], &said);
+    let explained = ["what to do: create the claim, then the pod", "more: docs/reasons.md#claim-not-found"];
+    check(&["inject", "-f", "-", "--objects", "objects", "--explain"], &pod, 1, &explained, &[]);
+}
+
+#[test]
+fn a_code_is_explained_as_denials_and_as_events_have_it() {
+    check(
+        &["reasons", "claim-not-found"],
+        "",
+        0,
+        &["claim-not-found\n\nA volume", "\n\nWhat to do: Create the claim"],
+        &[],
+    );
+    check(&["reasons", "SecretNotWritten"], "", 0, &["secret-not-written\n\n"], &[]);
+    check(&["reasons"], "", 0, &["\n### claim-not-found\n", "\n### pod-missed\n"], &[]);
+    check(&["reasons", "claim-lost"], "", 2, &[], &["there is no such code"]);
 }
 
 #[test]

@@ -123,7 +123,8 @@ async fn a_refusal_has_a_code_and_a_sentence() {
     assert_eq!(
         response["status"]["message"],
         "volume `orders` names the claim `shop/nowhere`, which does not exist (or is not known to Pith yet): create the \
-         claim, then the pod, or name the claim's StorageClass in the pod's annotation claim-class.pith.io/orders"
+         claim, then the pod, or name the claim's StorageClass in the pod's annotation claim-class.pith.io/orders (reason: \
+         claim-not-found)"
     );
     assert_eq!(response["auditAnnotations"]["reason"], "claim-not-found");
 }
@@ -158,7 +159,13 @@ async fn a_request_that_cannot_be_read_gets_its_code_and_a_sentence() {
         ("POST", json, kind, StatusCode::BAD_REQUEST, "`kind` is not AdmissionReview"),
         ("POST", json, no_uid, StatusCode::BAD_REQUEST, "`request.uid` is missing"),
         ("POST", json, no_namespace, StatusCode::BAD_REQUEST, "`request.namespace` is missing"),
-        ("POST", json, large, StatusCode::PAYLOAD_TOO_LARGE, "more than 65536 bytes (webhook.maxBody)"),
+        (
+            "POST",
+            json,
+            large,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "more than 65536 bytes (webhook.maxBody) (reason: unreadable-body)",
+        ),
         ("POST", "text/plain", WEB.into(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "must be application/json"),
         ("GET", json, Vec::new(), StatusCode::METHOD_NOT_ALLOWED, ""),
     ];
@@ -238,7 +245,8 @@ async fn with_policy(guest: &str, binding: &str) -> (StatusCode, String, String)
 async fn a_policy_that_fails_follows_its_binding() {
     let (status, body, metrics) = with_policy("traps", "hooks: [exemption]").await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(body.starts_with("policy `it` failed, and its onFailure is `fail`: it trapped"), "{body}");
+    let sentence = "policy `it` failed, and its onFailure is `fail`: it trapped";
+    assert!(body.starts_with(sentence) && body.ends_with(" (reason: trap)\n"), "{body}");
     assert!(metrics.contains(r#"pith_policy_calls_total{policy="it",hook="exemption",outcome="trap"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"pith_admissions_total{outcome="fail",reason="trap"} 1"#), "{metrics}");
 
@@ -247,7 +255,8 @@ async fn a_policy_that_fails_follows_its_binding() {
     let response = response(body.as_bytes());
     assert_eq!((status, &response["allowed"]), (StatusCode::OK, &json!(true)));
     assert!(response["patch"].is_string(), "it is injected all the same");
-    let warning = "policy `it` failed, and Pith decided without it: it ran longer than its deadline of 20 ms";
+    let warning =
+        "policy `it` failed (reason: deadline), and Pith decided without it: it ran longer than its deadline of 20 ms";
     assert_eq!(response["warnings"], json!([warning]));
 
     let (status, _, metrics) = with_policy("traps", "hooks: [sidecar], mode: monitor").await;

@@ -11,8 +11,11 @@ use crate::command::{capture, run};
 use crate::workspace::{pith, relative, root};
 
 /// A file, and the arguments of `pith` that print it.
-const FILES: [(&str, [&str; 2]); 2] =
-    [("docs/configuration.md", ["config", "--reference"]), ("docs/pith.schema.json", ["config", "--schema"])];
+const FILES: [(&str, &[&str]); 3] = [
+    ("docs/configuration.md", &["config", "--reference"]),
+    ("docs/pith.schema.json", &["config", "--schema"]),
+    ("docs/reasons.md", &["reasons"]),
+];
 
 /// The chart, and what it is rendered into: each file of values in `values` gives the file of the same name beside that folder.
 const CHART: &str = "deploy/chart";

@@ -13,6 +13,7 @@ use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
 use crate::binding::{self, Binding, Evaluate};
+use crate::catalogue::Code;
 use crate::claim_secret;
 use crate::json::list;
 use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, Reference, StorageClass};
@@ -21,7 +22,7 @@ use crate::pod::{ContainerList, Pod, VolumeSource};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
 use crate::reason::{
     CLAIM_CLASS_PREFIX, DISABLE_LABEL, DONE_LABEL, POD_SECURITY_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION,
-    STATUS_ANNOTATION, Skip, VCI_MOUNTS_ANNOTATION, VCI_PROPAGATION_ANNOTATION,
+    SKIPPED_LABEL, STATUS_ANNOTATION, Skip, VCI_MOUNTS_ANNOTATION, VCI_PROPAGATION_ANNOTATION,
 };
 use crate::settings::{self, Configuration, Layers, Origin, Settings, Usage};
 use crate::shape::{self, Shape};
@@ -49,8 +50,8 @@ pub enum Verdict {
     Skip {
         /// Why.
         why: Skip,
-        /// The patch that writes a policy's reason onto the pod, where people look. Empty where that is there, and where the
-        /// reason is a label of pod or namespace, which people see.
+        /// The patch that writes a policy's reason onto the pod, where people and the controller look. Empty where that is there,
+        /// and where the reason is a label of pod or namespace, which people see.
         patch: Vec<PatchOperation>,
     },
     /// It is patched. An empty patch means that everything is there already.
@@ -62,6 +63,16 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The stable word of its reason; none where the pod is injected.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Verdict::Skip { why, .. } => Some(why.code()),
+            Verdict::Inject(_) => None,
+            Verdict::Refuse(refusal) => Some(refusal.code()),
+            Verdict::Fail(failure) => Some(failure.code()),
+        }
+    }
+
     /// What is to be changed of the pod.
     pub fn patch(&self) -> &[PatchOperation] {
         match self {
@@ -623,11 +634,13 @@ fn patch_metadata(
     annotate(patch, pod.object, "annotations", &annotations);
 }
 
-/// Writes a policy's reason into the pod's annotations.
+/// Writes a policy's reason into the pod's annotations, and the label by which the controller finds it: API servers look for labels
+/// only.
 fn note_skip(pod: &Value, why: &Skip) -> Vec<PatchOperation> {
     let mut patch = Patch::default();
     if let Skip::Policy { .. } = why {
-        annotate(&mut patch, pod, "annotations", &[(SKIPPED_ANNOTATION, why.sentence())]);
+        annotate(&mut patch, pod, "labels", &[(SKIPPED_LABEL, "true".to_string())]);
+        annotate(&mut patch, pod, "annotations", &[(SKIPPED_ANNOTATION, why.code().behind(why.sentence()))]);
     }
     patch.into_operations()
 }

@@ -134,7 +134,9 @@ pub(crate) fn enforced<T>(
         (_, Mode::Monitor, _) => Ok(None),
         (Ok(answer), Mode::Enforce, _) => Ok(Some(answer)),
         (Err(failure), Mode::Enforce, OnFailure::Default) => {
-            warnings.push(format!("policy `{}` failed, and Pith decided without it: {failure}", binding.name));
+            // The code comes first: API servers cut a warning where it is long.
+            let failed = failure.code().behind(format_args!("policy `{}` failed", binding.name));
+            warnings.push(format!("{failed}, and Pith decided without it: {failure}"));
             Ok(None)
         }
         (Err(failure), Mode::Enforce, OnFailure::Fail) => Err(PolicyFailure { binding: binding.name.clone(), failure }),

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::admission::{Decision, Verdict};
+use crate::catalogue::{Code, Level};
 use crate::claim_secret::{self, Bound, Wanted};
 use crate::json::{entries, list};
 use crate::object::{Claim, Entries, Kind, Namespace, Objects, SecretRef, StorageClass};
@@ -93,32 +94,20 @@ pub struct Served {
     pub named: bool,
 }
 
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Something does not work.
-    Error,
-    /// Something will not work, or is not what it looks like.
-    Warning,
-    /// Something that is good to know.
-    Info,
-}
-
 /// Something that was found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
     /// The stable word.
-    pub code: &'static str,
+    pub code: Code,
     /// What it is about.
     #[serde(flatten)]
     pub object: Object,
     /// What was found, in a sentence.
     pub message: String,
     /// What to do about it.
-    pub action: String,
+    pub action: &'static str,
 }
 
 /// What a finding is about.
@@ -243,20 +232,13 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn found(
-        &mut self,
-        level: Level,
-        code: &'static str,
-        object: Object,
-        message: impl Into<String>,
-        action: impl Into<String>,
-    ) {
-        self.findings.push(Finding { level, code, object, message: message.into(), action: action.into() });
+    fn found(&mut self, level: Level, code: Code, object: Object, message: impl Into<String>) {
+        let action = code.entry().action;
+        self.findings.push(Finding { level, code, object, message: message.into(), action });
     }
 
     fn not_looked_at(&mut self, object: Object, why: &str) {
-        let action = "nothing, if that is known; else give the right to read it, or look where it can be read";
-        self.found(Level::Info, "not-looked-at", object, why, action);
+        self.found(Level::Info, Code::NotLookedAt, object, why);
     }
 
     fn in_scope(&self, namespace: &str) -> bool {
@@ -295,15 +277,13 @@ impl<'a> Check<'a> {
                 |name| Object::of("MutatingWebhookConfiguration", name),
             );
             let message = format!("{name}: no pod is injected");
-            let action = "look whether `pith serve` runs with webhook.registration, and at its log";
-            return self.found(Level::Error, "webhook-not-registered", object, message, action);
+            return self.found(Level::Error, Code::WebhookNotRegistered, object, message);
         }
         for webhook in &ours {
             if webhook.value["failurePolicy"] == "Ignore" {
                 let message =
                     "its failurePolicy is Ignore: while no replica answers, pods are made without their volumes";
-                let action = "set failurePolicy: Fail, unless that is meant";
-                self.found(Level::Info, "webhook-fails-open", webhook.object(), message, action);
+                self.found(Level::Info, Code::WebhookFailsOpen, webhook.object(), message);
             }
             match observed.seen.get(&webhook.key()) {
                 Some(seen) => self.certificates(*webhook, seen),
@@ -314,14 +294,7 @@ impl<'a> Check<'a> {
             let selected = ours.iter().any(|it| it.selects(&namespace.name, &namespace.labels));
             if !selected {
                 let message = "it opted in by its label, but the namespaceSelector of the webhook leaves it out: its pods are not injected";
-                let action = "take the label away, or let the namespaceSelector have it (webhook.excludedNamespaces of the chart)";
-                self.found(
-                    Level::Error,
-                    "namespace-not-selected",
-                    Object::of("Namespace", &namespace.name),
-                    message,
-                    action,
-                );
+                self.found(Level::Error, Code::NamespaceNotSelected, Object::of("Namespace", &namespace.name), message);
             }
         }
         self.other_injectors(configurations, &ours);
@@ -345,8 +318,7 @@ impl<'a> Check<'a> {
                  whichever comes second finds the other's containers",
                 other.name
             );
-            let action = "remove that webhook, or give the two other namespaceSelectors";
-            self.found(Level::Error, "two-injectors", other.object(), message, action);
+            self.found(Level::Error, Code::TwoInjectors, other.object(), message);
         }
     }
 
@@ -410,22 +382,18 @@ impl<'a> Check<'a> {
         match validity.ends.duration_since(self.now) {
             Err(since) => {
                 let message = format!("{what} ended {} ago: API servers refuse it", span(since.duration()));
-                let action = "look at the log of `pith serve`, or of whoever renews it, and make a new one";
-                self.found(Level::Error, "certificate-expired", webhook.object(), message, action);
+                self.found(Level::Error, Code::CertificateExpired, webhook.object(), message);
             }
             Ok(left) if left < notice(validity) => {
                 let message = format!("{what} ends in {}, and was to be renewed by now", span(left));
-                let action = "look at the log of `pith serve`, or of whoever renews it";
-                self.found(Level::Warning, "certificate-expiring", webhook.object(), message, action);
+                self.found(Level::Warning, Code::CertificateExpiring, webhook.object(), message);
             }
             Ok(_) => {}
         }
     }
 
     fn mismatch(&mut self, webhook: Webhook<'_>, message: String) {
-        let action = "let Pith register itself (webhook.registration), or put the CA of its certificate there; after a renewal, \
-                      wait a minute and look again";
-        self.found(Level::Error, "webhook-ca-mismatch", webhook.object(), message, action);
+        self.found(Level::Error, Code::WebhookCaMismatch, webhook.object(), message);
     }
 
     fn unreachable(&mut self, webhook: Webhook<'_>, why: &str) {
@@ -437,8 +405,7 @@ impl<'a> Check<'a> {
             text("namespace"),
             text("name")
         );
-        let action = "look at the pods of `pith serve` and at their readiness";
-        self.found(Level::Error, "webhook-unreachable", webhook.object(), message, action);
+        self.found(Level::Error, Code::WebhookUnreachable, webhook.object(), message);
     }
 
     fn driver(&mut self) {
@@ -448,8 +415,7 @@ impl<'a> Check<'a> {
             Ok(drivers) if drivers.contains(driver) => {}
             Ok(_) => {
                 let message = "there is no such CSIDriver: Kubernetes waits for somebody to attach the volumes of its pods, and nobody does";
-                let action = "make it, with attachRequired: false (csiDriver.create of the chart)";
-                self.found(Level::Error, "csidriver-missing", Object::of("CSIDriver", driver), message, action);
+                self.found(Level::Error, Code::CsidriverMissing, Object::of("CSIDriver", driver), message);
             }
         }
     }
@@ -463,21 +429,17 @@ impl<'a> Check<'a> {
             let object = || Object::of("StorageClass", &class.name);
             if class.secret.is_none() {
                 let message = "it names no Secret of a file system: its volumes can be neither made nor mounted";
-                let action = "name one with csi.storage.k8s.io/provisioner-secret-name and -namespace";
-                self.found(Level::Error, "class-without-secret", object(), message, action);
+                self.found(Level::Error, Code::ClassWithoutSecret, object(), message);
             }
             let mut warnings = Vec::new();
             let usage = Usage { pod, volumes: &[("data", false)] };
             let layers =
                 Layers { claim: &Claim::default(), storage_class: Some(class), persistent_volume: None, usage };
             if let Err(refusal) = settings::resolve(&configuration, &layers, false, &mut warnings) {
-                let action = "correct it in a class of a new name, as classes cannot be changed: pods with its claims are refused";
-                self.found(Level::Error, "class-invalid-setting", object(), refusal.to_string(), action);
+                self.found(Level::Error, Code::ClassInvalidSetting, object(), refusal.to_string());
             }
             for warning in warnings {
-                let action =
-                    "correct its spelling or leave it out, in a class of a new name, as classes cannot be changed";
-                self.found(Level::Warning, "class-unknown-key", object(), warning, action);
+                self.found(Level::Warning, Code::ClassUnknownKey, object(), warning);
             }
         }
     }
@@ -489,14 +451,12 @@ impl<'a> Check<'a> {
             let name = beside(&claim);
             match secret {
                 Wanted::Impossible(why) => {
-                    let action = "correct the PersistentVolume, or make another one";
-                    self.found(Level::Error, "claim-secret-impossible", object(), why, action);
+                    self.found(Level::Error, Code::ClaimSecretImpossible, object(), why);
                 }
                 Wanted::Made { .. } if self.observed.secrets.get(&name) == Some(&Ok(false)) => {
                     let message =
                         format!("there is no Secret `{}` beside it: pods that use it wait for that Secret", name.name);
-                    let action = "look at the events of the claim (SecretNotWritten) and whether `pith serve` runs with `controller`";
-                    self.found(Level::Error, "claim-without-secret", object(), message, action);
+                    self.found(Level::Error, Code::ClaimWithoutSecret, object(), message);
                 }
                 Wanted::Made { .. } | Wanted::Nothing => {}
             }
@@ -509,9 +469,8 @@ impl<'a> Check<'a> {
         for (secret, named_by) in file_systems(configuration, objects, *namespace) {
             if secrets.get(&secret) == Some(&Ok(false)) {
                 let message = format!("there is no such Secret, which {named_by} names for its file system");
-                let action = "make it, with the keys of the JuiceFS CSI driver";
                 let object = Object::within("Secret", &secret.namespace, &secret.name);
-                self.found(Level::Error, "file-system-secret-missing", object, message, action);
+                self.found(Level::Error, Code::FileSystemSecretMissing, object, message);
             }
         }
         // One reason for each namespace is enough.
@@ -545,11 +504,9 @@ impl<'a> Check<'a> {
     fn pod(&mut self, object: Object, pod: &Value, decision: &Decision) {
         let is_there = pod["status"]["phase"].is_string();
         let is_injected = pod["metadata"]["annotations"][STATUS_ANNOTATION].is_string();
-        let anew = "make the pod anew: `kubectl rollout restart` of its workload, or delete it";
         match &decision.verdict {
             Verdict::Fail(failure) => {
-                let action = "look at the policy and at its log: `pith inject --explain` asks it about one pod";
-                self.found(Level::Error, "policy-failed", object, failure.to_string(), action);
+                self.found(Level::Error, Code::PolicyFailed, object, failure.code().behind(failure));
             }
             Verdict::Refuse(_) if !self.observed.complete && !decision.missing.is_empty() => {
                 let missing: Vec<String> = decision.missing.iter().map(ToString::to_string).collect();
@@ -558,31 +515,34 @@ impl<'a> Check<'a> {
             Verdict::Inject(patch) if is_injected && patch.is_empty() => {}
             Verdict::Inject(_) if is_injected => {
                 let message = "its sidecars are not those that it would get now: a policy, a class or the configuration has changed";
-                let shown = |pod: &str, namespace: &str| {
-                    format!("see what has (`pith inject -n {namespace} pod/{pod} -o diff`), and {anew}")
-                };
-                let action = object.name.as_deref().zip(object.namespace.as_deref());
-                let action = action.map_or(anew.into(), |(pod, namespace)| shown(pod, namespace));
-                self.found(Level::Warning, "injection-stale", object, message, action);
+                self.found(Level::Warning, Code::InjectionStale, object, message);
             }
             Verdict::Skip { why, .. } if is_injected => {
-                let message = format!("it has sidecars that it would not get now: {}", why.sentence());
-                self.found(Level::Warning, "injection-stale", object, message, anew);
+                let message =
+                    format!("it has sidecars that it would not get now: {}", why.code().behind(why.sentence()));
+                self.found(Level::Warning, Code::InjectionStale, object, message);
             }
             Verdict::Refuse(refusal) if is_injected => {
-                let message = format!("it has sidecars, and would be refused now: {refusal}");
-                let action = "see to that before the pod is made anew";
-                self.found(Level::Warning, "injection-stale", object, message, action);
+                let message = format!("it has sidecars, and would be refused now: {}", refusal.code().behind(refusal));
+                // Made anew, there would be none.
+                let action = Code::PodRefused.entry().action;
+                self.findings.push(Finding {
+                    level: Level::Warning,
+                    code: Code::InjectionStale,
+                    object,
+                    message,
+                    action,
+                });
             }
             // Where nobody asks about the namespace, that is the finding.
             Verdict::Inject(_) if is_there && self.is_selected(object.namespace.as_deref().unwrap_or_default()) => {
                 let message = "it has no sidecar and would get one now: it was made before its namespace opted in, or while the \
                                webhook was not asked";
-                self.found(Level::Warning, "pod-missed", object, message, anew);
+                self.found(Level::Warning, Code::PodMissed, object, message);
             }
             Verdict::Refuse(refusal) => {
-                let message = format!("it would be refused if it were made now: {refusal}");
-                self.found(Level::Warning, "pod-refused", object, message, "see to that before the pod is made anew");
+                let message = format!("it would be refused if it were made now: {}", refusal.code().behind(refusal));
+                self.found(Level::Warning, Code::PodRefused, object, message);
             }
             Verdict::Inject(_) | Verdict::Skip { .. } => {}
         }
@@ -630,9 +590,7 @@ impl<'a> Check<'a> {
             let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default();
             let object = Object::within("Pod", text("namespace"), text("name"));
             let message = format!("{message}: it holds the volume of {names}");
-            let action = "make the pods that use it anew before the JuiceFS CSI driver is removed; with injection they need no \
-                          mount pod";
-            self.found(level, "mount-pod-stranded", object, message, action);
+            self.found(level, Code::MountPodStranded, object, message);
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod selector;
 pub mod pod;
 pub mod workload;
 pub mod binding;
+pub mod catalogue;
 pub mod policy;
 pub mod reason;
 pub mod secret_key;

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::json::{entries, list};
 use crate::policy::{Owner, PodFacts};
 use crate::reason::{
-    DONE_LABEL, Refusal, SKIPPED_ANNOTATION, STATUS_ANNOTATION, VCI_MOUNTS_ANNOTATION, VCI_PROPAGATION_ANNOTATION,
+    DONE_LABEL, Refusal, SKIPPED_ANNOTATION, SKIPPED_LABEL, STATUS_ANNOTATION, VCI_MOUNTS_ANNOTATION,
+    VCI_PROPAGATION_ANNOTATION,
 };
 
 /// The JSON of a Pod, known to be an object with an object `spec`.
@@ -98,11 +99,13 @@ impl<'a> Pod<'a> {
         self.object.get("metadata")?.get("annotations")?.get(key)?.as_str()
     }
 
-    /// What policies are told. Pith's own label and annotation are left out, so that a second pass asks what the first asked.
+    /// What policies are told. Pith's own labels and annotations are left out, so that a second pass asks what the first asked.
     pub fn facts(self) -> PodFacts {
         let metadata = &self.object["metadata"];
         let mut labels = entries(&metadata["labels"]);
-        labels.remove(DONE_LABEL);
+        for own in [DONE_LABEL, SKIPPED_LABEL] {
+            labels.remove(own);
+        }
         let mut annotations = entries(&metadata["annotations"]);
         for own in [STATUS_ANNOTATION, SKIPPED_ANNOTATION, VCI_PROPAGATION_ANNOTATION, VCI_MOUNTS_ANNOTATION] {
             annotations.remove(own);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::catalogue::Code;
 use crate::object::{AccessMode, Claim, Entries, Namespace};
 use crate::text::clean;
 
@@ -224,17 +225,17 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A word for metrics.
-    pub fn kind(&self) -> &'static str {
+    /// The stable word.
+    pub fn code(&self) -> Code {
         match self {
-            Failure::Trap(_) => "trap",
-            Failure::Deadline(_) => "deadline",
-            Failure::Stack => "stack",
-            Failure::Memory(_) => "memory",
-            Failure::Budget(_) => "budget",
-            Failure::Answer(_) => "answer",
-            Failure::Reported(_) => "reported",
-            Failure::Host(_) => "host",
+            Failure::Trap(_) => Code::Trap,
+            Failure::Deadline(_) => Code::Deadline,
+            Failure::Stack => Code::Stack,
+            Failure::Memory(_) => Code::Memory,
+            Failure::Budget(_) => Code::Budget,
+            Failure::Answer(_) => Code::Answer,
+            Failure::Reported(_) => Code::Reported,
+            Failure::Host(_) => Code::Host,
         }
     }
 }

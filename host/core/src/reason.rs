@@ -1,8 +1,9 @@
-//! The catalogue of reasons: every skip, denial and failure has one.
+//! The reasons of decisions: every skip, denial and failure has one.
 //!
-//! [`Reason::code`] is a stable word for metrics, audit annotations and scripts; the sentence of a [`Refusal`] is for whoever
-//! creates the pod. Neither knows HTTP.
+//! Its [`Code`] is a stable word for metrics, audit annotations and scripts; the sentence of a [`Refusal`] is for whoever creates the
+//! pod. Neither knows HTTP.
 
+use crate::catalogue::Code;
 use crate::policy::Failure;
 use crate::text::clean;
 
@@ -35,14 +36,14 @@ pub enum Skip {
 
 impl Skip {
     /// The stable word.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Skip::NotAPodCreation => "not-a-pod-creation",
-            Skip::NoClaims => "no-claims",
-            Skip::NoJuiceFsClaims => "no-juicefs-claims",
-            Skip::NamespaceNotEnabled => "namespace-not-enabled",
-            Skip::DisabledByLabel => "disabled-by-label",
-            Skip::Policy { .. } => "exempt-by-policy",
+            Skip::NotAPodCreation => Code::NotAPodCreation,
+            Skip::NoClaims => Code::NoClaims,
+            Skip::NoJuiceFsClaims => Code::NoJuicefsClaims,
+            Skip::NamespaceNotEnabled => Code::NamespaceNotEnabled,
+            Skip::DisabledByLabel => Code::DisabledByLabel,
+            Skip::Policy { .. } => Code::ExemptByPolicy,
         }
     }
 
@@ -84,8 +85,10 @@ pub const FINISH_ANNOTATION: &str = "pith.io/finish";
 pub const VCI_PROPAGATION_ANNOTATION: &str = "vke.al.vci-enable-bidirectional-mount-propagation";
 /// The annotation that tells VCI which mounts: a JSON list of `{container, mountPath}`.
 pub const VCI_MOUNTS_ANNOTATION: &str = "vci.vke.volcengine.com/config-bidirectional-mount-propagation";
-/// The annotation that says why a policy exempted a pod, for people. Pith writes it and never reads it.
+/// The annotation that says why a policy exempted a pod, for people and for the controller's event.
 pub const SKIPPED_ANNOTATION: &str = "pith.io/skipped";
+/// The label of pods that a policy exempted, by which the controller finds them.
+pub const SKIPPED_LABEL: &str = "pith.io/skipped";
 
 /// Why a pod is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -177,18 +180,18 @@ pub enum Refusal {
 
 impl Refusal {
     /// The stable word.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Refusal::Malformed(_) => "malformed-pod",
-            Refusal::NamespaceUnknown(_) => "namespace-unknown",
-            Refusal::ClaimNotFound { .. } => "claim-not-found",
-            Refusal::PersistentVolumeUnknown { .. } => "persistent-volume-unknown",
-            Refusal::UnsupportedVolume { .. } => "unsupported-volume",
-            Refusal::UnsupportedPod { .. } => "unsupported-pod",
-            Refusal::Setting { .. } => "invalid-setting",
-            Refusal::ForeignContainer { .. } => "foreign-container",
-            Refusal::ForeignVolume { .. } => "foreign-volume",
-            Refusal::Policy { .. } => "denied-by-policy",
+            Refusal::Malformed(_) => Code::MalformedPod,
+            Refusal::NamespaceUnknown(_) => Code::NamespaceUnknown,
+            Refusal::ClaimNotFound { .. } => Code::ClaimNotFound,
+            Refusal::PersistentVolumeUnknown { .. } => Code::PersistentVolumeUnknown,
+            Refusal::UnsupportedVolume { .. } => Code::UnsupportedVolume,
+            Refusal::UnsupportedPod { .. } => Code::UnsupportedPod,
+            Refusal::Setting { .. } => Code::InvalidSetting,
+            Refusal::ForeignContainer { .. } => Code::ForeignContainer,
+            Refusal::ForeignVolume { .. } => Code::ForeignVolume,
+            Refusal::Policy { .. } => Code::DeniedByPolicy,
         }
     }
 }
@@ -201,6 +204,13 @@ pub struct PolicyFailure {
     pub binding: String,
     /// What happened.
     pub failure: Failure,
+}
+
+impl PolicyFailure {
+    /// The stable word.
+    pub fn code(&self) -> Code {
+        self.failure.code()
+    }
 }
 
 #[cfg(test)]

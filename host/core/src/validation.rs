@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use crate::catalogue::Code;
 use crate::object::{Objects, PersistentVolume};
 use crate::volume::whereabouts;
 
@@ -30,10 +31,10 @@ pub enum Problem {
 
 impl Problem {
     /// The stable word.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Problem::DuplicateHandle { .. } => "duplicate-volume-handle",
-            Problem::Secret(_) => "unusable-secret",
+            Problem::DuplicateHandle { .. } => Code::DuplicateVolumeHandle,
+            Problem::Secret(_) => Code::UnusableSecret,
         }
     }
 }

@@ -15,8 +15,9 @@ use futures_util::future::join_all;
 use hyper::Uri;
 use kube::api::ListParams;
 use pith_core::admission::{self, Context};
+use pith_core::catalogue::Level;
 use pith_core::check::{
-    self, DRIVER_PODS, Finding, Level, Object, Observed, Read, Seen, Webhook, WebhookName, needed_secrets, ours,
+    self, DRIVER_PODS, Finding, Object, Observed, Read, Seen, Webhook, WebhookName, needed_secrets, ours,
 };
 use pith_core::json::list;
 use pith_core::object::{Kind, Objects, SecretRef};
@@ -343,7 +344,7 @@ fn of_files(
 fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     let mut counts = Vec::new();
-    let width = findings.iter().map(|it| it.code.len()).max().unwrap_or_default();
+    let width = findings.iter().map(|it| it.code.as_str().len()).max().unwrap_or_default();
     for (level, one, many) in
         [(Level::Error, "error", "errors"), (Level::Warning, "warning", "warnings"), (Level::Info, "note", "notes")]
     {

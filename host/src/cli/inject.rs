@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use pith_core::admission::{self, Context, Decision, Verdict};
+use pith_core::catalogue::Code;
 use pith_core::object::Objects;
 use pith_core::workload::Workload;
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use crate::config::{Config, ObjectSource};
 use crate::metrics::Metrics;
 use crate::policy::{Call, Policies};
 use crate::run::load_policies;
-use crate::webhook::summary;
+use crate::webhook::outcome;
 use crate::{install_crypto, telemetry};
 
 /// The most time for one pod: that of a webhook whose configuration says nothing else.
@@ -211,9 +212,9 @@ fn print_text(args: &Inject, it: &Injected, out: &mut String) -> Result<()> {
 /// What was decided, in a sentence.
 fn message(decision: &Decision) -> String {
     match &decision.verdict {
-        Verdict::Skip { why, .. } => format!("skipped: {}", why.sentence()),
-        Verdict::Refuse(refusal) => format!("refused: {refusal}"),
-        Verdict::Fail(failure) => format!("failed: {failure}"),
+        Verdict::Skip { why, .. } => format!("skipped: {}", why.code().behind(why.sentence())),
+        Verdict::Refuse(refusal) => format!("refused: {}", refusal.code().behind(refusal)),
+        Verdict::Fail(failure) => format!("failed: {}", failure.code().behind(failure)),
         Verdict::Inject(patch) if patch.is_empty() => "already injected".into(),
         Verdict::Inject(_) => "injected".into(),
     }
@@ -221,6 +222,10 @@ fn message(decision: &Decision) -> String {
 
 fn explain_text(it: &Injected) -> Vec<String> {
     let mut lines = vec![format!("{}: {}", it.title(), message(&it.decision))];
+    if let Some(code) = it.decision.verdict.code() {
+        lines.push(format!("what to do: {}", code.entry().action));
+        lines.push(format!("more: {}", code.page()));
+    }
     lines.extend(it.decision.warnings.iter().map(|warning| format!("warning: {warning}")));
     for sidecar in &it.decision.explanations {
         lines.push(format!("{} for volume {} (claim {}):", sidecar.container, sidecar.volume, sidecar.claim));
@@ -238,7 +243,7 @@ fn explain_text(it: &Injected) -> Vec<String> {
 }
 
 fn explain_json(it: &Injected) -> Value {
-    let (outcome, reason) = summary(&it.decision);
+    let reason = it.decision.verdict.code();
     let sidecars = it.decision.explanations.iter().map(|sidecar| {
         let values = sidecar.settings.explain().into_iter();
         json!({
@@ -257,9 +262,11 @@ fn explain_json(it: &Injected) -> Value {
         "kind": it.kind,
         "namespace": it.namespace,
         "name": it.name,
-        "outcome": outcome,
-        "reason": reason,
+        "outcome": outcome(&it.decision),
+        "reason": reason.map_or("", Code::as_str),
         "message": message(&it.decision),
+        "action": reason.map(|code| code.entry().action),
+        "page": reason.map(Code::page),
         "patch": it.decision.verdict.patch(),
         "volumes": sidecars.collect::<Vec<_>>(),
         "policies": calls.collect::<Vec<_>>(),

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+use pith_core::catalogue::Code;
 use serde_json::{Value, json};
 
 use super::event;
@@ -96,7 +97,8 @@ async fn look(
             options.namespace,
             cleaner.name_any()
         );
-        let happened = event::Happened { kind: "Warning", reason: "MountLeftBehind", action: "CleanUp", note: &note };
+        let happened =
+            event::Happened { kind: "Warning", reason: Code::MountLeftBehind, action: "CleanUp", note: &note };
         event::tell(client, event::about("Pod", namespace, name, &pod.uid), happened).await;
     }
     Ok(())

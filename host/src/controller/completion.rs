@@ -4,8 +4,6 @@
 //! of a volume, and ends the clients when that is written here. Nothing is run in the pod, and what is written goes by way of its
 //! status: neither its containers nor anything else of its spec can be changed so.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -16,8 +14,8 @@ use kube::{Api, Client, ResourceExt};
 use pith_core::completion;
 use pith_core::reason::{DONE_LABEL, FINISH_ANNOTATION};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 
+use super::due::Due;
 use super::pods::PodName;
 use crate::cluster;
 use crate::metrics::Metrics;
@@ -25,27 +23,9 @@ use crate::metrics::Metrics;
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// The pods that are to be told.
-#[derive(Debug, Default)]
-struct Due {
-    pods: Mutex<BTreeSet<PodName>>,
-    changed: Notify,
-}
-
-impl Due {
-    fn add(&self, pod: PodName) {
-        self.with(|pods| pods.insert(pod));
-        self.changed.notify_one();
-    }
-
-    fn with<T>(&self, change: impl FnOnce(&mut BTreeSet<PodName>) -> T) -> T {
-        change(&mut self.pods.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// Looks after pods that are to complete. It ends only with a defect.
 pub(super) async fn run(client: &Client, metrics: &Metrics) {
-    let due = Due::default();
+    let due = Due::new();
     let restarts = metrics.watch_restarts("jobs");
     // Untyped, because what decides reads it as it is; and only those that could ever be told.
     let api = Api::<DynamicObject>::all_with(client.clone(), &kube::api::ApiResource::erase::<Pod>(&()));
@@ -63,15 +43,13 @@ pub(super) async fn run(client: &Client, metrics: &Metrics) {
     });
     let tell = async {
         loop {
-            due.changed.notified().await;
-            while let Some(pod) = due.with(|pods| pods.first().cloned()) {
-                match tell(client, &pod).await {
-                    Ok(()) => drop(due.with(|pods| pods.remove(&pod))),
-                    Err(error) => {
-                        let ((namespace, pod), error) = (&pod, cluster::cause(&error));
-                        tracing::warn!(%namespace, %pod, %error, "it cannot be told that its application has ended; it is tried again");
-                        tokio::time::sleep(PAUSE).await;
-                    }
+            let pod = due.first().await;
+            match tell(client, &pod).await {
+                Ok(()) => due.done(&pod),
+                Err(error) => {
+                    let ((namespace, pod), error) = (&pod, cluster::cause(&error));
+                    tracing::warn!(%namespace, %pod, %error, "it cannot be told that its application has ended; it is tried again");
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
+use pith_core::catalogue::Code;
 use sha2::{Digest, Sha256};
 
 use crate::cluster;
@@ -19,8 +20,8 @@ const LONGEST_NOTE: usize = 1024;
 pub(super) struct Happened<'a> {
     /// `Normal` or `Warning`.
     pub(super) kind: &'static str,
-    /// One word, as in `SecretNotWritten`.
-    pub(super) reason: &'static str,
+    /// Why, which Kubernetes writes as in `SecretNotWritten`.
+    pub(super) reason: Code,
     /// What Pith was doing, as in `WriteSecret`.
     pub(super) action: &'static str,
     /// The sentence.
@@ -45,7 +46,8 @@ pub(super) async fn tell(client: &Client, object: ObjectReference, happened: Hap
     let namespace = object.namespace.clone().unwrap_or_default();
     let name = object.name.clone().unwrap_or_default();
     let note = &happened.note[..happened.note.floor_char_boundary(LONGEST_NOTE)];
-    let digest = Sha256::digest(format!("{:?} {} {note}", object.uid, happened.reason));
+    let reason = happened.reason.event_reason();
+    let digest = Sha256::digest(format!("{:?} {reason} {note}", object.uid));
     let event = Event {
         metadata: ObjectMeta {
             // A pod's name may be as long as an event's.
@@ -57,7 +59,7 @@ pub(super) async fn tell(client: &Client, object: ObjectReference, happened: Hap
         reporting_controller: Some("pith.io/controller".into()),
         reporting_instance: Some("pith".into()),
         action: Some(happened.action.into()),
-        reason: Some(happened.reason.into()),
+        reason: Some(reason),
         regarding: Some(object),
         note: Some(note.into()),
         type_: Some(happened.kind.into()),
@@ -68,7 +70,7 @@ pub(super) async fn tell(client: &Client, object: ObjectReference, happened: Hap
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(error) => {
             let error = cluster::cause(&error);
-            tracing::warn!(%namespace, object = %name, reason = happened.reason, %error, "an event cannot be written");
+            tracing::warn!(%namespace, object = %name, reason = %happened.reason, %error, "an event cannot be written");
         }
     }
 }

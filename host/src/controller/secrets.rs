@@ -16,6 +16,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
+use pith_core::catalogue::Code;
 use pith_core::claim_secret::{self, Bound, Wanted};
 use pith_core::object::{Claim, SecretRef};
 use pith_core::registration::MANAGER;
@@ -291,7 +292,7 @@ impl<'a> Reconciler<'a> {
         }
         let note = format!("pods cannot mount the claim `{}` with JuiceFS: {problem}", claim.name);
         let happened =
-            event::Happened { kind: "Warning", reason: "SecretNotWritten", action: "WriteSecret", note: &note };
+            event::Happened { kind: "Warning", reason: Code::SecretNotWritten, action: "WriteSecret", note: &note };
         event::tell(self.client, event::about(owner.kind, &claim.namespace, &owner.name, &owner.uid), happened).await;
         let waiting = pods.iter().filter(|((namespace, _), pod)| {
             owner.uid == claim.uid

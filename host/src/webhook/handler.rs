@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Limited};
 use pith_core::admission::{self, Context, Decision, Verdict};
+use pith_core::catalogue::Code;
 use pith_core::object::Objects;
+use pith_core::reason::Skip;
 use pith_core::validation::Checked;
 use serde_json::Value;
 
@@ -29,12 +31,12 @@ pub(super) async fn mutate(
     // Nobody queues: an API server has better things to wait for than a webhook that is behind.
     let Ok(_permit) = webhook.in_flight.try_acquire() else {
         let sentence = "Pith has as many requests in hand as it may (webhook.maxInFlight)";
-        return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, "busy", sentence, Instant::now());
+        return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, Code::Busy, sentence, Instant::now());
     };
     let deadline = Instant::now() + time_limit(webhook.timeout, query.as_deref());
     // Without some of the objects a decision would be wrong rather than missing: a claim that is there would not be.
     if let Some(waiting) = webhook.objects.waiting() {
-        return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, "not-synced", &waiting, Instant::now());
+        return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, Code::NotSynced, &waiting, Instant::now());
     }
     match read(&webhook, &headers, body, deadline).await {
         Ok(body) => {
@@ -43,7 +45,7 @@ pub(super) async fn mutate(
             };
             guarded(&webhook, &body, deadline, decide).await
         }
-        Err((status, sentence)) => refuse(&webhook, status, "unreadable-body", &sentence, Instant::now()),
+        Err((status, sentence)) => refuse(&webhook, status, Code::UnreadableBody, &sentence, Instant::now()),
     }
 }
 
@@ -91,7 +93,7 @@ async fn guarded(
     answered.unwrap_or_else(|_| {
         webhook.metrics.panics.inc();
         let sentence = "Pith failed while it handled this review, which is a defect: its log says where";
-        refuse(webhook, StatusCode::INTERNAL_SERVER_ERROR, "panic", sentence, started)
+        refuse(webhook, StatusCode::INTERNAL_SERVER_ERROR, Code::Panic, sentence, started)
     })
 }
 
@@ -105,7 +107,7 @@ async fn answer(
     let review = match review::parse(body) {
         Ok(review) => review,
         Err(error) => {
-            return refuse(webhook, StatusCode::BAD_REQUEST, "unreadable-review", &error.to_string(), started);
+            return refuse(webhook, StatusCode::BAD_REQUEST, Code::UnreadableReview, &error.to_string(), started);
         }
     };
     let (namespace, pod) = match &review.subject {
@@ -118,7 +120,7 @@ async fn answer(
             return checked_answer(webhook, &review.uid, secret, &validate::secret(secret), started);
         }
         Subject::Other => {
-            webhook.metrics.admission("skip", "not-a-pod-creation", started);
+            webhook.metrics.admission("skip", Some(Skip::NotAPodCreation.code()), started);
             return json(review::render_other(&review.uid));
         }
     };
@@ -136,13 +138,12 @@ async fn answer(
         Ok(decision) => decision,
         Err(unanswered) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            return refuse(webhook, status, "unanswered", &unanswered.to_string(), started);
+            return refuse(webhook, status, Code::Unanswered, &unanswered.to_string(), started);
         }
     };
     let answer = review::render(&review.uid, &decision);
-    let (outcome, reason) = summary(&decision);
     log(&review.uid, namespace, pod, &decision, started);
-    webhook.metrics.admission(outcome, reason, started);
+    webhook.metrics.admission(outcome(&decision), decision.verdict.code(), started);
     match answer {
         Answer::Review(review) => json(review),
         Answer::Failure(sentence) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{sentence}\n")).into_response(),
@@ -152,29 +153,30 @@ async fn answer(
 /// The answer about an object that is only looked at.
 fn checked_answer(webhook: &Webhook, uid: &str, object: &Value, checked: &Checked, started: Instant) -> Response {
     let (outcome, reason) = match checked {
-        Ok(_) => ("allow", ""),
-        Err(problem) => ("deny", problem.code()),
+        Ok(_) => ("allow", None),
+        Err(problem) => ("deny", Some(problem.code())),
     };
     let name = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_string();
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::info!(%uid, namespace = name("namespace"), name = name("name"), outcome, reason, micros, "object looked at");
     webhook.metrics.admission(outcome, reason, started);
+    let reason = reason.map_or("", Code::as_str);
+    tracing::info!(%uid, namespace = name("namespace"), name = name("name"), outcome, reason, micros, "object looked at");
     json(review::render_checked(uid, checked))
 }
 
-/// The outcome and the reason of a decision, as metrics and the log say them.
-pub(crate) fn summary(decision: &Decision) -> (&'static str, &'static str) {
+/// The outcome of a decision, as metrics and the log say it.
+pub(crate) fn outcome(decision: &Decision) -> &'static str {
     match &decision.verdict {
-        Verdict::Skip { why, .. } => ("skip", why.code()),
-        Verdict::Inject(_) => ("inject", ""),
-        Verdict::Refuse(refusal) => ("deny", refusal.code()),
-        Verdict::Fail(failure) => ("fail", failure.failure.kind()),
+        Verdict::Skip { .. } => "skip",
+        Verdict::Inject(_) => "inject",
+        Verdict::Refuse(_) => "deny",
+        Verdict::Fail(_) => "fail",
     }
 }
 
 /// One line for each request, with names and never with content.
 fn log(uid: &str, namespace: &str, pod: &Value, decision: &Decision, started: Instant) {
-    let (outcome, reason) = summary(decision);
+    let (outcome, reason) = (outcome(decision), decision.verdict.code().map_or("", Code::as_str));
     let metadata = &pod["metadata"];
     let name = metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default();
     let operations = if let Verdict::Inject(patch) = &decision.verdict { patch.len() } else { 0 };
@@ -186,10 +188,10 @@ fn json(body: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn refuse(webhook: &Webhook, status: StatusCode, reason: &'static str, sentence: &str, started: Instant) -> Response {
-    webhook.metrics.admission("invalid", reason, started);
-    tracing::warn!(status = status.as_u16(), reason, error = %sentence, "request refused");
-    (status, format!("{sentence}\n")).into_response()
+fn refuse(webhook: &Webhook, status: StatusCode, reason: Code, sentence: &str, started: Instant) -> Response {
+    webhook.metrics.admission("invalid", Some(reason), started);
+    tracing::warn!(status = status.as_u16(), %reason, error = %sentence, "request refused");
+    (status, format!("{}\n", reason.behind(sentence))).into_response()
 }
 
 #[cfg(test)]
@@ -296,7 +298,7 @@ mod tests {
         let answer = super::super::router(webhook()).oneshot(request.expect("a request")).await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
-        let expected = "policy `defect` failed, and its onFailure is `fail`: the host could not run it: its module is not loaded\n";
+        let expected = "policy `defect` failed, and its onFailure is `fail`: the host could not run it: its module is not loaded (reason: host)\n";
         assert_eq!(String::from_utf8_lossy(&body), expected);
     }
 

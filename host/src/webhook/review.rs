@@ -2,9 +2,12 @@
 //!
 //! Follows `admission.k8s.io/v1`. `v1beta1` is refused: no supported Kubernetes sends it unless it is asked to.
 
+use std::fmt::Display;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pith_core::admission::{Decision, Verdict};
+use pith_core::catalogue::Code;
 use pith_core::reason::{Refusal, Skip};
 use pith_core::validation::Checked;
 use serde::Deserialize;
@@ -116,10 +119,10 @@ pub enum Answer {
 /// Writes the answer.
 pub fn render(uid: &str, decision: &Decision) -> Answer {
     let mut response = match &decision.verdict {
-        Verdict::Fail(failure) => return Answer::Failure(failure.to_string()),
-        Verdict::Skip { why, .. } => allowed(uid, "skip", why.code(), Some(&why.sentence())),
-        Verdict::Refuse(refusal) => denied(uid, status(refusal), &refusal.to_string(), refusal.code()),
-        Verdict::Inject(_) => allowed(uid, "inject", "", None),
+        Verdict::Fail(failure) => return Answer::Failure(failure.code().behind(failure)),
+        Verdict::Skip { why, .. } => allowed(uid, "skip", Some(why.code()), Some(&why.sentence())),
+        Verdict::Refuse(refusal) => denied(uid, status(refusal), refusal.code(), refusal),
+        Verdict::Inject(_) => allowed(uid, "inject", None, None),
     };
     let patch = decision.verdict.patch();
     if !patch.is_empty() {
@@ -136,20 +139,20 @@ pub fn render(uid: &str, decision: &Decision) -> Answer {
 pub fn render_checked(uid: &str, checked: &Checked) -> Vec<u8> {
     match checked {
         Ok(sentences) => {
-            let mut response = allowed(uid, "allow", "", None);
+            let mut response = allowed(uid, "allow", None, None);
             if !sentences.is_empty() {
                 response["warnings"] = warnings(sentences);
             }
             review(&response)
         }
-        Err(problem) => review(&denied(uid, INVALID, &problem.to_string(), problem.code())),
+        Err(problem) => review(&denied(uid, INVALID, problem.code(), problem)),
     }
 }
 
 /// The answer to what is not Pith's business.
 pub fn render_other(uid: &str) -> Vec<u8> {
     let skip = Skip::NotAPodCreation;
-    review(&allowed(uid, "skip", skip.code(), Some(&skip.sentence())))
+    review(&allowed(uid, "skip", Some(skip.code()), Some(&skip.sentence())))
 }
 
 fn review(response: &Value) -> Vec<u8> {
@@ -158,9 +161,9 @@ fn review(response: &Value) -> Vec<u8> {
 }
 
 /// The API server puts the webhook's name before each key of the audit annotations.
-fn allowed(uid: &str, outcome: &str, reason: &str, message: Option<&str>) -> Value {
+fn allowed(uid: &str, outcome: &str, reason: Option<Code>, message: Option<&str>) -> Value {
     let mut annotations = json!({"outcome": outcome});
-    if !reason.is_empty() {
+    if let Some(reason) = reason {
         annotations["reason"] = json!(reason);
     }
     if let Some(message) = message {
@@ -169,13 +172,13 @@ fn allowed(uid: &str, outcome: &str, reason: &str, message: Option<&str>) -> Val
     json!({"uid": uid, "allowed": true, "auditAnnotations": annotations})
 }
 
-/// `word` is the stable one of the reason.
-fn denied(uid: &str, (code, reason): Status, message: &str, word: &str) -> Value {
+/// People see the message and nothing else of it.
+fn denied(uid: &str, (status, of_status): Status, reason: Code, sentence: impl Display) -> Value {
     json!({
         "uid": uid,
         "allowed": false,
-        "status": {"code": code, "reason": reason, "message": message},
-        "auditAnnotations": {"outcome": "deny", "reason": word},
+        "status": {"code": status, "reason": of_status, "message": reason.behind(sentence)},
+        "auditAnnotations": {"outcome": "deny", "reason": reason},
     })
 }
 

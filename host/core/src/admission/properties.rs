@@ -348,7 +348,7 @@ fn any_json() -> impl Strategy<Value = Value> {
             "metadata", "labels", "annotations", "ownerReferences", "spec", "volumes", "containers", "initContainers",
             "ephemeralContainers", "volumeMounts", "volumeDevices", "name", "persistentVolumeClaim", "claimName",
             "readOnly", "mountPropagation", "ephemeral", "volumeClaimTemplate", "csi", "driver", "hostUsers", "os", "args",
-            STATUS_ANNOTATION, DONE_LABEL, DISABLE_LABEL,
+            STATUS_ANNOTATION, DONE_LABEL, DISABLE_LABEL, SKIPPED_LABEL,
         ])
         .prop_map(String::from),
         1 => "\\PC{0,5}",

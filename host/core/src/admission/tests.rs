@@ -8,9 +8,9 @@ use crate::testing::{NAMESPACE, PodFixture, World, claim, class, entries, only_r
 /// A verdict as a word and a sentence.
 fn outcome(decision: &Decision) -> (&'static str, String) {
     match &decision.verdict {
-        Verdict::Skip { why, .. } => (why.code(), why.sentence()),
-        Verdict::Refuse(refusal) => (refusal.code(), refusal.to_string()),
-        Verdict::Fail(failure) => (failure.failure.kind(), failure.to_string()),
+        Verdict::Skip { why, .. } => (why.code().as_str(), why.sentence()),
+        Verdict::Refuse(refusal) => (refusal.code().as_str(), refusal.to_string()),
+        Verdict::Fail(failure) => (failure.code().as_str(), failure.to_string()),
         Verdict::Inject(_) => {
             let containers: Vec<&str> = decision.explanations.iter().map(|it| it.container.as_str()).collect();
             ("inject", containers.join(" "))
@@ -427,7 +427,9 @@ fn the_reason_of_an_exemption_is_written_onto_the_pod_once() {
         let mut pod = pod.0;
         let verdict = world.decide(&pod).verdict;
         json_patch::patch(&mut pod, verdict.patch()).expect("the patch fits");
-        assert_eq!(pod["metadata"]["annotations"][SKIPPED_ANNOTATION], "policy `b` exempts the pod: batch");
+        let reason = "policy `b` exempts the pod: batch (reason: exempt-by-policy)";
+        assert_eq!(pod["metadata"]["annotations"][SKIPPED_ANNOTATION], reason);
+        assert_eq!(pod["metadata"]["labels"][SKIPPED_LABEL], "true");
         assert!(world.decide(&pod).verdict.patch().is_empty());
     }
     let unlabelled = world.decide(&orders().labelled(DISABLE_LABEL, "true").0);
@@ -448,7 +450,7 @@ fn a_watched_policy_has_no_effect() {
 #[test]
 fn a_failed_policy_fails_the_request_or_is_passed_over_with_a_warning() {
     let failed = ("trap", "policy `a` failed, and its onFailure is `fail`: it trapped: unreachable");
-    let warning = "policy `a` failed, and Pith decided without it: it trapped: unreachable";
+    let warning = "policy `a` failed (reason: trap), and Pith decided without it: it trapped: unreachable";
     check_exemption(with_orders().exempting("a", broken()), failed, &[]);
     check_exemption(with_orders().exempting("a", broken()).defaulting(), INJECTED, &[warning]);
     check_exemption(with_orders().adjusting("a", |_| broken()), failed, &[]);
@@ -458,7 +460,7 @@ fn a_failed_policy_fails_the_request_or_is_passed_over_with_a_warning() {
     let why =
         "its answer is not usable: requests.cpu is `much`: \"much\" is no quantity: it does not begin with a number";
     check_exemption(unusable(), ("answer", &format!("policy `a` failed, and its onFailure is `fail`: {why}")), &[]);
-    let warning = format!("policy `a` failed, and Pith decided without it: {why}");
+    let warning = format!("policy `a` failed (reason: answer), and Pith decided without it: {why}");
     check_exemption(unusable().defaulting(), INJECTED, &[&warning]);
 }
 
@@ -473,7 +475,7 @@ fn an_exempt_pod_may_be_one_that_no_sidecar_can_serve() {
 fn a_warning_that_two_claims_give_is_said_once() {
     let world = with_orders().with_claim("logs").adjusting("a", |_| broken()).defaulting();
     let warnings = world.decide(&orders().mounting("log", "logs").0).warnings;
-    assert_eq!(warnings, ["policy `a` failed, and Pith decided without it: it trapped: unreachable"]);
+    assert_eq!(warnings, ["policy `a` failed (reason: trap), and Pith decided without it: it trapped: unreachable"]);
 }
 
 #[test]

@@ -1,8 +1,10 @@
-//! The codes, which scripts and metrics depend on.
+//! The codes, which scripts and metrics depend on, and the sentences beside them.
 
 use std::time::Duration;
 
 use super::*;
+use crate::catalogue::{CATALOGUE, Place};
+use crate::validation::Problem;
 
 fn skips() -> Vec<Skip> {
     vec![
@@ -44,25 +46,22 @@ fn failures() -> Vec<Failure> {
     ]
 }
 
+fn problems() -> Vec<Problem> {
+    vec![Problem::DuplicateHandle { handle: String::new(), other: String::new() }, Problem::Secret(String::new())]
+}
+
+/// These codes are all that the catalogue has for a place, each of them once.
 #[track_caller]
-fn check(mut codes: Vec<&'static str>) {
-    for code in &codes {
-        let words: Vec<&str> = code.split('-').collect();
-        let kebab = words.iter().all(|word| !word.is_empty() && word.bytes().all(|it| it.is_ascii_lowercase()));
-        assert!(kebab, "{code} is in kebab case");
-    }
-    let all = codes.len();
-    codes.sort_unstable();
-    codes.dedup();
-    assert_eq!(codes.len(), all, "each code stands for one thing: {codes:?}");
+fn check(place: Place, codes: impl Iterator<Item = Code>) {
+    let entries = CATALOGUE.iter().filter(|entry| entry.places.contains(&place));
+    assert_eq!(codes.collect::<Vec<Code>>(), entries.map(|entry| entry.code).collect::<Vec<Code>>(), "{place:?}");
 }
 
 #[test]
-fn every_code_is_unique_and_in_kebab_case() {
-    let skips = skips();
-    let refusals = refusals();
-    check(skips.iter().map(Skip::code).chain(refusals.iter().map(Refusal::code)).collect());
-    check(failures().iter().map(Failure::kind).collect());
+fn every_entry_of_the_catalogue_is_said_by_one_reason() {
+    check(Place::Skip, skips().iter().map(Skip::code));
+    check(Place::Denial, refusals().iter().map(Refusal::code).chain(problems().iter().map(Problem::code)));
+    check(Place::PolicyFailure, failures().iter().map(Failure::code));
 }
 
 #[test]

@@ -124,7 +124,13 @@ fn a_denial_is_final_and_a_failure_is_not() {
 #[test]
 fn a_failure_is_passed_over_with_a_warning_where_the_binding_says_so() {
     let world = named(named(world(), "a", Err(Failure::Stack)).defaulting(), "b", directory(&["b"], false));
-    check(&world, asked(), "/b", by("b"), &["policy `a` failed, and Pith decided without it: it ran out of stack"]);
+    check(
+        &world,
+        asked(),
+        "/b",
+        by("b"),
+        &["policy `a` failed (reason: stack), and Pith decided without it: it ran out of stack"],
+    );
 }
 
 #[test]
@@ -146,7 +152,7 @@ fn a_directory_that_cannot_be_had_is_a_failure_of_its_policy() {
         let failed = format!("policy `a` failed, and its onFailure is `fail`: {why}");
         // The prefix would make the root of it a directory: it stays a failure.
         check_refused(&world, asked().mounted(&["subdir=/t"]), "policy-failed", &failed);
-        let warning = format!("policy `a` failed, and Pith decided without it: {why}");
+        let warning = format!("policy `a` failed (reason: answer), and Pith decided without it: {why}");
         check(&world.defaulting(), asked(), "/pvc-1", NamedBy::VolumeName, &[&warning]);
     }
 }
