@@ -14,8 +14,8 @@ mod convert;
 mod folder;
 
 pub(crate) use api::cause;
+pub use api::connect;
 pub(crate) use api::connect_as_kubectl;
-pub use api::{connect, has_native_sidecars};
 pub use convert::object;
 pub use folder::{documents, load};
 pub use live::{Live, Unanswered};

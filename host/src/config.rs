@@ -52,8 +52,6 @@ pub struct Config {
     pub sidecars: Configuration,
     /// What the JuiceFS driver's configuration says and has no effect here, for people.
     pub ineffective: Vec<String>,
-    /// Whether the version of the API server decides about the shape of sidecars.
-    pub asks_for_shape: bool,
     /// The bindings in the order in which they are asked.
     pub policies: Vec<PolicyConfig>,
     /// The CSI controller; absent for none.
@@ -342,7 +340,6 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
         csi: typed.csi.map(|it| csi(it, &typed.driver, &folder, &state_dir)).transpose()?,
         juicefs: juicefs(typed.juicefs, &folder)?,
         state_dir,
-        asks_for_shape: typed.sidecar.shape == file::Shape::Auto && native_sidecar.is_none() && in_cluster,
         sidecars: Configuration {
             patches,
             shape: shape(typed.sidecar.shape, native_sidecar),
@@ -531,7 +528,7 @@ fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::File
     Ok(Configuration {
         driver,
         image: sidecar.image,
-        shape: Shape::default(),
+        shape: None,
         complete_jobs: sidecar.complete_jobs,
         guard_image: sidecar.guard_image,
         requests: amounts(sidecar.resources.requests),
@@ -549,11 +546,12 @@ fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::File
     })
 }
 
-/// The shape that is known without a cluster.
-fn shape(configured: file::Shape, driver: Option<bool>) -> Shape {
+/// The shape, where anybody has said it.
+fn shape(configured: file::Shape, driver: Option<bool>) -> Option<Shape> {
     match (configured, driver) {
-        (file::Shape::Container, _) | (file::Shape::Auto, Some(false)) => Shape::Container,
-        _ => Shape::NativeSidecar,
+        (file::Shape::Container, _) | (file::Shape::Auto, Some(false)) => Some(Shape::Container),
+        (file::Shape::NativeSidecar, _) | (file::Shape::Auto, Some(true)) => Some(Shape::NativeSidecar),
+        (file::Shape::Auto, None) => None,
     }
 }
 

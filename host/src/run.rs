@@ -11,7 +11,6 @@ use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use pith_core::object::Objects;
-use pith_core::shape::Shape;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore};
@@ -42,7 +41,7 @@ const HEADERS: Duration = Duration::from_secs(10);
 
 /// `pith serve`: everything that can go wrong goes wrong before it listens.
 pub fn serve(args: &Serve) -> Result<()> {
-    let mut config = Config::load(&args.config, &args.overrides)?;
+    let config = Config::load(&args.config, &args.overrides)?;
     telemetry::start(&config.log)?;
     config.warn();
     crate::install_crypto();
@@ -58,24 +57,6 @@ pub fn serve(args: &Serve) -> Result<()> {
         Some(ObjectSource::Directory(directory)) => (Mirror::fixed(cluster::load(directory)?), None),
         None => (Mirror::fixed(Objects::default()), None),
     };
-    if let Some(client) = client.as_ref().filter(|_| config.asks_for_shape && config.webhook.is_some()) {
-        let native = runtime.block_on(async {
-            tokio::select! {
-                native = cluster::has_native_sidecars(client) => anyhow::Ok(Some(native)),
-                stopped = wait_for_stop() => stopped.map(|()| None),
-            }
-        });
-        match native? {
-            Some(true) => {}
-            Some(false) => {
-                tracing::warn!(
-                    "the cluster has no native sidecars: JuiceFS clients are plain containers (docs/operations.md)"
-                );
-                config.sidecars.shape = Shape::Container;
-            }
-            None => return Ok(()),
-        }
-    }
     // Hundreds of megabytes after a start that compiled.
     memory::give_back();
     let (policies, objects) = (Arc::new(policies), Arc::new(objects));

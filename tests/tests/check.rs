@@ -223,9 +223,9 @@ fn pods_and_claims_of_a_real_cluster_that_are_not_as_they_should_be_are_found_un
     let unselected = format!("namespace-not-selected Namespace {name}");
     let claim = format!("claim-without-secret PersistentVolumeClaim {name}/data");
     let secret = format!("file-system-secret-missing Secret {name}/file-system");
-    assert_eq!(found(), [claim.clone(), secret.clone(), unselected]);
+    assert_eq!(found(), [unselected, secret.clone(), claim.clone()]);
     cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")]).expect("a label");
-    assert_eq!(found(), [claim, secret, missed.clone()]);
+    assert_eq!(found(), [secret, claim, missed.clone()]);
 
     // The Secrets are made, and nothing of what is in them comes out.
     let claim = cluster.get(&["pvc", "data", "--namespace", name]).expect("the claim");
@@ -249,7 +249,7 @@ fn pods_and_claims_of_a_real_cluster_that_are_not_as_they_should_be_are_found_un
     assert_eq!(found(), [&*missed]);
     let changed = administrator(cluster, "sidecar: {image: registry.example/juicefs:2}\n", &manifest);
     let stale = format!("injection-stale Pod {name}/late");
-    assert_eq!(look(cluster, changed.path(), name, &registration), [stale, missed.clone()]);
+    assert_eq!(look(cluster, changed.path(), name, &registration), [missed.clone(), stale]);
     // What has changed is shown for the pod that runs, and nothing else of it.
     let shown = |running: &[&str]| {
         let config = changed.path().join("pith.yaml");
@@ -317,7 +317,7 @@ fn a_registration_in_a_real_cluster_that_does_not_do_is_found() {
         json!([{"op": "add", "path": "/webhooks/0/namespaceSelector", "value": {"matchLabels": {"other": "yes"}}}]);
     let patch = ["patch", "mutatingwebhookconfiguration", name, "--type=json", "--patch", &selector.to_string()];
     cluster.kubectl(&patch).expect("a patch");
-    assert_eq!(found(), [format!("namespace-not-selected Namespace {name}"), registration("webhook-unreachable")]);
+    assert_eq!(found(), [registration("webhook-unreachable"), format!("namespace-not-selected Namespace {name}")]);
     cluster.kubectl(&["delete", "mutatingwebhookconfiguration", name]).expect("it is deleted");
     assert_eq!(found(), [registration("webhook-not-registered")]);
 }

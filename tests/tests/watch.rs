@@ -260,7 +260,8 @@ async fn without_an_api_server_it_is_not_ready_and_decides_nothing() {
     assert_eq!(get(server.admin, "/livez").await.expect("an answer").status, StatusCode::OK);
     let mut client = Client::connect(server.webhook, &server.ca(), Protocol::Http1).await.expect("a connection");
     let answer = client.review(crate::WEB).await.expect("an answer");
-    assert_eq!((answer.status, answer.text()), (StatusCode::SERVICE_UNAVAILABLE, expected));
+    let answered = format!("{} (reason: not-synced)\n", expected.trim_end());
+    assert_eq!((answer.status, answer.text()), (StatusCode::SERVICE_UNAVAILABLE, answered));
     let metrics = get(server.admin, "/metrics").await.expect("an answer").text();
     assert!(metrics.contains(r#"pith_admissions_total{outcome="invalid",reason="not-synced"} 1"#), "{metrics}");
 }

@@ -232,7 +232,9 @@ fn inject(
     exempt(context.bindings, &subject, &claims, policies, &mut decision.warnings)?;
     // After the exemption: a pod that is left alone may have whatever it likes.
     check_pod(pod)?;
-    let shape = Shape::of(context.configuration.shape, &subject.namespace, pod)?;
+    let of_cluster = if context.objects.lacks_native_sidecars { Shape::Container } else { Shape::NativeSidecar };
+    let on_nodes = context.configuration.shape.unwrap_or(of_cluster);
+    let shape = Shape::of(on_nodes, &subject.namespace, pod)?;
 
     let mut sidecars = Vec::with_capacity(claims.len());
     for (index, claim) in claims.iter().enumerate() {

@@ -278,6 +278,8 @@ pub struct Objects {
     persistent_volumes: Named<PersistentVolume>,
     /// By namespace, then name: a look-up then needs no joined key. No namespace here is empty.
     claims: HashTrieMapSync<String, Named<Claim>>,
+    /// Whether the cluster has no native sidecars.
+    pub lacks_native_sidecars: bool,
 }
 
 impl Objects {

@@ -32,8 +32,8 @@ pub struct Configuration {
     pub driver: String,
     /// The image of the JuiceFS client.
     pub image: String,
-    /// How pods on nodes get their clients.
-    pub shape: Shape,
+    /// How pods on nodes get their clients; as the cluster can where this is absent.
+    pub shape: Option<Shape>,
     /// Whether the controller tells pods that their application has ended, where a client would keep them from completing.
     pub complete_jobs: bool,
     /// The image of the guard, which unmounts what clients leave behind.

@@ -19,7 +19,6 @@ use crate::policy::{
 };
 use crate::reason::ENABLE_LABEL;
 use crate::settings::{Configuration, default_claim_overrides};
-use crate::shape::Shape;
 
 pub(crate) const NAMESPACE: &str = "shop";
 
@@ -36,7 +35,7 @@ pub(crate) fn configuration() -> Configuration {
     Configuration {
         driver: "csi.juicefs.com".into(),
         image: "juicefs:1".into(),
-        shape: Shape::NativeSidecar,
+        shape: None,
         complete_jobs: false,
         guard_image: "pith:1".into(),
         requests: amounts(&[("cpu", "1"), ("memory", "1Gi")]),

@@ -142,6 +142,7 @@ fn registration(config: &Config) -> Result<Option<String>> {
 
 async fn of_cluster(look: &Look, namespace: Option<&str>, registration: Option<&str>) -> Result<Found> {
     let (mut objects, mut unread) = (Objects::default(), BTreeMap::new());
+    objects.lacks_native_sidecars = look.lacks_native_sidecars().await?;
     for kind in Kind::ALL {
         match look.objects(kind, namespace).await? {
             Ok(found) => {

@@ -38,6 +38,7 @@ pub(super) async fn read(args: &Inject, config: &Config) -> Result<(Objects, Vec
     });
     let look = Look(cluster::connect_as_kubectl(kubeconfig).await?);
     let mut objects = Objects::default();
+    objects.lacks_native_sidecars = look.lacks_native_sidecars().await?;
     for kind in Kind::ALL {
         let found = look.objects(kind, Some(&args.namespace)).await?;
         let found = found.map_err(anyhow::Error::msg).with_context(|| format!("reading {}", kind.plural()))?;

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -12,7 +11,6 @@ use pith_core::object::{Kind, Object, Reference};
 use serde::Serialize;
 
 use super::convert;
-use super::watch::Pauses;
 
 /// A client for the cluster of a kubeconfig; without one, for the cluster that this process runs in, as its service account. It
 /// must be made inside of the runtime, and nothing is sent before it is used.
@@ -33,17 +31,15 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
 /// The first minor version of Kubernetes 1 that has native sidecars without being asked.
 const NATIVE_SIDECARS: u32 = 29;
 
-/// Whether the cluster has native sidecars. It waits until the API server answers.
-pub async fn has_native_sidecars(client: &Client) -> bool {
-    let mut pauses = Pauses::default();
-    loop {
-        match client.apiserver_version().await {
-            Ok(version) => return is_native(&version.major, &version.minor),
-            Err(error) => {
-                tracing::warn!(error = %cause(&error), "the API server is not there to say its version, and is asked again");
-                tokio::time::sleep(pauses.next(Instant::now())).await;
-            }
+/// Whether the cluster has no native sidecars, by its version. An API server that keeps that to itself has them.
+pub(super) async fn lacks_native_sidecars(client: &Client) -> kube::Result<bool> {
+    match client.apiserver_version().await {
+        Ok(version) => Ok(!is_native(&version.major, &version.minor)),
+        Err(error @ kube::Error::Api(_)) => {
+            tracing::warn!(error = %cause(&error), "the API server does not say its version: it is taken to have native sidecars");
+            Ok(false)
         }
+        Err(error) => Err(error),
     }
 }
 

@@ -18,7 +18,7 @@ use pith_core::check::Read;
 use pith_core::object::{Kind, Object, SecretRef};
 use serde_json::Value;
 
-use super::api::{cause, read, resource};
+use super::api::{cause, lacks_native_sidecars, read, resource};
 
 /// How many objects come in one page of a list.
 const PAGE: u32 = 100;
@@ -79,6 +79,14 @@ impl Look {
         };
         let listed = list(&api, params, take).await;
         Ok(answered(listed)?.map(|()| values))
+    }
+
+    /// Whether the cluster has no native sidecars.
+    pub(crate) async fn lacks_native_sidecars(&self) -> Result<bool> {
+        in_time(lacks_native_sidecars(&self.0))
+            .await
+            .map_err(|error| anyhow!(cause(&error)))
+            .context("asking for the version")
     }
 
     /// One object of a kind by its group and name; none where there is none.

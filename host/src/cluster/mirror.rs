@@ -33,6 +33,8 @@ struct State {
     objects: Arc<Objects>,
     /// The kinds that were not listed so far, and what went wrong last.
     unlisted: BTreeMap<Kind, Option<String>>,
+    /// Whether it is not known yet what the cluster can do.
+    unversioned: bool,
     /// How often something may have been removed.
     removals: u64,
 }
@@ -52,7 +54,7 @@ impl Mirror {
     /// Those of a cluster, none of which are there before [`follow`](super::follow) brings them.
     pub fn followed(live: Live) -> Mirror {
         let unlisted = Kind::ALL.map(|kind| (kind, None)).into();
-        let state = State { unlisted, ..State::default() };
+        let state = State { unlisted, unversioned: true, ..State::default() };
         let live = Some(live);
         Mirror { state: RwLock::new(state), changes: watch::Sender::default(), listed: watch::Sender::new(false), live }
     }
@@ -75,7 +77,10 @@ impl Mirror {
             None => kind.plural().to_string(),
         };
         let kinds: Vec<String> = state.unlisted.iter().map(kind).collect();
-        (!kinds.is_empty()).then(|| format!("the API server has not listed yet: {}", kinds.join(", ")))
+        match kinds.is_empty() {
+            false => Some(format!("the API server has not listed yet: {}", kinds.join(", "))),
+            true => state.unversioned.then(|| "the API server has not said its version yet".into()),
+        }
     }
 
     /// Waits until decisions can rely on what is here.
@@ -126,10 +131,21 @@ impl Mirror {
         feed.apply(told, Arc::make_mut(&mut state.objects));
         self.changes.send_replace(());
         let all = listed && state.unlisted.is_empty();
-        if all {
+        if all && !state.unversioned {
             self.listed.send_replace(true);
         }
         all
+    }
+
+    /// Keeps what the cluster can do.
+    pub(super) fn tell_version(&self, lacks_native_sidecars: bool) {
+        let state = &mut *self.write();
+        Arc::make_mut(&mut state.objects).lacks_native_sidecars = lacks_native_sidecars;
+        state.unversioned = false;
+        self.changes.send_replace(());
+        if state.unlisted.is_empty() {
+            self.listed.send_replace(true);
+        }
     }
 
     /// Notes why a kind is not listed yet.

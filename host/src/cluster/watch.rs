@@ -17,7 +17,7 @@ use pith_core::object::{Kind, Object, Reference};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::api::{cause, read, reference, resource};
+use super::api::{cause, lacks_native_sidecars, read, reference, resource};
 use super::feed::{Feed, Told};
 use super::mirror::Mirror;
 use crate::memory;
@@ -37,12 +37,34 @@ const CALM: Duration = Duration::from_secs(60);
 pub async fn follow(client: Client, mirror: &Mirror, metrics: &Metrics) {
     let started = Instant::now();
     tokio::join!(
+        version(&client, mirror),
         // The largest part of a Namespace is not read, so it is not sent.
         kind::<PartialObjectMeta<DynamicObject>>(Kind::Namespace, &client, mirror, metrics, started),
         kind::<DynamicObject>(Kind::StorageClass, &client, mirror, metrics, started),
         kind::<DynamicObject>(Kind::PersistentVolume, &client, mirror, metrics, started),
         kind::<DynamicObject>(Kind::Claim, &client, mirror, metrics, started),
     );
+}
+
+/// Asks once what the cluster can do. An upgrade of it is known after the next start: pods that were made before stay as they are.
+async fn version(client: &Client, mirror: &Mirror) {
+    let mut pauses = Pauses::default();
+    loop {
+        match lacks_native_sidecars(client).await {
+            Ok(lacks) => {
+                if lacks {
+                    tracing::info!(
+                        "the cluster has no native sidecars: unless the configuration says otherwise, clients are plain containers"
+                    );
+                }
+                return mirror.tell_version(lacks);
+            }
+            Err(error) => {
+                tracing::warn!(error = %cause(&error), "the API server was asked for its version, and is asked again");
+                tokio::time::sleep(pauses.next(Instant::now())).await;
+            }
+        }
+    }
 }
 
 async fn kind<K>(kind: Kind, client: &Client, mirror: &Mirror, metrics: &Metrics, started: Instant)

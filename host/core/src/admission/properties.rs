@@ -166,7 +166,7 @@ fn a_pod() -> impl Strategy<Value = Value> {
 fn shaped(shape: Shape, mut pod: Value) -> (World, Value) {
     let mut world = busy_world();
     match shape {
-        Shape::NativeSidecar | Shape::Container => world.configuration.shape = shape,
+        Shape::NativeSidecar | Shape::Container => world.configuration.shape = Some(shape),
         Shape::Vci => pod["metadata"]["annotations"]["vke.volcengine.com/burst-to-vci"] = json!("enforce"),
         Shape::Cci => pod["metadata"]["labels"]["virtual-kubelet.io/burst-to-cci"] = json!("enforce"),
     }

@@ -932,8 +932,23 @@ fn names<'a>(pod: &'a Value, containers: &str) -> Vec<&'a str> {
 
 fn with_plain_containers() -> World {
     let mut world = with_orders();
-    world.configuration.shape = Shape::Container;
+    world.configuration.shape = Some(Shape::Container);
     world
+}
+
+#[test]
+fn the_shape_is_what_the_cluster_can_unless_the_configuration_says_one() {
+    let check = |configured: Option<Shape>, lacks: bool, expected: &str| {
+        let mut world = with_orders();
+        world.configuration.shape = configured;
+        world.objects.lacks_native_sidecars = lacks;
+        let injected = world.inject(&orders().0);
+        assert_eq!(names(&injected, "initContainers")[0], expected, "{configured:?}, {lacks}");
+    };
+    check(None, false, "pith-guard");
+    check(None, true, "pith-init");
+    check(Some(Shape::NativeSidecar), true, "pith-guard");
+    check(Some(Shape::Container), false, "pith-init");
 }
 
 #[test]

@@ -151,7 +151,7 @@ async fn what_a_watch_brought_is_not_replaced_by_an_answer() {
 }
 
 #[tokio::test]
-async fn it_is_ready_when_every_kind_was_listed_once() {
+async fn it_is_ready_when_every_kind_was_listed_once_and_the_version_is_known() {
     let (mirror, _) = asking(with_orders);
     mirror.failed(Kind::Namespace, "Connection refused");
     let expected = "the API server has not listed yet: namespaces (Connection refused), storageclasses, persistentvolumes, \
@@ -170,7 +170,11 @@ async fn it_is_ready_when_every_kind_was_listed_once() {
         assert_eq!(mirror.tell(&mut feed, Told::Listed), last, "{kind:?}");
     }
     mirror.failed(Kind::Namespace, "Connection refused");
+    assert_eq!(mirror.waiting().as_deref(), Some("the API server has not said its version yet"));
+    assert!(!*mirror.listed.borrow());
+    mirror.tell_version(true);
     assert_eq!(mirror.waiting(), None);
+    assert!(*mirror.listed.borrow() && mirror.snapshot().lacks_native_sidecars);
 }
 
 #[tokio::test]
