@@ -530,6 +530,7 @@ fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::File
         image: sidecar.image,
         shape: None,
         complete_jobs: sidecar.complete_jobs,
+        strict_templates: sidecar.strict_templates,
         guard_image: sidecar.guard_image,
         requests: amounts(sidecar.resources.requests),
         limits: amounts(sidecar.resources.limits),
@@ -606,6 +607,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
                 file::Mode::Enforce => Mode::Enforce,
                 file::Mode::Monitor => Mode::Monitor,
             },
+            shape: shape(typed.shape, None),
             on_failure: match typed.on_failure {
                 file::OnFailure::Fail => OnFailure::Fail,
                 file::OnFailure::Default => OnFailure::Default,

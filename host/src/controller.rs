@@ -9,6 +9,7 @@ mod pods;
 mod cleaner;
 mod completion;
 mod exempt;
+mod notes;
 mod due;
 mod event;
 
@@ -44,6 +45,6 @@ pub async fn run(
         }
         std::future::pending::<()>().await;
     };
-    let exempt = exempt::run(&client, metrics);
-    tokio::join!(pods.follow(&client, metrics), secrets.run(), cleaner, completion, exempt);
+    let said = async { tokio::join!(exempt::run(&client, metrics), notes::run(&client, &pods)) };
+    tokio::join!(pods.follow(&client, metrics), secrets.run(), cleaner, completion, said);
 }

@@ -276,6 +276,23 @@ fn a_pod_whose_claim_comes_later_has_a_secret_of_its_own_which_is_taken_from_nob
 }
 
 #[test]
+fn what_a_workloads_controller_keeps_to_itself_is_said_on_the_pod() {
+    let kept = Kept::start("notes");
+    let note = "${SUB_PATH}: mountPodPatch has it, and the claim has no such value yet: it is empty";
+    let mut pod = kept.pod("web", json!({"claim": "nowhere"}));
+    let mut status: Value = serde_json::from_str(
+        pod["metadata"]["annotations"]["pith.io/injected"].as_str().expect("what the webhook leaves"),
+    )
+    .expect("JSON");
+    status["notes"] = json!([note]);
+    pod["metadata"]["annotations"]["pith.io/injected"] = json!(status.to_string());
+    kept.cluster.apply(&pod.to_string()).expect("a pod");
+    kept.until_it_is_said("web", note);
+    kept.kubectl(&["delete", "pod", "web"]);
+    kept.end();
+}
+
+#[test]
 fn a_pod_that_a_policy_exempted_has_an_event_that_says_why() {
     let kept = Kept::start("exempt");
     let reason = "policy `who-is-exempt` exempts the pod: batch (reason: exempt-by-policy)";

@@ -16,6 +16,7 @@ mod inject;
 mod juicefs;
 mod migration;
 mod policies;
+mod scenarios;
 mod secrets;
 mod unmount;
 mod volumes;

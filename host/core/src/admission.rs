@@ -233,15 +233,18 @@ fn inject(
     // After the exemption: a pod that is left alone may have whatever it likes.
     check_pod(pod)?;
     let of_cluster = if context.objects.lacks_native_sidecars { Shape::Container } else { Shape::NativeSidecar };
-    let on_nodes = context.configuration.shape.unwrap_or(of_cluster);
+    let of_binding = binding::shape(context.bindings, &subject, claims.iter().map(|claim| &claim.facts));
+    let on_nodes = of_binding.or(context.configuration.shape).unwrap_or(of_cluster);
     let shape = Shape::of(on_nodes, &subject.namespace, pod)?;
 
     let mut sidecars = Vec::with_capacity(claims.len());
+    let mut notes = BTreeSet::new();
     for (index, claim) in claims.iter().enumerate() {
         let mut settings = settle(context, pod, &subject, claim, policies, &mut decision.warnings)?;
         if !shape.has_node() {
             settings.leave_node(&mut decision.warnings);
         }
+        notes.extend(settings.notes.iter().cloned());
         let secret = claim.secret();
         let (name, volume) = (&*claim.facts.claim.name, &*claim.facts.name);
         let sidecar = sidecar::build(&settings, Place { shape, secret: &secret, claim: name, volume, index });
@@ -275,7 +278,8 @@ fn inject(
     if shape.has_node() {
         decision.warnings.extend(pod_security(&subject.namespace));
     }
-    Ok(patch(pod, shape, &claims, &sidecars, &guards, &recorded)?)
+    let status = status::write(claims.iter().map(|claim| &claim.injected).zip(&sidecars), &guards, &notes);
+    Ok(patch(pod, (shape, status), &claims, &sidecars, &guards, &recorded)?)
 }
 
 /// A warning where Pod Security admission is about to refuse the pod: its own sentence says what is wrong with our containers, and not
@@ -593,14 +597,14 @@ fn apply(settings: &Settings, change: &Change, binding: &Binding) -> Result<Opti
 /// The operations that bring the pod to what it should be. Empty where it already is.
 fn patch(
     pod: Pod<'_>,
-    shape: Shape,
+    (shape, status): (Shape, Value),
     claims: &[JuiceFsClaim<'_>],
     sidecars: &[Sidecar],
     guards: &Guards,
     recorded: &Recorded,
 ) -> Result<Vec<PatchOperation>, Refusal> {
     let mut patch = Patch::default();
-    patch_metadata(&mut patch, pod, shape, claims, sidecars, guards);
+    patch_metadata(&mut patch, pod, shape, sidecars, &status);
     for volume in sidecars.iter().flat_map(|sidecar| &sidecar.volumes).chain(&guards.volumes) {
         patch_volume(&mut patch, pod, volume, &recorded.names)?;
     }
@@ -616,16 +620,8 @@ fn patch(
     Ok(patch.into_operations())
 }
 
-fn patch_metadata(
-    patch: &mut Patch,
-    pod: Pod<'_>,
-    shape: Shape,
-    claims: &[JuiceFsClaim<'_>],
-    sidecars: &[Sidecar],
-    guards: &Guards,
-) {
+fn patch_metadata(patch: &mut Patch, pod: Pod<'_>, shape: Shape, sidecars: &[Sidecar], status: &Value) {
     annotate(patch, pod.object, "labels", &[(DONE_LABEL, "true".to_string())]);
-    let status = status::write(claims.iter().map(|claim| &claim.injected).zip(sidecars), guards);
     let mut annotations = vec![(STATUS_ANNOTATION, status.to_string())];
     if shape == Shape::Vci {
         let present = pod.annotation(VCI_MOUNTS_ANNOTATION);

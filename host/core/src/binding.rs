@@ -11,6 +11,7 @@ use crate::object::{Claim, Entries, Namespace};
 use crate::policy::{Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts};
 use crate::reason::PolicyFailure;
 use crate::selector::LabelSelector;
+use crate::shape::Shape;
 
 /// What becomes of a policy's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub struct Binding {
     pub on_failure: OnFailure,
     /// Lower runs earlier; equal ones run by name.
     pub priority: i32,
+    /// How the pods that it is for get their clients, whatever its policy says of them; the configuration's way where it is absent.
+    pub shape: Option<Shape>,
 }
 
 /// How decisions ask a policy. The host implements it with WebAssembly, tests with closures.
@@ -96,6 +99,19 @@ pub fn for_exemption<'a>(
                 .iter()
                 .any(|volume| binding.matches.claim(&volume.claim.labels, volume.claim.storage_class.as_deref()))
     })
+}
+
+/// How a pod with these volumes gets its clients, by the first binding that is for it and says so.
+pub fn shape<'a>(
+    bindings: &[Binding],
+    subject: &Subject<'_>,
+    volumes: impl Iterator<Item = &'a VolumeFacts> + Clone,
+) -> Option<Shape> {
+    let fits = |binding: &&Binding| {
+        let claim = |it: &VolumeFacts| binding.matches.claim(&it.claim.labels, it.claim.storage_class.as_deref());
+        binding.mode == Mode::Enforce && binding.matches.pod(subject) && volumes.clone().any(claim)
+    };
+    bindings.iter().filter(|binding| binding.shape.is_some()).find(fits)?.shape
 }
 
 /// The bindings that are asked about the sidecar of one volume, in order.

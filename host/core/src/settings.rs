@@ -53,6 +53,8 @@ pub struct Configuration {
     pub file_systems: Vec<FileSystem>,
     /// `mountPodPatch` of the JuiceFS CSI driver, in order.
     pub patches: Vec<MountPodPatch>,
+    /// Whether a template in them whose value is not known refuses the pod. Else it is empty.
+    pub strict_templates: bool,
 }
 
 /// A file system that the administrator configured.
@@ -161,6 +163,8 @@ pub struct Settings {
     pub fields: BTreeMap<String, Sourced<Value>>,
     /// Further volumes.
     pub volumes: Vec<Sourced<ExtraVolume>>,
+    /// What is to be said in an event on the pod: who made it by way of a workload sees no warning.
+    pub notes: Vec<String>,
 }
 
 /// A volume of an administrator's, and where the client has it.
@@ -280,7 +284,7 @@ pub fn resolve(
         settings.apply_parameters(&volume.volume_attributes, &origin, warnings)?;
     }
     settings.apply_annotations(layers.claim, &configuration.claim_overrides, warnings)?;
-    settings.apply_patches(&configuration.patches, layers, warnings)?;
+    settings.apply_patches(configuration, layers, warnings)?;
     if let Some(file_system) = file_system(configuration, layers) {
         settings.apply_file_system(file_system)?;
     }
@@ -327,6 +331,7 @@ impl Settings {
             image_pull_policy: None,
             fields: BTreeMap::new(),
             volumes: Vec::new(),
+            notes: Vec::new(),
         }
     }
 

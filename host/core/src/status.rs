@@ -67,8 +67,12 @@ pub fn ephemeral_claim(pod: &str, volume: &str) -> String {
     format!("{pod}-{volume}")
 }
 
-/// What the annotation says of these sidecars, and of what is beside them.
-pub fn write<'a>(sidecars: impl Iterator<Item = (&'a InjectedClaim, &'a Sidecar)>, guards: &Guards) -> Value {
+/// What the annotation says of these sidecars, of what is beside them, and of what is to be said in events.
+pub fn write<'a>(
+    sidecars: impl Iterator<Item = (&'a InjectedClaim, &'a Sidecar)>,
+    guards: &Guards,
+    notes: &BTreeSet<String>,
+) -> Value {
     let sidecars = sidecars.map(|(claim, sidecar)| {
         let volumes = names(&sidecar.volumes);
         let mut entry = json!({"container": sidecar.container_name, "volumes": volumes});
@@ -90,6 +94,9 @@ pub fn write<'a>(sidecars: impl Iterator<Item = (&'a InjectedClaim, &'a Sidecar)
     if !guards.volumes.is_empty() {
         status["volumes"] = json!(names(&guards.volumes));
     }
+    if !notes.is_empty() {
+        status["notes"] = json!(notes);
+    }
     status
 }
 
@@ -100,6 +107,12 @@ fn names(volumes: &[Value]) -> Vec<&Value> {
 /// The claims that a pod has sidecars for, by its annotation; none where that cannot be read.
 pub fn claims(annotation: &str) -> Vec<InjectedClaim> {
     claims_of(&serde_json::from_str(annotation).unwrap_or_default())
+}
+
+/// What is to be said in events, by a pod's annotation: its author's word, perhaps.
+pub fn notes(annotation: &str) -> Vec<String> {
+    let status: Value = serde_json::from_str(annotation).unwrap_or_default();
+    list(&status["notes"]).iter().filter_map(|note| Some(note.as_str()?.to_string())).collect()
 }
 
 fn claims_of(status: &Value) -> Vec<InjectedClaim> {

@@ -45,6 +45,7 @@ pub(crate) fn configuration() -> Configuration {
         claim_overrides: default_claim_overrides(),
         file_systems: Vec::new(),
         patches: Vec::new(),
+        strict_templates: false,
     }
 }
 
@@ -278,6 +279,7 @@ pub(crate) fn binding(name: &str, hook: Hook) -> Binding {
         mode: Mode::Enforce,
         on_failure: OnFailure::Fail,
         priority: 0,
+        shape: None,
     }
 }
 

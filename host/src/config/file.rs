@@ -330,6 +330,9 @@ pub struct Sidecar {
     /// Whether the controller tells pods that run to completion when their application has ended, where the client is a plain
     /// container and would go on. It writes an annotation by way of `pods/status`.
     pub complete_jobs: bool,
+    /// Whether a pod is refused where a template in `driverConfig` has a value that is not known yet. Else it is empty, and an event on
+    /// the pod says so.
+    pub strict_templates: bool,
     /// The image of the guard, a container of each injected pod that lets a client that was killed come back, and unmounts what
     /// one leaves behind when it cannot do so itself. It has the guard at `/usr/local/bin/pith-guard`, as the image of Pith has.
     pub guard_image: String,
@@ -355,6 +358,7 @@ impl Default for Sidecar {
             image: "juicedata/mount:ce-v1.3.1".into(),
             shape: Shape::Auto,
             complete_jobs: false,
+            strict_templates: false,
             guard_image: concat!("docker.io/pith/pith:", env!("CARGO_PKG_VERSION")).into(),
             resources: Resources { requests: amounts("1", "1Gi"), limits: amounts("2", "5Gi") },
             cache: Cache::default(),
@@ -535,6 +539,10 @@ pub struct Binding {
     /// What it may import beside `log`.
     #[serde(default)]
     pub grants: Vec<Grant>,
+    /// How the pods that it is for get their clients, if not as `sidecar.shape` says. Of several bindings, the first that says so
+    /// counts.
+    #[serde(default)]
+    pub shape: Shape,
 }
 
 fn no_settings() -> serde_json::Value {

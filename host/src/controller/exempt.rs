@@ -4,7 +4,7 @@
 //! such pods are found here, and the reason. An author can write both too; what comes of that is an event on a pod of the author's own.
 
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::{PartialObjectMeta, ResourceExt};
@@ -16,11 +16,10 @@ use pith_core::text::clean;
 
 use super::due::Due;
 use super::event;
+use super::notes::REMEMBERED;
 use crate::cluster;
 use crate::metrics::Metrics;
 
-/// How long API servers remember an event, if nobody says otherwise: of a pod that is older it was said, and forgotten.
-const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// How much of a reason is said, in bytes.
 const REASON: usize = 1000;
 
@@ -82,6 +81,8 @@ impl Exempt {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+
+    use std::time::Duration;
 
     use super::*;
 

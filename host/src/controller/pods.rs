@@ -30,6 +30,10 @@ pub(super) struct InjectedPod {
     pub(super) claims: BTreeSet<String>,
     /// Those for which it has a Secret of its own.
     pub(super) own: Vec<InjectedClaim>,
+    /// When it was made.
+    pub(super) made: SystemTime,
+    /// What is to be said of it in events.
+    pub(super) notes: Vec<String>,
     /// When it should have ended, its grace period included; absent while nobody deletes it.
     pub(super) ends: Option<SystemTime>,
 }
@@ -113,6 +117,8 @@ fn read(pod: &PartialObjectMeta<Pod>) -> (PodName, InjectedPod) {
         uid: pod.uid().unwrap_or_default(),
         claims: names,
         own: claims,
+        made: pod.creation_timestamp().map_or(SystemTime::UNIX_EPOCH, |made| SystemTime::from(made.0)),
+        notes: status::notes(status),
         ends: pod.metadata.deletion_timestamp.as_ref().map(|ends| SystemTime::from(ends.0)),
     };
     ((pod.namespace().unwrap_or_default(), pod.name_any()), read)

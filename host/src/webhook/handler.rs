@@ -230,6 +230,7 @@ mod tests {
             mode: Mode::Enforce,
             on_failure: OnFailure::Fail,
             priority: 0,
+            shape: None,
         });
         Arc::new(Webhook {
             policies: Arc::new(policies),

@@ -925,6 +925,26 @@ fn shapes_that_the_api_server_never_sends_still_get_a_patch_that_fits() {
     assert_eq!(with_orders().inject(&bare)["metadata"]["labels"], json!({DONE_LABEL: "true"}));
 }
 
+#[test]
+fn a_binding_may_say_the_shape_of_the_pods_that_it_is_for() {
+    let check = |change: fn(&mut Binding), expected: &str| {
+        let world = with_orders().adjusting("plain", |_| Ok(Change::default()));
+        let world = world.bound(|binding| binding.shape = Some(Shape::Container)).bound(change);
+        let pod = orders().labelled("app", "web").0;
+        assert_eq!(names(&world.inject(&pod), "initContainers")[0], expected);
+    };
+    check(|_| {}, "pith-init");
+    check(|it| it.shape = Some(Shape::NativeSidecar), "pith-guard");
+    check(|it| it.shape = None, "pith-guard");
+    check(|it| it.mode = binding::Mode::Monitor, "pith-guard");
+    check(|it| it.matches.pods.labels = entries(&[("app", "web")]), "pith-init");
+    check(|it| it.matches.pods.labels = entries(&[("app", "db")]), "pith-guard");
+    check(|it| it.matches.storage_classes = ["juicefs".to_string()].into(), "pith-init");
+    check(|it| it.matches.storage_classes = ["other".to_string()].into(), "pith-guard");
+    // It is not the policy's to decide.
+    check(|it| it.hooks.clear(), "pith-init");
+}
+
 /// The names of a pod's containers in one list.
 fn names<'a>(pod: &'a Value, containers: &str) -> Vec<&'a str> {
     list(&pod["spec"][containers]).iter().filter_map(|it| it["name"].as_str()).collect()

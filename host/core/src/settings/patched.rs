@@ -2,10 +2,12 @@
 //!
 //! Of items that are for the same claim, a later one replaces each field that it has as a whole; volumes add up.
 
+use std::collections::BTreeSet;
+
 use pith_proto::Quantity;
 use serde_json::{Map, Value};
 
-use super::{ExtraVolume, Layers, Origin, Settings, Sourced, Usage};
+use super::{Configuration, ExtraVolume, Layers, Origin, Settings, Sourced, Usage};
 use crate::cache::CacheVolume;
 use crate::json::{entries, list};
 use crate::mount_pod_patch::{MountPodPatch, Percentages};
@@ -23,10 +25,11 @@ const MIB: u64 = 1 << 20;
 impl Settings {
     pub(super) fn apply_patches(
         &mut self,
-        patches: &[MountPodPatch],
+        configuration: &Configuration,
         layers: &Layers<'_>,
         warnings: &mut Vec<String>,
     ) -> Result<(), Refusal> {
+        let patches = &configuration.patches;
         if patches.is_empty() {
             return Ok(());
         }
@@ -76,7 +79,18 @@ impl Settings {
         for (index, patch) in &fitting {
             self.add_volumes(patch, &template, &Origin::MountPodPatch(*index));
         }
-        warnings.extend(template.unknown.into_inner());
+        let unknown = template.unknown.into_inner();
+        if let Some(name) = unknown.first().filter(|_| configuration.strict_templates) {
+            return Err(Refusal::Setting {
+                origin: "mountPodPatch".into(),
+                field: "a template".into(),
+                value: (*name).into(),
+                why: format!("the claim `{}` has no such value yet: make the pod once it is bound", layers.claim.name),
+            });
+        }
+        let why = "mountPodPatch has it, and the claim has no such value yet: it is empty";
+        self.notes.extend(unknown.into_iter().map(|name| format!("{name}: {why}")));
+        warnings.extend(self.notes.iter().cloned());
         Ok(())
     }
 
@@ -225,7 +239,7 @@ fn of_application(usage: Usage<'_>) -> (AmountByName, AmountByName) {
 struct Template {
     values: [(&'static str, Option<String>); 4],
     /// What was asked for and is not known.
-    unknown: std::cell::RefCell<Vec<String>>,
+    unknown: std::cell::RefCell<BTreeSet<&'static str>>,
 }
 
 impl Template {
@@ -252,8 +266,7 @@ impl Template {
         for (name, value) in &self.values {
             if text.contains(name) {
                 if value.is_none() {
-                    let why = "mountPodPatch has it, and the claim has no such value yet: it is empty";
-                    self.unknown.borrow_mut().push(format!("{name}: {why}"));
+                    self.unknown.borrow_mut().insert(name);
                 }
                 text = text.replace(name, &write(value.as_deref().unwrap_or_default()));
             }

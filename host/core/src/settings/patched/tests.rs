@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::*;
+use crate::admission::Verdict;
 use crate::object::{PersistentVolume, StorageClass};
+use crate::reason::STATUS_ANNOTATION;
+use crate::status;
 use crate::testing::{World, claim, class, entries, pod, volume, world};
 
 /// The client of a pod that mounts the claim `orders`.
@@ -111,9 +114,21 @@ fn variables_stand_for_what_is_known_of_the_volume() {
     assert_eq!(found["livenessProbe"]["exec"]["command"][1], expected);
     assert_eq!(list(&found["env"]).last(), Some(&json!({"name": "ALL", "value": expected})));
 
-    let unbound = with_claim().patching(items);
+    let mut unbound = with_claim().patching(items);
     let warnings = unbound.decide(&web()).warnings;
     assert!(warnings.iter().any(|it| it.starts_with("${VOLUME_ID}")), "{warnings:?}");
+    let injected = unbound.inject(&web());
+    assert_eq!(unbound.inject(&injected), injected, "a second pass");
+    // Whoever looks at the pod is told too, each thing once.
+    let notes = status::notes(injected["metadata"]["annotations"][STATUS_ANNOTATION].as_str().expect("an annotation"));
+    let names: Vec<&str> = notes.iter().filter_map(|note| note.split(':').next()).collect();
+    assert_eq!(names, ["${SUB_PATH}", "${VOLUME_ID}", "${VOLUME_NAME}"]);
+    unbound.configuration.strict_templates = true;
+    let Verdict::Refuse(refusal) = unbound.decide(&web()).verdict else { panic!("it is refused") };
+    let expected =
+        "mountPodPatch has a template = `${SUB_PATH}`, which is not usable: the claim `orders` has no such value yet";
+    assert!(refusal.to_string().starts_with(expected), "{refusal}");
+    unbound.configuration.strict_templates = false;
     assert_eq!(client(unbound, &web())["livenessProbe"]["exec"]["command"][1], "/jfs/data   ");
 }
 
