@@ -102,11 +102,12 @@ mod tests {
     use super::*;
 
     /// The code that says what is no value of the core's.
-    const SOURCES: [&str; 4] = [
+    const SOURCES: [&str; 5] = [
         include_str!("../webhook/handler.rs"),
         include_str!("../controller/secrets.rs"),
         include_str!("../controller/cleaner.rs"),
         include_str!("../controller/exempt.rs"),
+        include_str!("../controller/notes.rs"),
     ];
 
     #[test]
