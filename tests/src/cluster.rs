@@ -92,6 +92,13 @@ impl Cluster {
         command
     }
 
+    /// A program with the cluster's network and the node's files, but a process of this machine's: to kill it is to end it.
+    pub fn beside_node(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.keeper.to_string(), "--net", "--mount", "--"]).arg(program);
+        command
+    }
+
     /// What a server on the cluster's network answers to GET over plain HTTP: the code and the body.
     pub fn http(&self, address: SocketAddr, path: &str) -> Result<(u16, String)> {
         let ask = format!(

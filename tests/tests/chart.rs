@@ -159,6 +159,7 @@ fn a_wrong_value_is_refused_with_its_place() {
     for (value, sentence) in [
         ("replicas=2", "additional properties 'replicas' not allowed"),
         ("webhook.replica=2", "at '/webhook': additional properties 'replica' not allowed"),
+        ("csi.enabled=\"false\"", "at '/csi/enabled': got string, want boolean"),
         ("csi.provisioner.image.name=\"a\"", "at '/csi/provisioner/image': additional properties 'name' not allowed"),
         ("webhook.resources.request={}", "at '/webhook/resources': additional properties 'request' not allowed"),
         ("webhook.replicas=\"2\"", "at '/webhook/replicas': got string, want integer"),
@@ -178,6 +179,22 @@ fn a_wrong_value_is_refused_with_its_place() {
         assert!(!output.status.success() && said(&output).contains(sentence), "{value}: {}", said(&output));
     }
     assert!(template("webhook.replicas=3").status.success());
+}
+
+#[test]
+fn nobody_asks_the_controller_for_volumes_while_somebody_else_makes_them() {
+    for (file, expected) in
+        [("default.yaml", &["pith", "csi-provisioner", "csi-resizer"][..]), ("moving.yaml", &["pith"][..])]
+    {
+        let objects = objects(&root().join("deploy/rendered").join(file), "moving");
+        let is_controller = |it: &&Value| it["kind"] == "Deployment" && it["metadata"]["name"] == "pith-controller";
+        let controller = objects.iter().find(is_controller).expect("a controller");
+        let containers = controller["spec"]["template"]["spec"]["containers"].as_array().expect("containers");
+        let names: Vec<&str> = containers.iter().filter_map(|it| it["name"].as_str()).collect();
+        assert_eq!(names, expected, "{file}");
+        let driver = objects.iter().any(|it| it["kind"] == "CSIDriver");
+        assert_eq!(driver, file == "default.yaml", "{file}: the other one has made it");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod controller;
 mod corpus;
 mod csi_contract;
 mod csi_sanity;
+mod driver;
 mod ephemeral;
 mod guests;
 mod harness;

@@ -173,6 +173,9 @@ fn build(tiers: &[Tier]) -> Result<()> {
     for folder in &programs.folders {
         println!("{}", folder.display());
     }
+    if tiers == Tier::value_variants() {
+        println!("{}", programs::driver()?.display());
+    }
     println!("{}", paint(Style::Faint, format!("[{}]", seconds(started.elapsed()))));
     Ok(())
 }
@@ -188,12 +191,20 @@ fn up(place: &Place, tiers: &[Tier], archives: &[PathBuf]) -> Result<()> {
     let tiers: Vec<Tier> = tiers.into_iter().collect();
     let programs = programs::build(&tiers)?;
     let mut images = if tiers.contains(&Tier::Node) { images::for_a_node()? } else { Vec::new() };
+    let mut driver = None;
+    if tiers.contains(&Tier::Node) && place.name() == TESTS {
+        driver = Some(programs::driver()?);
+        images.extend(images::for_the_driver()?);
+    }
     images.extend_from_slice(archives);
 
     let started = Instant::now();
     let names: Vec<&str> = tiers.iter().map(|tier| tier.name()).collect();
     println!("{}", paint(Style::Heading, format!("cluster `{}`: {}", place.name(), names.join(", "))));
     place.make()?;
+    if let Some(driver) = driver {
+        link(&driver, &place.folder().join("bin/juicefs-csi-driver"))?;
+    }
     place.set_wanted(&Wanted { tiers: tiers.clone(), path: path_of(&programs) })?;
     if place.keeper()?.is_none() {
         start_keeper(place, &programs)?;
@@ -206,6 +217,15 @@ fn up(place: &Place, tiers: &[Tier], archives: &[PathBuf]) -> Result<()> {
         said(place)
     );
     Ok(())
+}
+
+/// A link, which may be there and point elsewhere.
+fn link(program: &Path, place: &Path) -> Result<()> {
+    fs::create_dir_all(place.parent().unwrap_or(place)).with_context(|| format!("making {}", place.display()))?;
+    if place.is_symlink() {
+        fs::remove_file(place).with_context(|| format!("removing {}", place.display()))?;
+    }
+    std::os::unix::fs::symlink(program, place).with_context(|| format!("making {}", place.display()))
 }
 
 fn start_keeper(place: &Place, programs: &Programs) -> Result<()> {

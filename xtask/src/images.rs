@@ -62,6 +62,8 @@ enum Name {
     Guard,
     /// The JuiceFS client as a sidecar needs it: beside `sh`, `test`, `mount` and `umount`.
     Juicefs,
+    /// The same as the sidecars of the JuiceFS CSI driver need it, for the test of moving from and to it: with `bash` too.
+    Mount,
     /// csi-provisioner and csi-resizer, where Kubernetes' own images have them, for the tests of the chart.
     Csi,
     /// The pause program of pods in the tests.
@@ -103,6 +105,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Builds what the node of a test cluster needs, for this machine. The answer is the archives.
 pub(crate) fn for_a_node() -> Result<Vec<PathBuf>> {
     archives(vec![Name::Pause, Name::Guard, Name::Juicefs, Name::App], Profile::Release)
+}
+
+/// Builds what the node of the tests needs beside that: what the JuiceFS CSI driver injects runs from it. The answer is the archive.
+pub(crate) fn for_the_driver() -> Result<Vec<PathBuf>> {
+    archives(vec![Name::Mount], Profile::Release)
 }
 
 /// Builds what it takes to run Pith in pods beside that. The answer is the archives.
@@ -152,7 +159,7 @@ impl Name {
     fn version(self) -> &'static str {
         match self {
             Name::Pith | Name::Guard | Name::App | Name::Csi => env!("CARGO_PKG_VERSION"),
-            Name::Juicefs => tools::JUICEFS,
+            Name::Juicefs | Name::Mount => tools::JUICEFS,
             Name::Pause => PAUSE,
         }
     }
@@ -162,6 +169,7 @@ impl Name {
             Name::Pith => "Pith",
             Name::Guard => "Guard for the tests of Pith",
             Name::Juicefs => "JuiceFS client",
+            Name::Mount => "JuiceFS client for the tests of Pith beside the JuiceFS CSI driver",
             Name::Csi => "csi-provisioner and csi-resizer for the tests of Pith",
             Name::Pause => "Pause program for the tests of Pith",
             Name::App => "Application for the tests of Pith",
@@ -173,6 +181,7 @@ impl Name {
         match self {
             Name::Pith => "Apache-2.0 AND LGPL-2.1-or-later AND MPL-2.0",
             Name::Juicefs => "Apache-2.0 AND GPL-2.0-only AND LGPL-2.1-or-later AND MPL-2.0",
+            Name::Mount => "Apache-2.0 AND GPL-2.0-only AND GPL-3.0-or-later AND LGPL-2.1-or-later AND MPL-2.0",
             Name::Csi => "Apache-2.0",
             Name::Guard | Name::Pause => "Apache-2.0 AND LGPL-2.1-or-later",
             Name::App => "GPL-2.0-only AND LGPL-2.1-or-later",
@@ -184,6 +193,7 @@ impl Name {
             Name::Pith => vec![client(platform)?, pith(platform, profile)?],
             Name::Guard => vec![Layer::default().program(GUARD, built(platform, profile, "pith-guard")?)],
             Name::Juicefs => vec![client(platform)?, busybox(platform)?, mount_helper()],
+            Name::Mount => vec![client(platform)?, busybox(platform)?, bash(platform)?],
             Name::Csi => vec![csi(platform)?],
             Name::Pause => vec![pause(platform)?],
             Name::App => vec![busybox(platform)?],
@@ -205,7 +215,7 @@ impl Name {
         match self {
             Name::Pith => json!({"Entrypoint": ["/usr/local/bin/pith"], "Env": path, "User": user(PITH_USER)}),
             Name::Guard => json!({"Entrypoint": [format!("/{GUARD}")], "Env": path}),
-            Name::Juicefs => json!({"Cmd": ["/usr/local/bin/juicefs"], "Env": path}),
+            Name::Juicefs | Name::Mount => json!({"Cmd": ["/usr/local/bin/juicefs"], "Env": path}),
             Name::Csi => json!({"Entrypoint": ["/csi-provisioner"], "User": user(PITH_USER)}),
             Name::Pause => json!({"Entrypoint": ["/pause"], "User": user(PAUSE_USER)}),
             Name::App => json!({"Cmd": ["/bin/sh"], "Env": path}),
@@ -298,6 +308,12 @@ fn busybox(platform: Platform) -> Result<Layer> {
     let tools = tools.lines().filter(|tool| *tool != "busybox");
     let layer = tools.fold(layer, |layer, tool| layer.link(&format!("bin/{tool}"), "busybox"));
     Ok(layer.program("bin/busybox", busybox))
+}
+
+/// Where the JuiceFS CSI driver calls it, with the link by which it calls the client.
+fn bash(platform: Platform) -> Result<Layer> {
+    let bash = platform.program(tools::package("bash-static", "bash-static")?)?;
+    Ok(Layer::default().link("bin/mount.juicefs", "/usr/local/bin/juicefs").program("bin/bash", bash))
 }
 
 /// For `mount -t juicefs`, as in JuiceFS's own image.

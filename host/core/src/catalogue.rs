@@ -210,7 +210,8 @@ catalogue! {
         "The webhook's `failurePolicy` is `Ignore`: while no replica answers, pods are made without their volumes."
         "set `failurePolicy: Fail`, unless that is meant";
     TwoInjectors "two-injectors" [Finding(Error)]
-        "The JuiceFS CSI driver's own webhook is asked about the same pods. Whichever comes second finds the other's containers."
+        "The JuiceFS CSI driver's own webhook is asked about the same pods. Whichever is asked first mounts, and the other leaves the \
+         pod alone."
         "remove that webhook, or give the two other `namespaceSelector`s";
     NamespaceNotSelected "namespace-not-selected" [Finding(Error)]
         "A namespace opted in by its label, and the webhook's `namespaceSelector` leaves it out: its pods are not injected."

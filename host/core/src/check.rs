@@ -290,9 +290,12 @@ impl<'a> Check<'a> {
                 None => self.not_looked_at(webhook.object(), "its certificates were not looked at"),
             }
         }
+        let of_driver: Vec<Webhook<'_>> = of_driver(configurations).collect();
         for namespace in self.namespaces() {
-            let selected = ours.iter().any(|it| it.selects(&namespace.name, &namespace.labels));
-            if !selected {
+            let selected =
+                |webhooks: &[Webhook<'_>]| webhooks.iter().any(|it| it.selects(&namespace.name, &namespace.labels));
+            // In a cluster that moves, the driver injects into the others.
+            if !selected(&ours) && !selected(&of_driver) {
                 let message = "it opted in by its label, but the namespaceSelector of the webhook leaves it out: its pods are not injected";
                 self.found(Level::Error, Code::NamespaceNotSelected, Object::of("Namespace", &namespace.name), message);
             }
@@ -307,7 +310,7 @@ impl<'a> Check<'a> {
         namespaces.sort_by(|(name, _), (other, _)| name.cmp(other));
         // One that opts in tomorrow.
         namespaces.push((String::new(), [(ENABLE_LABEL.to_string(), "true".to_string())].into_iter().collect()));
-        for other in Webhook::all(configurations).filter(|it| it.name.starts_with(OTHER_INJECTOR)) {
+        for other in of_driver(configurations) {
             let both = |(name, labels): &&(String, Entries)| {
                 other.selects(name, labels) && ours.iter().any(|it| it.selects(name, labels))
             };
@@ -315,7 +318,7 @@ impl<'a> Check<'a> {
             let example = if namespace.is_empty() { String::new() } else { format!(", such as `{namespace}`") };
             let message = format!(
                 "its webhook `{}` is of the JuiceFS CSI driver, and is asked about pods of the same namespaces as Pith{example}: \
-                 whichever comes second finds the other's containers",
+                 whichever is asked first mounts, and the other leaves the pod alone",
                 other.name
             );
             self.found(Level::Error, Code::TwoInjectors, other.object(), message);
@@ -568,7 +571,8 @@ impl<'a> Check<'a> {
             .filter(|pod| is(pod, "app", "juicefs-csi-node"))
             .filter_map(|pod| pod["spec"]["nodeName"].as_str())
             .collect();
-        for pod in driver_pods.iter().filter(|pod| is(pod, "app.kubernetes.io/name", "juicefs-mount")) {
+        let is_mount_pod = |pod: &&Value| pod["metadata"]["labels"]["app.kubernetes.io/name"] == "juicefs-mount";
+        for pod in driver_pods.iter().filter(is_mount_pod) {
             let users: BTreeSet<&Object> =
                 users(pod).iter().filter_map(|uid| live.get(uid.as_str()).copied()).collect();
             let opted_in = |user: &&Object| {
@@ -578,6 +582,11 @@ impl<'a> Check<'a> {
             let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
             let (level, message) = match (tended.contains(node), users.iter().any(opted_in)) {
                 _ if users.is_empty() => continue,
+                // The driver makes it anew.
+                (true, _) if has_ended(pod) => continue,
+                (false, _) if has_ended(pod) => {
+                    (Level::Error, "it has ended, and no pod of the JuiceFS CSI driver makes it anew on its node")
+                }
                 (false, _) => (Level::Error, "no pod of the JuiceFS CSI driver tends it on its node any more"),
                 (true, true) => {
                     (Level::Warning, "the JuiceFS CSI driver tends it, and nobody will once that is taken away")
@@ -589,7 +598,8 @@ impl<'a> Check<'a> {
             let names = users.iter().map(|it| format!("`{}`", it.path())).collect::<Vec<_>>().join(", ");
             let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default();
             let object = Object::within("Pod", text("namespace"), text("name"));
-            let message = format!("{message}: it holds the volume of {names}");
+            let holds = if has_ended(pod) { "held" } else { "holds" };
+            let message = format!("{message}: it {holds} the volume of {names}");
             self.found(level, Code::MountPodStranded, object, message);
         }
     }
@@ -601,6 +611,11 @@ fn users(mount_pod: &Value) -> BTreeSet<String> {
     let targets = annotations.iter().filter(|(key, _)| key.starts_with("juicefs-"));
     let uid = |path: &str| path.split_once("/pods/")?.1.split_once('/').map(|(uid, _)| uid.to_string());
     targets.filter_map(|(_, path)| uid(path)).collect()
+}
+
+/// The webhooks with which the JuiceFS CSI driver injects.
+fn of_driver(configurations: &[Value]) -> impl Iterator<Item = Webhook<'_>> {
+    Webhook::all(configurations).filter(|it| it.name.starts_with(OTHER_INJECTOR))
 }
 
 fn has_ended(pod: &Value) -> bool {

@@ -251,6 +251,8 @@ const CACHE_CLAIM_KEY: &str = "juicefs/mount-cache-pvc";
 const CACHE_INLINE_KEY: &str = "juicefs/mount-cache-inline-volume";
 const HOST_PATH_KEY: &str = "juicefs/host-path";
 const MOUNT_OPTIONS_KEY: &str = "mountOptions";
+/// The JuiceFS CSI driver writes it into each volume that it makes, for its own node part.
+const BOOKKEEPING_KEY: &str = "juicefs/controller-quota-set";
 
 /// The four keys of resources: key, resource name, whether it is a limit.
 const RESOURCE_KEYS: [(&str, &str, bool); 4] = [
@@ -345,7 +347,7 @@ impl Settings {
         for (key, value) in entries {
             if key == MOUNT_OPTIONS_KEY {
                 self.set_options(value.split(','), origin)?;
-            } else if !self.apply_key(key, value, origin)? && key.starts_with("juicefs/") {
+            } else if key != BOOKKEEPING_KEY && !self.apply_key(key, value, origin)? && key.starts_with("juicefs/") {
                 warnings.push(format!("{origin} sets {key}, which Pith does not support: it has no effect"));
             }
         }

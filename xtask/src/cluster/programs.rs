@@ -75,6 +75,14 @@ const HELM: Set = Set { tier: Tier::Control, module: "helm", packages: &["helm.s
 const S3: Set =
     Set { tier: Tier::Node, module: "s3", packages: &["github.com/versity/versitygw/cmd/versitygw"], seccomp: false };
 
+/// No part of a cluster either, but what Pith takes the place of.
+const DRIVER: Set = Set {
+    tier: Tier::Node,
+    module: "driver",
+    packages: &["github.com/juicedata/juicefs-csi-driver/cmd"],
+    seccomp: false,
+};
+
 /// Programs of Debian that parts call, and the packages that have them.
 const DEBIAN: [(Tier, &str, &str); 6] = [
     (Tier::Control, "unshare", "util-linux"),
@@ -119,6 +127,11 @@ pub(crate) fn helm() -> Result<PathBuf> {
 /// The S3 server.
 pub(crate) fn s3() -> Result<PathBuf> {
     Ok(alone(&S3)?.join("versitygw"))
+}
+
+/// The JuiceFS CSI driver.
+pub(crate) fn driver() -> Result<PathBuf> {
+    Ok(alone(&DRIVER)?.join(program(DRIVER.packages[0])))
 }
 
 /// The folder of the programs that call a CSI driver.
@@ -214,8 +227,12 @@ fn copy_kinds(from: &Path, to: &Path) -> Result<()> {
 /// The name of a package's program.
 fn program(package: &str) -> &str {
     let last = package.rsplit('/').next().unwrap_or(package);
-    // As `go.etcd.io/etcd/server/v3`, whose program everybody calls etcd.
-    if package.starts_with("go.etcd.io/etcd/") { "etcd" } else { last }
+    match last {
+        // As `go.etcd.io/etcd/server/v3`, whose program everybody calls etcd.
+        _ if package.starts_with("go.etcd.io/etcd/") => "etcd",
+        "cmd" => package.trim_end_matches("/cmd").rsplit('/').next().unwrap_or(package),
+        _ => last,
+    }
 }
 
 fn module(name: &str) -> PathBuf {

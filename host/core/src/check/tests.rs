@@ -184,6 +184,17 @@ const CASES: &[Case] = &[
         &["error namespace-not-selected Namespace shop"],
     ),
     (
+        "the webhook is not asked about a namespace, where the JuiceFS CSI driver still is",
+        |it| {
+            it.webhook()["namespaceSelector"]["matchExpressions"][1]["values"] = json!(["kube-system", NAMESPACE]);
+            let mut other = registered("juicefs-admission-webhook", "sidecar.inject.juicefs.com");
+            other["webhooks"][0]["namespaceSelector"] =
+                json!({"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}});
+            it.webhooks.as_mut().expect("read").push(other);
+        },
+        &[],
+    ),
+    (
         "a webhook for something else selects every namespace, and fails open",
         |it| {
             let secrets =
@@ -454,6 +465,24 @@ const CASES: &[Case] = &[
         "a mount pod that the driver has left",
         |it| it.driver_pods = Ok(vec![mount_pod(&["uid-of-web-0"])]),
         &["error mount-pod-stranded Pod kube-system/juicefs-a-pv-1"],
+    ),
+    (
+        "a mount pod that ended after the driver had left",
+        |it| {
+            let mut ended = mount_pod(&["uid-of-web-0"]);
+            ended["status"]["phase"] = json!("Failed");
+            it.driver_pods = Ok(vec![ended]);
+        },
+        &["error mount-pod-stranded Pod kube-system/juicefs-a-pv-1"],
+    ),
+    (
+        "a mount pod that ended, which the driver makes anew",
+        |it| {
+            let mut ended = mount_pod(&["uid-of-web-0"]);
+            ended["status"]["phase"] = json!("Failed");
+            it.driver_pods = Ok(vec![node_service(), ended]);
+        },
+        &[],
     ),
     (
         "mount pods may not be read",

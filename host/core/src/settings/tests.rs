@@ -313,7 +313,13 @@ fn a_claim_overrides_what_the_administrator_lists_and_nothing_else() {
 fn keys_without_effect_are_reported_and_foreign_keys_are_not() {
     let mut case = of_class(&[("juicefs/mount-labels", "/data"), ("pathPattern", "x"), ("other", "y")]);
     case.volume = Some(PersistentVolume {
-        volume_attributes: entries(&[("juicefs/clean-cache", "true"), ("subPath", "z")]).into(),
+        volume_attributes: entries(&[
+            ("juicefs/clean-cache", "true"),
+            // Nobody has set it: each volume that the driver has made has it.
+            ("juicefs/controller-quota-set", "true"),
+            ("subPath", "z"),
+        ])
+        .into(),
         ..volume("pv-1")
     });
     assert_eq!(
