@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use json_patch::Patch;
 use pith_tests::cluster::{ADDRESS, CLUSTER, Cluster, Namespace, static_volume};
@@ -15,15 +15,29 @@ use pith_tests::provisioner::Site;
 use pith_tests::redis::Redis;
 use pith_tests::server::{self, Server};
 use pith_tests::wasm_builds;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::harness::processes;
 use crate::volumes::{directories, tree};
 
 /// The image of the guard on a cluster's node, where there is none of the whole Pith.
 pub(crate) const GUARD: &str = "docker.io/pith/guard:0.1.0";
 
-/// Held by the test whose driver listens at the cluster's socket: csi-provisioner knows one.
-pub(crate) static DRIVER: Mutex<()> = Mutex::new(());
+static DRIVER: Mutex<()> = Mutex::new(());
+
+/// Held by the test whose driver listens at the cluster's socket. What calls it there asks for the driver's name when it comes, and
+/// may not notice that it has another one before it: it is ended, and the cluster starts it again.
+pub(crate) fn driver_of(cluster: &Cluster) -> MutexGuard<'static, ()> {
+    let alone = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let socket = cluster.csi_socket().display().to_string();
+    let callers = processes().into_iter().filter(|(.., line)| line.contains(&format!("--csi-address={socket}")));
+    for process in callers.filter_map(|(process, ..)| Pid::from_raw(process)) {
+        // It may have ended by itself.
+        let _ = kill_process(process, Signal::KILL);
+    }
+    alone
+}
 
 /// The documents of a file of the demo, as the API server takes them.
 fn demo(file: &str) -> Vec<Value> {
@@ -208,7 +222,7 @@ fn the_api_server_applies_the_patch_of_pith_inject_and_shows_what_a_policy_said(
 #[test]
 fn a_claim_becomes_a_directory_that_a_policy_named_is_expanded_and_is_deleted() {
     let cluster = &*CLUSTER;
-    let _alone = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = driver_of(cluster);
     let scratch = Scratch::new();
     let namespace = cluster.namespace("claims", &json!({})).expect("a namespace");
     let name = &*namespace.name;

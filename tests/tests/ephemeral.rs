@@ -4,7 +4,6 @@
 //! Webhook, driver and controller are one server here, with the rights that the chart gives the controller.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use pith_tests::cluster::CLUSTER;
@@ -12,7 +11,7 @@ use pith_tests::juicefs::CLIENT;
 use pith_tests::server::Server;
 use serde_json::{Value, json};
 
-use crate::cluster::{DRIVER, driver, file_system_for_pods, of_sidecar, yaml};
+use crate::cluster::{driver, driver_of, file_system_for_pods, of_sidecar, yaml};
 
 /// How long a pod may take from its creation to its application, the making of its volume included. Most of it is what the kubelet
 /// waits before it looks once more for a Secret that was not there.
@@ -21,7 +20,7 @@ const BOUND: Duration = Duration::from_secs(60);
 #[test]
 fn pods_whose_claims_come_later_start_once_their_volumes_are_made() {
     let cluster = &*CLUSTER;
-    let _alone = DRIVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = driver_of(cluster);
     let redis = file_system_for_pods(cluster);
     let labels = json!({"juicefs.com/enable-injection": "true"});
     let namespace = cluster.namespace("later", &labels).expect("a namespace");

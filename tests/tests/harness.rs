@@ -81,7 +81,7 @@ impl Drop for Own {
 }
 
 /// Every process, with its namespaces and its command line.
-fn processes() -> Vec<(i32, BTreeSet<String>, String)> {
+pub(crate) fn processes() -> Vec<(i32, BTreeSet<String>, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("a /proc").flatten() {
         let Ok(process) = entry.file_name().to_string_lossy().parse() else { continue };
