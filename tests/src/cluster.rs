@@ -176,6 +176,16 @@ impl Cluster {
         self.apply(&configuration.to_string())
     }
 
+    /// Waits until the API server has heard of a webhook: with it, this pod's first init container has a name that begins like this.
+    pub fn until_injected(&self, namespace: &str, pod: &Value, first: &str) -> Result<()> {
+        let dry_run = ["create", "--dry-run=server", "--output=json", "-f", "-"];
+        self.until(namespace, "an injection", || {
+            let made: Value = serde_json::from_str(&self.kubectl_with(&dry_run, &pod.to_string())?)?;
+            let name = made["spec"]["initContainers"][0]["name"].as_str();
+            Ok(name.is_some_and(|name| name.starts_with(first)).then_some(()))
+        })
+    }
+
     /// Runs `helm`, whatever comes of it.
     pub fn helm(&self, arguments: &[&str]) -> Result<Output> {
         Command::new(self.folder.join("bin/helm")).args(arguments).output().context("starting helm")

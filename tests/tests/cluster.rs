@@ -409,12 +409,9 @@ impl Injecting {
     /// Creates a pod, once the API server has heard of the webhook, and waits until it is ready.
     pub(crate) fn run(&self, pod: &Value) -> Value {
         let name = &*self.namespace.name;
-        let injected = |pod: &Value| pod["spec"]["initContainers"][0]["name"] == "pith-guard";
-        self.cluster
-            .until(name, "an injection", || Ok(injected(&self.create(pod, &["--dry-run=server"])?).then_some(())))
-            .expect("it is asked");
+        self.cluster.until_injected(name, pod, "pith-guard").expect("it is asked");
         let created = self.create(pod, &[]).expect("a pod");
-        assert!(injected(&created));
+        assert_eq!(created["spec"]["initContainers"][0]["name"], "pith-guard");
         self.cluster.wait(name, "condition=Ready", "pod/app").expect("its mount is there, so it runs");
         created
     }

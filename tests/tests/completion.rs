@@ -5,7 +5,7 @@
 
 use pith_tests::cluster::{CLUSTER, rights, static_volume};
 use pith_tests::server::Server;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cluster::{driver, file_system_for_pods, of_sidecar, yaml};
 
@@ -56,13 +56,7 @@ fn a_job_completes_although_its_client_is_a_plain_container() {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": name, "name": "probe"},
         "spec": job("probe", "Never", "true")["spec"]["template"]["spec"],
     });
-    let dry_run = ["create", "--dry-run=server", "--output=json", "-f", "-"];
-    cluster
-        .until(name, "an injection", || {
-            let created: Value = serde_json::from_str(&cluster.kubectl_with(&dry_run, &probe.to_string())?)?;
-            Ok((created["spec"]["initContainers"][0]["name"] == "pith-init").then_some(()))
-        })
-        .expect("it is asked");
+    cluster.until_injected(name, &probe, "pith-init").expect("it is asked");
 
     let jobs = [
         ("done", "Never", "test -f /data/.config && echo done > /data/done", "condition=Complete"),

@@ -88,14 +88,7 @@ fn pods_whose_claims_come_later_start_once_their_volumes_are_made() {
             "template": {"metadata": {"labels": {"app": "web"}}, "spec": pod(ephemeral.clone())},
         },
     });
-    let bare = single("waits").to_string();
-    let dry_run = ["create", "--dry-run=server", "--output=json", "-f", "-"];
-    cluster
-        .until(name, "an injection", || {
-            let created: Value = serde_json::from_str(&cluster.kubectl_with(&dry_run, &bare)?)?;
-            Ok((created["spec"]["initContainers"][0]["name"] == "pith-guard").then_some(()))
-        })
-        .expect("it is asked");
+    cluster.until_injected(name, &single("waits"), "pith-guard").expect("it is asked");
 
     // One after the other, so that each has the node for itself.
     let timed = |about: &str, objects: &Value, condition: &str, object: &str| {

@@ -217,10 +217,7 @@ impl Stage {
         cluster.kubectl(&["label", "namespace", name, &format!("pith.test/webhook={name}")])?;
         let stage = Stage { cluster, engine, notes: tempfile::tempdir()?, _webhook: webhook, namespace };
         let pod = stage.pod(&cases[0]);
-        stage.cluster.until(&stage.namespace.name, "an injection", || {
-            let first = stage.injected(&pod)?["spec"]["initContainers"][0]["name"].clone();
-            Ok(first.as_str().is_some_and(|name| name.starts_with("pith-")).then_some(()))
-        })?;
+        stage.cluster.until_injected(&stage.namespace.name, &pod, "pith-")?;
         Ok(stage)
     }
 
@@ -253,12 +250,6 @@ impl Stage {
                     .collect::<Vec<_>>(),
             },
         })
-    }
-
-    /// The pod as the API server would store it.
-    fn injected(&self, pod: &Value) -> Result<Value> {
-        let created = ["create", "-f", "-", "--dry-run=server", "--output=json"];
-        Ok(serde_json::from_str(&self.cluster.kubectl_with(&created, &pod.to_string())?)?)
     }
 
     fn check(&self, case: &Case<'_>) -> Result<Outcome> {

@@ -714,8 +714,8 @@ fn patch_mounts(
             patch.replace(&[&path[..], &[Step::Key("name")]].concat(), json!(sidecar.mount_volume));
             // Bidirectional includes HostToContainer; without either, the container would see the bare directory once the
             // client was restarted.
-            let sees = !shape.propagates() || mount["mountPropagation"] == "HostToContainer";
-            if !sees && mount["mountPropagation"] != "Bidirectional" {
+            let sees = matches!(mount["mountPropagation"].as_str(), Some("HostToContainer" | "Bidirectional"));
+            if !sees && shape.propagates() {
                 patch.add(&[&path[..], &[Step::Key("mountPropagation")]].concat(), json!("HostToContainer"));
             }
             if *read_only && mount["readOnly"] != true {

@@ -93,11 +93,7 @@ pub fn for_exemption<'a>(
     volumes: &[VolumeFacts],
 ) -> impl Iterator<Item = &'a Binding> {
     bindings.iter().filter(move |binding| {
-        binding.hooks.contains(&Hook::Exemption)
-            && binding.matches.pod(subject)
-            && volumes
-                .iter()
-                .any(|volume| binding.matches.claim(&volume.claim.labels, volume.claim.storage_class.as_deref()))
+        binding.hooks.contains(&Hook::Exemption) && binding.matches.pod_with(subject, volumes.iter())
     })
 }
 
@@ -107,11 +103,8 @@ pub fn shape<'a>(
     subject: &Subject<'_>,
     volumes: impl Iterator<Item = &'a VolumeFacts> + Clone,
 ) -> Option<Shape> {
-    let fits = |binding: &&Binding| {
-        let claim = |it: &VolumeFacts| binding.matches.claim(&it.claim.labels, it.claim.storage_class.as_deref());
-        binding.mode == Mode::Enforce && binding.matches.pod(subject) && volumes.clone().any(claim)
-    };
-    bindings.iter().filter(|binding| binding.shape.is_some()).find(fits)?.shape
+    let says = |binding: &&Binding| binding.shape.is_some() && binding.mode == Mode::Enforce;
+    bindings.iter().filter(says).find(|binding| binding.matches.pod_with(subject, volumes.clone()))?.shape
 }
 
 /// The bindings that are asked about the sidecar of one volume, in order.
@@ -162,6 +155,12 @@ pub(crate) fn enforced<T>(
 impl Match {
     fn pod(&self, subject: &Subject<'_>) -> bool {
         self.namespaces.matches(&subject.namespace.labels) && self.pods.matches(&subject.pod.labels)
+    }
+
+    /// A pod with these volumes, of which one is enough.
+    fn pod_with<'a>(&self, subject: &Subject<'_>, mut volumes: impl Iterator<Item = &'a VolumeFacts>) -> bool {
+        let fits = |it: &VolumeFacts| self.claim(&it.claim.labels, it.claim.storage_class.as_deref());
+        self.pod(subject) && volumes.any(fits)
     }
 
     fn claim(&self, labels: &Entries, storage_class: Option<&str>) -> bool {

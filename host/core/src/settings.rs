@@ -578,13 +578,14 @@ impl Settings {
 
     /// Leaves out folders of a node, and an administrator's volumes, which may be such: where the pod will run there are none.
     pub fn leave_node(&mut self, warnings: &mut Vec<String>) {
-        let before = self.host_paths.len() + self.volumes.len() + self.caches.len();
+        let of_node = |cache: &Sourced<CacheVolume>| matches!(cache.value, CacheVolume::HostPath(_));
+        if self.host_paths.is_empty() && self.volumes.is_empty() && !self.caches.iter().any(of_node) {
+            return;
+        }
         self.host_paths.clear();
         self.volumes.clear();
-        self.caches.retain(|cache| !matches!(cache.value, CacheVolume::HostPath(_)));
-        if self.host_paths.len() + self.volumes.len() + self.caches.len() < before {
-            warnings.push("the JuiceFS client gets no folder of the node, and none of mountPodPatch's volumes: the pod runs on a virtual node".into());
-        }
+        self.caches.retain(|cache| !of_node(cache));
+        warnings.push("the JuiceFS client gets no folder of the node, and none of mountPodPatch's volumes: the pod runs on a virtual node".into());
     }
 
     /// Every value with its origin, as `(field, value, origin)`, for people.

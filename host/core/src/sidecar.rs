@@ -42,7 +42,7 @@ pub const INIT_NAME: &str = "pith-init";
 const PROGRAM_VOLUME: &str = "pith-program";
 const PROGRAM_FOLDER: &str = "/pith";
 /// The name of the volume by which a guard hears that the application has ended, and the file there.
-pub(crate) const FINISH_VOLUME: &str = "pith-finish";
+const FINISH_VOLUME: &str = "pith-finish";
 const FINISH_FILE: &str = "finish";
 const FINISH_FOLDER: &str = "/etc/pith-finish";
 

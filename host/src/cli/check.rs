@@ -141,20 +141,7 @@ fn registration(config: &Config) -> Result<Option<String>> {
 }
 
 async fn of_cluster(look: &Look, namespace: Option<&str>, registration: Option<&str>) -> Result<Found> {
-    let (mut objects, mut unread) = (Objects::default(), BTreeMap::new());
-    objects.lacks_native_sidecars = look.lacks_native_sidecars().await?;
-    for kind in Kind::ALL {
-        match look.objects(kind, namespace).await? {
-            Ok(found) => {
-                for object in found {
-                    objects.insert(object);
-                }
-            }
-            Err(why) => {
-                unread.insert(kind, why);
-            }
-        }
-    }
+    let (objects, unread) = look.everything(namespace).await?;
     let mut webhooks = look.values(WEBHOOKS, None, ListParams::default(), Some).await?;
     if let (Err(_), Some(name)) = (&webhooks, registration) {
         // The right of the webhook itself is for its own only.

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use kube::api::ListParams;
 use pith_core::json::entries;
-use pith_core::object::{Kind, Objects};
+use pith_core::object::Objects;
 use pith_core::selector::LabelSelector;
 use serde_json::Value;
 
@@ -37,14 +37,9 @@ pub(super) async fn read(args: &Inject, config: &Config) -> Result<(Objects, Vec
         _ => None,
     });
     let look = Look(cluster::connect_as_kubectl(kubeconfig).await?);
-    let mut objects = Objects::default();
-    objects.lacks_native_sidecars = look.lacks_native_sidecars().await?;
-    for kind in Kind::ALL {
-        let found = look.objects(kind, Some(&args.namespace)).await?;
-        let found = found.map_err(anyhow::Error::msg).with_context(|| format!("reading {}", kind.plural()))?;
-        for object in found {
-            objects.insert(object);
-        }
+    let (objects, unread) = look.everything(Some(&args.namespace)).await?;
+    if let Some((kind, why)) = unread.into_iter().next() {
+        return Err(anyhow::Error::msg(why).context(format!("reading {}", kind.plural())));
     }
     let mut pods = Vec::new();
     for named in named {
@@ -109,13 +104,10 @@ pub(super) fn fill_in(after: &mut Value, before: &Value) {
     }
 }
 
-/// Without what no decision reads and nobody applies.
+/// Without its status, which no decision reads and nobody applies.
 fn bare(mut pod: Value) -> Value {
     if let Some(pod) = pod.as_object_mut() {
         pod.remove("status");
-    }
-    if let Some(metadata) = pod["metadata"].as_object_mut() {
-        metadata.remove("managedFields");
     }
     // A list of one kind leaves both to the list.
     pod["apiVersion"] = "v1".into();

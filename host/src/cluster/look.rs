@@ -2,7 +2,7 @@
 //!
 //! Of Secrets only whether there is one of a name is asked, in a form of answer that has neither content nor annotations.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -15,7 +15,7 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind, Resource};
 use kube::{Api, Client, Error};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pith_core::check::Read;
-use pith_core::object::{Kind, Object, SecretRef};
+use pith_core::object::{Kind, Object, Objects, SecretRef};
 use serde_json::Value;
 
 use super::api::{cause, lacks_native_sidecars, read, resource};
@@ -34,7 +34,7 @@ pub(crate) struct Look(pub(crate) Client);
 
 impl Look {
     /// All objects of a kind that decisions need, in one namespace where it is given: then a right to more is not needed.
-    pub(crate) async fn objects(&self, kind: Kind, namespace: Option<&str>) -> Result<Read<Vec<Object>>> {
+    async fn objects(&self, kind: Kind, namespace: Option<&str>) -> Result<Read<Vec<Object>>> {
         let mut objects = Vec::new();
         let keep = |found: DynamicObject| {
             let name = found.metadata.name.clone().unwrap_or_default();
@@ -73,16 +73,32 @@ impl Look {
             None => Api::all_with(self.0.clone(), &resource),
         };
         let mut values = Vec::new();
-        let take = |mut found: DynamicObject| {
-            found.metadata.managed_fields = None;
-            values.extend(keep(serde_json::to_value(found).unwrap_or_default()));
-        };
+        let take = |found: DynamicObject| values.extend(keep(value(found)));
         let listed = list(&api, params, take).await;
         Ok(answered(listed)?.map(|()| values))
     }
 
+    /// Whatever decisions read, as far as it may be read, and why not where it may not.
+    pub(crate) async fn everything(&self, namespace: Option<&str>) -> Result<(Objects, BTreeMap<Kind, String>)> {
+        let (mut objects, mut unread) = (Objects::default(), BTreeMap::new());
+        objects.lacks_native_sidecars = self.lacks_native_sidecars().await?;
+        for kind in Kind::ALL {
+            match self.objects(kind, namespace).await? {
+                Ok(found) => {
+                    for object in found {
+                        objects.insert(object);
+                    }
+                }
+                Err(why) => {
+                    unread.insert(kind, why);
+                }
+            }
+        }
+        Ok((objects, unread))
+    }
+
     /// Whether the cluster has no native sidecars.
-    pub(crate) async fn lacks_native_sidecars(&self) -> Result<bool> {
+    async fn lacks_native_sidecars(&self) -> Result<bool> {
         in_time(lacks_native_sidecars(&self.0))
             .await
             .map_err(|error| anyhow!(cause(&error)))
@@ -99,7 +115,7 @@ impl Look {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
         let api = Api::<DynamicObject>::namespaced_with(self.0.clone(), namespace, &resource);
         let found = answered(in_time(api.get_opt(name)).await)?;
-        Ok(found.map(|found| found.map(|it| serde_json::to_value(it).unwrap_or_default())))
+        Ok(found.map(|found| found.map(value)))
     }
 
     /// Whether each of these Secrets is there.
@@ -122,6 +138,12 @@ impl Look {
             other => Ok(answered(other)?.map(|_| true)),
         }
     }
+}
+
+/// An object as JSON, without what is the largest part of most and read by nobody here.
+fn value(mut found: DynamicObject) -> Value {
+    found.metadata.managed_fields = None;
+    serde_json::to_value(found).unwrap_or_default()
 }
 
 /// Hands on everything of a list, page by page.

@@ -33,7 +33,7 @@ pub(super) async fn run(client: &Client, metrics: &Metrics) {
         .labels(&format!("{DONE_LABEL}=true"))
         .fields("status.phase=Running,spec.restartPolicy!=Always");
     let follow = cluster::events(api, running, "jobs", |event| match event {
-        Ok(Event::InitApply(pod) | Event::Apply(pod)) if is_due(&pod) => {
+        Ok(Event::InitApply(pod) | Event::Apply(pod)) if completion::is_due(&json!(pod)) => {
             due.add((pod.namespace().unwrap_or_default(), pod.name_any()));
         }
         Ok(_) => {}
@@ -55,16 +55,6 @@ pub(super) async fn run(client: &Client, metrics: &Metrics) {
         }
     };
     tokio::join!(follow, tell);
-}
-
-fn is_due(pod: &DynamicObject) -> bool {
-    let object = json!({
-        "metadata": {
-            "annotations": pod.metadata.annotations, "deletionTimestamp": pod.metadata.deletion_timestamp.as_ref().map(|_| "set"),
-        },
-        "spec": pod.data["spec"], "status": pod.data["status"],
-    });
-    completion::is_due(&object)
 }
 
 /// What is gone needs to be told nothing.
