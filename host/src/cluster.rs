@@ -16,7 +16,7 @@ mod folder;
 pub(crate) use api::cause;
 pub use api::connect;
 pub(crate) use api::connect_as_kubectl;
-pub use convert::object;
+pub use convert::{file_systems, object};
 pub use folder::{documents, load};
 pub use live::{Live, Unanswered};
 pub(crate) use look::Look;

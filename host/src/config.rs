@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::args::Overrides;
 use crate::wasm::{Grants, LARGEST_MEMORY_BYTES, Limits};
 
-pub use file::LogFormat;
+pub use file::{ConfigMapRef, LogFormat};
 pub use reference::{reference, schema};
 
 /// The end of a certificate is given in whole seconds.
@@ -69,6 +69,8 @@ pub enum ObjectSource {
     Cluster {
         /// How it is reached; absent for the cluster that this process runs in.
         kubeconfig: Option<PathBuf>,
+        /// Where it stands what pods must know of file systems; absent for nowhere.
+        file_systems: Option<file::ConfigMapRef>,
     },
 }
 
@@ -144,6 +146,8 @@ pub struct Controller {
     pub cleaner: Option<Cleaner>,
     /// Whether pods are told that their application has ended.
     pub complete_jobs: bool,
+    /// Where it is said what pods must know of file systems; absent for nowhere.
+    pub file_systems: Option<ConfigMapRef>,
 }
 
 /// The pods that unmount what others left behind.
@@ -221,6 +225,14 @@ impl Config {
         let (typed, _) = read(path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         resolve(with_overrides(typed, overrides), folder).with_context(|| format!("{}", path.display()))
+    }
+
+    /// Where it stands what pods must know of file systems.
+    pub fn file_systems(&self) -> Option<&ConfigMapRef> {
+        match &self.objects {
+            Some(ObjectSource::Cluster { file_systems, .. }) => file_systems.as_ref(),
+            Some(ObjectSource::Directory(_)) | None => None,
+        }
     }
 
     /// Tells people what has no effect.
@@ -320,6 +332,10 @@ fn leaves(tree: &Value) -> BTreeMap<String, Value> {
 fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
     let folder = std::path::absolute(folder).context("finding the folder of the configuration")?;
     let in_cluster = matches!(typed.objects, Some(file::ObjectSource::Cluster(_)));
+    let file_systems = match &typed.objects {
+        Some(file::ObjectSource::Cluster(it)) => it.file_systems.clone(),
+        Some(file::ObjectSource::Directory(_)) | None => None,
+    };
     let policies = typed.policies.into_iter().map(|binding| policy(binding, &folder)).collect::<Result<Vec<_>>>()?;
     let state_dir = folder.join(typed.state_dir);
     let DriverConfig { patches, native_sidecar, ineffective } = match typed.driver_config {
@@ -328,13 +344,17 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
     };
     Ok(Config {
         webhook: typed.webhook.map(|it| webhook(it, in_cluster, &folder)).transpose()?,
-        controller: typed.controller.map(|it| controller(it, in_cluster, typed.sidecar.complete_jobs)).transpose()?,
+        controller: typed
+            .controller
+            .map(|it| controller(it, in_cluster, file_systems, typed.sidecar.complete_jobs))
+            .transpose()?,
         admin: typed.admin.listen,
         log: typed.log,
         objects: typed.objects.map(|objects| match objects {
             file::ObjectSource::Directory(directory) => ObjectSource::Directory(folder.join(directory)),
             file::ObjectSource::Cluster(it) => {
-                ObjectSource::Cluster { kubeconfig: it.kubeconfig.map(|path| folder.join(path)) }
+                let kubeconfig = it.kubeconfig.map(|path| folder.join(path));
+                ObjectSource::Cluster { kubeconfig, file_systems: it.file_systems }
             }
         }),
         csi: typed.csi.map(|it| csi(it, &typed.driver, &folder, &state_dir)).transpose()?,
@@ -367,7 +387,12 @@ fn webhook(typed: file::Webhook, in_cluster: bool, folder: &Path) -> Result<Webh
     })
 }
 
-fn controller(typed: file::Controller, in_cluster: bool, complete_jobs: bool) -> Result<Controller> {
+fn controller(
+    typed: file::Controller,
+    in_cluster: bool,
+    file_systems: Option<ConfigMapRef>,
+    complete_jobs: bool,
+) -> Result<Controller> {
     ensure!(in_cluster, "controller is there and objects.cluster is not: what it keeps in step is in a cluster");
     for (key, span) in [("sourceInterval", typed.source_interval), ("resync", typed.resync)] {
         ensure!(!span.0.is_zero(), "controller.{key} is zero: give it a span such as 30s");
@@ -391,6 +416,7 @@ fn controller(typed: file::Controller, in_cluster: bool, complete_jobs: bool) ->
         source_interval: typed.source_interval.0,
         resync: typed.resync.0,
         complete_jobs,
+        file_systems,
         cleaner: typed.cleaner.map(cleaner).transpose()?,
     })
 }
@@ -528,6 +554,7 @@ fn sidecars(driver: String, sidecar: file::Sidecar, file_systems: Vec<file::File
     Ok(Configuration {
         driver,
         image: sidecar.image,
+        enterprise_image: sidecar.enterprise_image,
         shape: None,
         complete_jobs: sidecar.complete_jobs,
         strict_templates: sidecar.strict_templates,
@@ -692,7 +719,7 @@ mod tests {
         check_error("sidecar:\n  cache:\n    hostPath: {}\n", "unknown variant `hostPath`");
         assert_eq!(load("").expect("it may be absent").objects, None);
         let objects = |text: &str| load(text).expect("it is well formed").objects.expect("it is there");
-        assert_eq!(objects("objects: {cluster: {}}"), ObjectSource::Cluster { kubeconfig: None });
+        assert_eq!(objects("objects: {cluster: {}}"), ObjectSource::Cluster { kubeconfig: None, file_systems: None });
         assert_eq!(objects("objects: {directory: /a}"), ObjectSource::Directory("/a".into()));
         check_error("objects: {directory: a, cluster: {}}", "objects");
         check_error("objects: {cluster: {namespace: a}}", "unknown field `namespace`");

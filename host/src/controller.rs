@@ -1,10 +1,11 @@
-//! What Pith keeps in step in a cluster, beside the answers that it gives: the Secret of each claim, pods that cannot end, pods that have
+//! What Pith keeps in step in a cluster, beside the answers that it gives: the Secret of each claim, what pods must know of file systems, pods that cannot end, pods that have
 //! nothing left to do, and the events of pods that were left alone.
 //!
 //! There is no leader. Every replica looks at the same objects and does the same, and what one has done already the next finds
 //! done: Secrets are applied, not edited, and the names of events and of cleaner pods follow from what they are about.
 
 mod secrets;
+mod file_systems;
 mod pods;
 mod cleaner;
 mod completion;

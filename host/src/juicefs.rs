@@ -9,6 +9,7 @@
 //! holds a secret or the address of a metadata engine.
 
 pub mod source;
+pub mod pod_source;
 pub mod worker;
 pub mod dav;
 pub mod quota;
@@ -19,6 +20,7 @@ mod process;
 mod redact;
 
 pub use dav::{Depth, Entry, Kind, Made, Moved, Path, PathError, Worker};
+pub use pod_source::PodSource;
 pub use source::{FileSystem, FileSystemKey, SourceError};
 pub use worker::{WorkerOptions, Workers};
 

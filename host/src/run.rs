@@ -50,9 +50,10 @@ pub fn serve(args: &Serve) -> Result<()> {
     let policies = load_policies(&config, metrics.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let (objects, client) = match &config.objects {
-        Some(ObjectSource::Cluster { kubeconfig }) => {
+        Some(ObjectSource::Cluster { kubeconfig, .. }) => {
             let client = runtime.block_on(cluster::connect(kubeconfig.as_deref()))?;
-            (Mirror::followed(Live::new(client.clone(), metrics.clone())), Some(client))
+            let live = Live::new(client.clone(), metrics.clone());
+            (Mirror::followed(live, config.file_systems().is_some()), Some(client))
         }
         Some(ObjectSource::Directory(directory)) => (Mirror::fixed(cluster::load(directory)?), None),
         None => (Mirror::fixed(Objects::default()), None),
@@ -66,7 +67,7 @@ pub fn serve(args: &Serve) -> Result<()> {
         Ok::<_, anyhow::Error>((csi.clone(), Arc::new(provisioner)))
     });
     let provisioner = provisioner.transpose()?;
-    let driver = config.sidecars.driver.clone();
+    let (driver, known) = (config.sidecars.driver.clone(), config.file_systems().cloned());
     let webhook = match config.webhook {
         Some(options) => {
             let (certificates, keeper) = tls::load(&options.tls, &config.state_dir, client.as_ref(), metrics.clone())?;
@@ -121,7 +122,7 @@ pub fn serve(args: &Serve) -> Result<()> {
             let (client, objects, metrics) = (client.clone(), objects.clone(), metrics.clone());
             async move {
                 match client {
-                    Some(client) => cluster::follow(client, &objects, &metrics).await,
+                    Some(client) => cluster::follow(client, known.as_ref(), &objects, &metrics).await,
                     None => std::future::pending().await,
                 }
             }

@@ -162,9 +162,13 @@ pub fn folder(config: &str, objects: &str) -> Result<TempDir> {
     Ok(folder)
 }
 
-/// A folder with a configuration for the objects of a cluster, and the kubeconfig.
+/// A folder with a configuration for the objects of a cluster, and the kubeconfig, which the configuration may name itself.
 pub fn following(config: &str, kubeconfig: &str) -> Result<TempDir> {
-    let folder = configured(&format!("objects: {{cluster: {{kubeconfig: kubeconfig.yaml}}}}\n{config}"))?;
+    let objects = match config.contains("kubeconfig.yaml") {
+        true => "",
+        false => "objects: {cluster: {kubeconfig: kubeconfig.yaml}}\n",
+    };
+    let folder = configured(&format!("{objects}{config}"))?;
     fs::write(folder.path().join("kubeconfig.yaml"), kubeconfig)?;
     Ok(folder)
 }

@@ -36,7 +36,7 @@ sidecar:
 ";
 const CEILINGS: [(&str, &str); 2] = [("cpu", "4"), ("memory", "6Gi")];
 /// The claims of the corpus that are for JuiceFS.
-const JUICEFS: [&str; 4] = ["data", "home", "models", "results"];
+const JUICEFS: [&str; 6] = ["data", "enterprise", "fresh", "home", "models", "results"];
 /// Where the pods and the objects name their namespace.
 const NAMESPACE: &str = "corpus";
 

@@ -13,6 +13,7 @@ mod driver;
 mod ephemeral;
 mod guests;
 mod harness;
+mod in_pods;
 mod inject;
 mod juicefs;
 mod migration;

@@ -64,6 +64,8 @@ enum Name {
     Juicefs,
     /// The same as the sidecars of the JuiceFS CSI driver need it, for the test of moving from and to it: with `bash` too.
     Mount,
+    /// A stand-in for the client of the Enterprise Edition, which nobody here has.
+    Enterprise,
     /// csi-provisioner and csi-resizer, where Kubernetes' own images have them, for the tests of the chart.
     Csi,
     /// The pause program of pods in the tests.
@@ -104,7 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Builds what the node of a test cluster needs, for this machine. The answer is the archives.
 pub(crate) fn for_a_node() -> Result<Vec<PathBuf>> {
-    archives(vec![Name::Pause, Name::Guard, Name::Juicefs, Name::App], Profile::Release)
+    archives(vec![Name::Pause, Name::Guard, Name::Juicefs, Name::App, Name::Enterprise], Profile::Release)
 }
 
 /// Builds what the node of the tests needs beside that: what the JuiceFS CSI driver injects runs from it. The answer is the archive.
@@ -159,7 +161,7 @@ impl Name {
     fn version(self) -> &'static str {
         match self {
             Name::Pith | Name::Guard | Name::App | Name::Csi => env!("CARGO_PKG_VERSION"),
-            Name::Juicefs | Name::Mount => tools::JUICEFS,
+            Name::Juicefs | Name::Mount | Name::Enterprise => tools::JUICEFS,
             Name::Pause => PAUSE,
         }
     }
@@ -170,6 +172,7 @@ impl Name {
             Name::Guard => "Guard for the tests of Pith",
             Name::Juicefs => "JuiceFS client",
             Name::Mount => "JuiceFS client for the tests of Pith beside the JuiceFS CSI driver",
+            Name::Enterprise => "Stand-in for the client of the JuiceFS Enterprise Edition, for the tests of Pith",
             Name::Csi => "csi-provisioner and csi-resizer for the tests of Pith",
             Name::Pause => "Pause program for the tests of Pith",
             Name::App => "Application for the tests of Pith",
@@ -180,7 +183,7 @@ impl Name {
     fn licenses(self) -> &'static str {
         match self {
             Name::Pith => "Apache-2.0 AND LGPL-2.1-or-later AND MPL-2.0",
-            Name::Juicefs => "Apache-2.0 AND GPL-2.0-only AND LGPL-2.1-or-later AND MPL-2.0",
+            Name::Juicefs | Name::Enterprise => "Apache-2.0 AND GPL-2.0-only AND LGPL-2.1-or-later AND MPL-2.0",
             Name::Mount => "Apache-2.0 AND GPL-2.0-only AND GPL-3.0-or-later AND LGPL-2.1-or-later AND MPL-2.0",
             Name::Csi => "Apache-2.0",
             Name::Guard | Name::Pause => "Apache-2.0 AND LGPL-2.1-or-later",
@@ -194,6 +197,7 @@ impl Name {
             Name::Guard => vec![Layer::default().program(GUARD, built(platform, profile, "pith-guard")?)],
             Name::Juicefs => vec![client(platform)?, busybox(platform)?, mount_helper()],
             Name::Mount => vec![client(platform)?, busybox(platform)?, bash(platform)?],
+            Name::Enterprise => vec![client(platform)?, busybox(platform)?, stand_in()],
             Name::Csi => vec![csi(platform)?],
             Name::Pause => vec![pause(platform)?],
             Name::App => vec![busybox(platform)?],
@@ -215,7 +219,7 @@ impl Name {
         match self {
             Name::Pith => json!({"Entrypoint": ["/usr/local/bin/pith"], "Env": path, "User": user(PITH_USER)}),
             Name::Guard => json!({"Entrypoint": [format!("/{GUARD}")], "Env": path}),
-            Name::Juicefs | Name::Mount => json!({"Cmd": ["/usr/local/bin/juicefs"], "Env": path}),
+            Name::Juicefs | Name::Mount | Name::Enterprise => json!({"Cmd": ["/usr/local/bin/juicefs"], "Env": path}),
             Name::Csi => json!({"Entrypoint": ["/csi-provisioner"], "User": user(PITH_USER)}),
             Name::Pause => json!({"Entrypoint": ["/pause"], "User": user(PAUSE_USER)}),
             Name::App => json!({"Cmd": ["/bin/sh"], "Env": path}),
@@ -319,6 +323,14 @@ fn bash(platform: Platform) -> Result<Layer> {
 /// For `mount -t juicefs`, as in JuiceFS's own image.
 fn mount_helper() -> Layer {
     Layer::default().link("sbin/mount.juicefs", "/usr/local/bin/juicefs")
+}
+
+/// Two scripts where that client is in its own image.
+fn stand_in() -> Layer {
+    let script = |name: &str| root().join("tests/cluster/enterprise").join(name);
+    Layer::default()
+        .program("usr/bin/juicefs", script("juicefs"))
+        .program("sbin/mount.juicefs", script("mount.juicefs"))
 }
 
 impl Platform {

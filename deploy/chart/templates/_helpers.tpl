@@ -58,11 +58,16 @@ yes
 {{- end }}
 {{- end }}
 
+{{/* The ConfigMap in which the controller says what pods must know of file systems. */}}
+{{- define "pith.fileSystems" -}}
+{{ include "pith.name" . }}-file-systems
+{{- end }}
+
 {{/* What both configurations begin with, as YAML. */}}
 {{- define "pith.config.common" -}}
 driver: {{ .Values.driver }}
 admin: { listen: "0.0.0.0:9080" }
-objects: { cluster: {} }
+objects: { cluster: { fileSystems: { namespace: {{ .Release.Namespace }}, name: {{ include "pith.fileSystems" . }} } } }
 stateDir: /var/lib/pith
 {{- end }}
 

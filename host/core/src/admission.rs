@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::binding::{self, Binding, Evaluate};
 use crate::catalogue::Code;
 use crate::claim_secret;
+use crate::file_system::FileSystemFacts;
 use crate::json::list;
 use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, Reference, StorageClass};
 use crate::patch::{Patch, Step, contains};
@@ -265,7 +266,7 @@ fn inject(
     }
     leave_port_names(pod, &mut sidecars);
     let token = pod.token_mount();
-    for container in sidecars.iter_mut().map(|sidecar| &mut sidecar.container).chain(guards.containers_mut()) {
+    for container in sidecars.iter_mut().flat_map(Sidecar::containers_mut).chain(guards.containers_mut()) {
         share_resources(pod, container);
         // The API server would give it to every container that lacks it, and then ask all webhooks once more.
         token.into_iter().for_each(|token| sidecar::mount(container, token.clone()));
@@ -442,10 +443,13 @@ fn ephemeral(
     volume: &str,
     template: &Value,
 ) -> Result<Option<Arc<Claim>>, Refusal> {
-    let class = template["spec"]["storageClassName"].as_str().unwrap_or_default();
-    if class.is_empty() || lookup.storage_class(class).is_none_or(|class| class.provisioner != driver) {
-        return Ok(None);
-    }
+    // An empty name declines a class; none at all is the default's, which the claim gets when it is made.
+    let class = match template["spec"]["storageClassName"].as_str() {
+        Some("") => None,
+        Some(name) => lookup.storage_class(name),
+        None => lookup.objects.default_storage_class(),
+    };
+    let Some(class) = class.filter(|class| class.provisioner == driver) else { return Ok(None) };
     let metadata = &pod.object["metadata"];
     // The API server completes the pod's name when the webhooks are through.
     let name = match metadata["name"].as_str().filter(|name| !name.is_empty()) {
@@ -456,7 +460,8 @@ fn ephemeral(
         Refusal::Malformed(format!("the volumeClaimTemplate of its volume `{volume}`: {problem}"))
     })?;
     let name = status::ephemeral_claim(&name, volume);
-    Ok(Some(Arc::new(Claim { namespace: namespace.into(), name, ..claim })))
+    let storage_class = Some(class.name.clone());
+    Ok(Some(Arc::new(Claim { namespace: namespace.into(), name, storage_class, ..claim })))
 }
 
 /// The name of the Secret of the pod's own for a claim that is not there yet: what an earlier pass chose, else a new one. What was
@@ -566,6 +571,7 @@ fn settle(
         claim: &claim.facts.claim,
         storage_class: claim.storage_class.as_deref(),
         persistent_volume: claim.persistent_volume.as_deref(),
+        file_system: of_file_system(context.objects, claim),
         usage: Usage { pod, volumes: &claim.volumes },
     };
     let mut settings = settings::resolve(context.configuration, &layers, claim.facts.read_only, warnings)?;
@@ -577,13 +583,18 @@ fn settle(
             settings = next;
         }
     }
-    if subject.object["spec"]["hostNetwork"] == true {
+    if subject.object["spec"]["hostNetwork"] == true && !settings.is_enterprise() {
         // On the node's network a fixed port would be taken by the first such pod: the client picks a free one.
         settings.default_option("metrics", "0.0.0.0:0", &Origin::Pod);
     }
     settings.apply_ceilings(&context.configuration.ceilings);
     settings.fit_buffer_size(warnings);
     Ok(settings)
+}
+
+/// What is known of a claim's file system.
+fn of_file_system<'a>(objects: &'a Objects, claim: &JuiceFsClaim<'_>) -> Option<&'a Arc<FileSystemFacts>> {
+    objects.file_system(settings::secret(claim.persistent_volume.as_deref(), claim.storage_class.as_deref())?)
 }
 
 /// The settings after a change; none where the policy changes nothing.
@@ -610,11 +621,14 @@ fn patch(
     }
     patch_mounts(&mut patch, pod, shape, claims, sidecars)?;
     // Last, because inserting at the front moves the positions that the mounts were found at.
-    let clients = sidecars.iter().map(|sidecar| (sidecar.container_name.as_str(), &sidecar.container));
-    let guard = guards.guard.iter().map(|guard| (sidecar::GUARD_NAME, guard));
-    let ours: Vec<_> = guard.chain(clients).collect();
-    let init: Vec<_> = guards.init.iter().map(|init| (sidecar::INIT_NAME, init)).collect();
-    let (init, main) = if shape == Shape::Container { (init, ours) } else { (ours, Vec::new()) };
+    let preparations = sidecars.iter().filter_map(|sidecar| sidecar.preparation.as_ref());
+    let (init, main): (Vec<&Value>, Vec<&Value>) = if shape == Shape::Container {
+        let clients = sidecars.iter().map(|sidecar| &sidecar.container);
+        (guards.init.iter().chain(preparations).collect(), guards.guard.iter().chain(clients).collect())
+    } else {
+        let clients = sidecars.iter().flat_map(|it| it.preparation.iter().chain([&it.container]));
+        (guards.guard.iter().chain(clients).collect(), Vec::new())
+    };
     patch_containers(&mut patch, pod, ContainerList::Init, &init, &recorded.names)?;
     patch_containers(&mut patch, pod, ContainerList::Main, &main, &recorded.names)?;
     Ok(patch.into_operations())
@@ -731,12 +745,12 @@ fn is_intact(present: &Value, wanted: &Value) -> bool {
     list(&present["args"]).is_empty() && contains(present, wanted)
 }
 
-/// Puts these containers, by name, to the front of a list in this order. The kubelet stops init containers in the opposite one.
+/// Puts these containers to the front of a list in this order. The kubelet stops init containers in the opposite one.
 fn patch_containers(
     patch: &mut Patch,
     pod: Pod<'_>,
     containers: ContainerList,
-    ours: &[(&str, &Value)],
+    ours: &[&Value],
     recorded: &BTreeSet<String>,
 ) -> Result<(), Refusal> {
     if ours.is_empty() {
@@ -750,7 +764,8 @@ fn patch_containers(
     let mut names: Vec<&str> =
         pod.containers(containers).iter().map(|it| it["name"].as_str().unwrap_or_default()).collect();
     let mut next = 0;
-    for (name, wanted) in ours.iter().copied() {
+    for wanted in ours.iter().copied() {
+        let name = wanted["name"].as_str().unwrap_or_default();
         let place = names.iter().position(|known| *known == name).unwrap_or(next);
         let at = [&path[..], &[Step::At(place)]].concat();
         match pod.all_containers().find(|(_, _, container)| container["name"] == name) {

@@ -436,8 +436,13 @@ impl<'a> Check<'a> {
             }
             let mut warnings = Vec::new();
             let usage = Usage { pod, volumes: &[("data", false)] };
-            let layers =
-                Layers { claim: &Claim::default(), storage_class: Some(class), persistent_volume: None, usage };
+            let layers = Layers {
+                claim: &Claim::default(),
+                storage_class: Some(class),
+                persistent_volume: None,
+                file_system: None,
+                usage,
+            };
             if let Err(refusal) = settings::resolve(&configuration, &layers, false, &mut warnings) {
                 self.found(Level::Error, Code::ClassInvalidSetting, object(), refusal.to_string());
             }

@@ -24,6 +24,8 @@ pub struct MountPodPatch {
     pub nodes: Option<LabelSelector>,
     /// `ceMountImage`.
     pub image: Option<String>,
+    /// `eeMountImage`.
+    pub enterprise_image: Option<String>,
     /// `imagePullPolicy`.
     pub image_pull_policy: Option<String>,
     /// `resources`: requests and limits, in the place of everything below.
@@ -93,8 +95,7 @@ const TOP: [(&str, &str); 9] = [
 ];
 
 /// Keys of an item that a sidecar cannot follow, and why.
-const WITHOUT_EFFECT: [(&str, &str); 14] = [
-    ("eeMountImage", "the Enterprise Edition is not supported"),
+const WITHOUT_EFFECT: [(&str, &str); 13] = [
     ("labels", "a pod's labels are its author's"),
     ("annotations", "a pod's annotations are its author's"),
     ("hostNetwork", "a sidecar is on the pod's network"),
@@ -171,6 +172,7 @@ fn patch(place: &str, item: &Value, ineffective: &mut Vec<String>) -> Result<Mou
             }
             "nodeSelector" => patch.nodes = Some(selector(value).map_err(|why| format!(".{key}{why}"))?),
             "ceMountImage" => patch.image = Some(text()?).filter(|image| !image.is_empty()),
+            "eeMountImage" => patch.enterprise_image = Some(text()?).filter(|image| !image.is_empty()),
             "imagePullPolicy" => patch.image_pull_policy = Some(text()?),
             "resources" => {
                 let of = |kind: &str| amounts(&value[kind]).map_err(|why| format!(".{key}.{kind}{why}"));

@@ -12,6 +12,7 @@ use pith_proto::Quantity;
 use rpds::HashTrieMapSync;
 use serde_json::Value;
 
+use crate::file_system::FileSystemFacts;
 use crate::json::{entries, list};
 
 pub use crate::json::Entries;
@@ -52,6 +53,8 @@ pub struct StorageClass {
     pub mount_options: Vec<String>,
     /// The Secret that node publish, else provisioning, names.
     pub secret: Option<SecretRef>,
+    /// `metadata.creationTimestamp` of a class that is the default of claims without one.
+    pub default_since: Option<String>,
 }
 
 /// How a volume may be mounted.
@@ -280,6 +283,8 @@ pub struct Objects {
     claims: HashTrieMapSync<String, Named<Claim>>,
     /// Whether the cluster has no native sidecars.
     pub lacks_native_sidecars: bool,
+    /// What pods must know of file systems, by the Secret that describes each.
+    file_systems: Arc<BTreeMap<SecretRef, Arc<FileSystemFacts>>>,
 }
 
 impl Objects {
@@ -344,6 +349,17 @@ impl Objects {
         }
     }
 
+    /// Keeps what pods must know of file systems, in the place of what was known before.
+    pub fn know(&mut self, file_systems: BTreeMap<SecretRef, FileSystemFacts>) {
+        let known = file_systems.into_iter().map(|(secret, facts)| (secret, Arc::new(facts)));
+        self.file_systems = Arc::new(known.collect());
+    }
+
+    /// What pods must know of the file system of a Secret, where anything is said of it.
+    pub fn file_system(&self, secret: &SecretRef) -> Option<&Arc<FileSystemFacts>> {
+        self.file_systems.get(secret)
+    }
+
     /// The namespace of that name.
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
         self.namespaces.get(name)
@@ -357,6 +373,12 @@ impl Objects {
     /// All StorageClasses.
     pub fn storage_classes(&self) -> impl Iterator<Item = &Arc<StorageClass>> {
         self.storage_classes.values()
+    }
+
+    /// The StorageClass that claims get which say nothing of one: of several defaults the newest, of two made at once the first by name.
+    pub fn default_storage_class(&self) -> Option<&Arc<StorageClass>> {
+        let defaults = self.storage_classes().filter(|class| class.default_since.is_some());
+        defaults.max_by(|a, b| a.default_since.cmp(&b.default_since).then_with(|| b.name.cmp(&a.name)))
     }
 
     /// The StorageClass of that name.

@@ -10,5 +10,15 @@ pub const META_PASSWORD: &str = "META_PASSWORD";
 /// The volume's directory, from the root of the file system.
 pub const SUBDIR: &str = "SUBDIR";
 
-/// All of them: what the sidecar itself uses, and nobody else may set.
+/// The private key of a file system, where a pod needs it.
+pub const RSA_KEY: &str = "ENCRYPT_RSA_KEY";
+/// The configuration of the Enterprise Edition's client, where the file system's Secret brings it.
+pub const CONFIGURATION: &str = "CLIENT_CONFIGURATION";
+
+/// The key of the value of an option of the command that prepares a client in the pod: `OPTION_TRASH_DAYS`.
+pub fn option(name: &str) -> String {
+    format!("OPTION_{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// Those of every claim: what the sidecar itself uses, and nobody else may set.
 pub const ALL: [&str; 3] = [META_URL, META_PASSWORD, SUBDIR];

@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use pith_proto::quantity::Quantity;
 use serde_json::Value;
 
 use crate::cache::CacheVolume;
+use crate::file_system::FileSystemFacts;
 use crate::mount_pod_patch::MountPodPatch;
 use crate::object::{AmountByName, Claim, Entries, PersistentVolume, SecretRef, StorageClass};
 use crate::pod::Pod;
@@ -32,6 +34,8 @@ pub struct Configuration {
     pub driver: String,
     /// The image of the JuiceFS client.
     pub image: String,
+    /// That of the Enterprise Edition's client.
+    pub enterprise_image: String,
     /// How pods on nodes get their clients; as the cluster can where this is absent.
     pub shape: Option<Shape>,
     /// Whether the controller tells pods that their application has ended, where a client would keep them from completing.
@@ -139,6 +143,8 @@ pub struct Sourced<T> {
 /// The sidecar of one volume, before it is written as a container.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// What is known of its file system.
+    pub file_system: Option<Arc<FileSystemFacts>>,
     /// The client's image.
     pub image: Sourced<String>,
     /// By resource name.
@@ -187,6 +193,8 @@ pub struct Layers<'a> {
     pub storage_class: Option<&'a StorageClass>,
     /// Its volume, once bound.
     pub persistent_volume: Option<&'a PersistentVolume>,
+    /// What is known of their file system.
+    pub file_system: Option<&'a Arc<FileSystemFacts>>,
     /// The pod that it is for.
     pub usage: Usage<'a>,
 }
@@ -274,7 +282,7 @@ pub fn resolve(
     read_only: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Settings, Refusal> {
-    let mut settings = Settings::defaults(configuration);
+    let mut settings = Settings::defaults(configuration, layers.file_system.cloned());
     if let Some(class) = layers.storage_class {
         let origin = Origin::StorageClass(class.name.clone());
         settings.set_options(class.mount_options.iter().map(String::as_str), &origin)?;
@@ -311,13 +319,18 @@ fn file_system<'a>(configuration: &'a Configuration, layers: &Layers<'_>) -> Opt
 }
 
 impl Settings {
-    fn defaults(configuration: &Configuration) -> Settings {
+    fn defaults(configuration: &Configuration, file_system: Option<Arc<FileSystemFacts>>) -> Settings {
+        let image = match &file_system {
+            Some(facts) if facts.enterprise => &configuration.enterprise_image,
+            _ => &configuration.image,
+        };
         let sourced = |amounts: &BTreeMap<String, Quantity>| {
             let amounts = amounts.iter();
             amounts.map(|(name, amount)| (name.clone(), Sourced { value: *amount, origin: Origin::Default })).collect()
         };
         Settings {
-            image: Sourced { value: configuration.image.clone(), origin: Origin::Default },
+            image: Sourced { value: image.clone(), origin: Origin::Default },
+            file_system,
             requests: sourced(&configuration.requests),
             limits: sourced(&configuration.limits),
             mount_options: Vec::new(),
@@ -449,6 +462,11 @@ impl Settings {
         }
     }
 
+    /// Whether its client is that of the Enterprise Edition.
+    pub(crate) fn is_enterprise(&self) -> bool {
+        self.file_system.as_ref().is_some_and(|facts| facts.enterprise)
+    }
+
     /// Sets an option that no layer and no policy has set.
     pub(crate) fn default_option(&mut self, name: &str, value: &str, origin: &Origin) {
         if !self.has_option(name) {
@@ -514,7 +532,9 @@ impl Settings {
             }
             OptionChange::Set(value) => {
                 check_option(name, value.as_deref()).map_err(|why| refuse(&why))?;
-                if is_fuse_option(name) && value.as_deref().is_some_and(|value| value.contains(',')) {
+                if (self.is_enterprise() || is_fuse_option(name))
+                    && value.as_deref().is_some_and(|value| value.contains(','))
+                {
                     return Err(refuse("its value has a comma, which would start another option"));
                 }
                 self.set_option(name, value.clone(), origin);
@@ -679,6 +699,11 @@ pub(crate) fn option_value<'a>(settings: &'a Settings, name: &str) -> Option<&'a
 /// The one name under which an option is kept.
 fn canonical(option: &str) -> &str {
     OPTION_ALIASES.iter().find(|(alias, _)| *alias == option).map_or(option, |(_, name)| name)
+}
+
+/// The name of an option for mount(8), which the client of the Enterprise Edition is called by.
+pub(crate) fn name_for_mount(option: &str) -> &str {
+    OPTION_ALIASES.iter().find(|(_, name)| *name == option).map_or(option, |(alias, _)| alias)
 }
 
 /// The cache with its size in the form in which the API server keeps it: in another one, a second pass would see a change.

@@ -20,6 +20,9 @@ use crate::secret_key;
 use crate::settings::{self, CacheDirectory, ExtraVolume, Settings, option_value};
 use crate::shape::{MOUNT_ROOT, Shape};
 
+mod enterprise;
+mod preparation;
+
 /// Where the client lies in its image.
 const CLIENT: &str = "/usr/local/bin/juicefs";
 /// Where the guard lies in its image.
@@ -38,6 +41,8 @@ const CACHE_PREFIX: &str = "pith-cache-";
 pub const GUARD_NAME: &str = "pith-guard";
 /// The name of the init container of pods with plain containers.
 pub const INIT_NAME: &str = "pith-init";
+/// With what the names of the init containers begin that prepare a client.
+const INIT_PREFIX: &str = "pith-prepare";
 /// The name of the volume in which clients find the guard's program, and where they do.
 const PROGRAM_VOLUME: &str = "pith-program";
 const PROGRAM_FOLDER: &str = "/pith";
@@ -73,12 +78,21 @@ pub struct Sidecar {
     pub container_name: String,
     /// The container.
     pub container: Value,
+    /// The init container that prepares it, where it needs that.
+    pub preparation: Option<Value>,
     /// The name of the emptyDir that the application's mounts are renamed to.
     pub mount_volume: String,
     /// Where the container mounts the file system, on that emptyDir.
     pub mount_path: String,
     /// The pod's new volumes.
     pub volumes: Vec<Value>,
+}
+
+impl Sidecar {
+    /// Its containers.
+    pub fn containers_mut(&mut self) -> impl Iterator<Item = &mut Value> {
+        self.preparation.iter_mut().chain([&mut self.container])
+    }
 }
 
 /// Builds the sidecar of one claim.
@@ -108,23 +122,31 @@ pub fn build(settings: &Settings, place: Place<'_>) -> Sidecar {
     for extra in &settings.volumes {
         add_extra(&extra.value, volume, &mut volumes, &mut mounts, &mut devices);
     }
+    let prepared = preparation::prepare(settings, place);
+    volumes.extend(prepared.volumes);
+    mounts.extend(prepared.mounts);
 
     if shape == Shape::Container {
         mounts.push(json!({"name": PROGRAM_VOLUME, "mountPath": PROGRAM_FOLDER, "readOnly": true}));
     }
 
     let metrics = metrics(settings, index);
+    let (command, probe) = if settings.is_enterprise() {
+        (enterprise::command(settings, &directories, &mount_path), enterprise::probe(&mount_path))
+    } else {
+        // The client's control file: a bare directory does not have it, so the application never starts on one.
+        let probe = ["test", "-f", &format!("{mount_path}/{}", control_file(settings))].map(String::from).into();
+        (command(settings, &metrics, &directories, &mount_path), probe)
+    };
     let mut container = json!({
         "name": container_name,
         "image": settings.image.value,
-        "command": command(settings, &metrics, &directories, &mount_path),
+        "command": command,
         "env": env(settings, shape, secret),
         "envFrom": [{"secretRef": {"name": secret}}],
         "securityContext": shape.security_context(),
-        // The client's control file: a bare directory does not have it, so the application never starts on one.
         "startupProbe": {
-            "exec": {"command": ["test", "-f", format!("{mount_path}/{}", control_file(settings))]},
-            "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 120,
+            "exec": {"command": probe}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 120,
         },
         "volumeMounts": mounts,
     });
@@ -149,7 +171,7 @@ pub fn build(settings: &Settings, place: Place<'_>) -> Sidecar {
         let name = if index == 0 { "metrics".to_string() } else { format!("metrics-{index}") };
         container["ports"] = json!([{"name": name, "containerPort": port, "protocol": "TCP"}]);
     }
-    Sidecar { container_name, container, mount_volume, mount_path, volumes }
+    Sidecar { container_name, container, preparation: prepared.container, mount_volume, mount_path, volumes }
 }
 
 /// The name of a client's container. On VCI it says the claim, as with the JuiceFS CSI driver; elsewhere its place.
@@ -173,7 +195,7 @@ pub(crate) fn mount_volume(volume: &str) -> String {
 
 /// Whether a container of that name is one of Pith's, or nobody's.
 pub(crate) fn is_own_name(name: &str) -> bool {
-    let place = name.strip_prefix(CLIENT_NAME);
+    let place = name.strip_prefix(CLIENT_NAME).or_else(|| name.strip_prefix(INIT_PREFIX));
     [GUARD_NAME, INIT_NAME].contains(&name) || place.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
@@ -335,13 +357,10 @@ pub fn is_pod_secret_name(name: &str) -> bool {
 /// The environment of the container: what is secret first, then the rest by name. What argv refers to stands here by name, so that
 /// the container waits for it, and so that nothing in `envs` takes its place.
 fn env(settings: &Settings, shape: Shape, secret: &str) -> Value {
-    let from_secret =
-        |name: &str, key: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}});
-    let mut env = vec![
-        from_secret("METAURL", secret_key::META_URL),
-        from_secret("META_PASSWORD", secret_key::META_PASSWORD),
-        from_secret("SUBDIR", secret_key::SUBDIR),
-    ];
+    let mut env = match settings.is_enterprise() {
+        true => enterprise::env(secret),
+        false => secret_key::ALL.map(|key| from_secret(secret, key)).into(),
+    };
     env.extend(shape.env().iter().map(|(name, value)| json!({"name": name, "value": value})));
     env.extend(settings.env.iter().map(|(name, value)| match value.value.as_str() {
         // The API server keeps no empty value; with one here, a second pass would see a change.
@@ -350,6 +369,11 @@ fn env(settings: &Settings, shape: Shape, secret: &str) -> Value {
     }));
     env.extend(settings.env_sources.values().map(|source| source.value.clone()));
     Value::Array(env)
+}
+
+/// A variable that has the name of its key in the claim's Secret.
+fn from_secret(secret: &str, key: &str) -> Value {
+    json!({"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
 }
 
 fn command(settings: &Settings, metrics: &Metrics, directories: &[CacheDirectory], mount_path: &str) -> Vec<String> {
@@ -407,6 +431,9 @@ struct Metrics {
 }
 
 fn metrics(settings: &Settings, index: usize) -> Metrics {
+    if settings.is_enterprise() {
+        return Metrics { default_address: None, port: None };
+    }
     if let Some(address) = option_value(settings, "metrics") {
         let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 0);
         return Metrics { default_address: None, port };

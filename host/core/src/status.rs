@@ -76,6 +76,9 @@ pub fn write<'a>(
     let sidecars = sidecars.map(|(claim, sidecar)| {
         let volumes = names(&sidecar.volumes);
         let mut entry = json!({"container": sidecar.container_name, "volumes": volumes});
+        if let Some(preparation) = &sidecar.preparation {
+            entry["preparation"] = preparation["name"].clone();
+        }
         match claim {
             InjectedClaim::Present(claim) | InjectedClaim::Awaited { claim, .. } => entry["claim"] = json!(claim),
             InjectedClaim::Ephemeral { volume, .. } => entry["ephemeral"] = json!(volume),
@@ -134,7 +137,9 @@ impl Recorded {
         let Some(annotation) = pod.annotation(STATUS_ANNOTATION) else { return Recorded::default() };
         let status: Value = serde_json::from_str(annotation).unwrap_or_default();
         let sidecars = list(&status["sidecars"]).iter();
-        let names = sidecars.flat_map(|sidecar| list(&sidecar["volumes"]).iter().chain([&sidecar["container"]]));
+        let names = sidecars.flat_map(|sidecar| {
+            list(&sidecar["volumes"]).iter().chain([&sidecar["container"], &sidecar["preparation"]])
+        });
         let of_guards = list(&status["volumes"]).iter().chain([&status["guard"], &status["init"]]);
         let names = names.chain(of_guards).filter_map(|name| name.as_str().map(str::to_string));
         Recorded { names: names.collect(), claims: claims_of(&status) }

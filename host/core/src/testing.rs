@@ -35,6 +35,7 @@ pub(crate) fn configuration() -> Configuration {
     Configuration {
         driver: "csi.juicefs.com".into(),
         image: "juicefs:1".into(),
+        enterprise_image: "juicefs-enterprise:1".into(),
         shape: None,
         complete_jobs: false,
         guard_image: "pith:1".into(),

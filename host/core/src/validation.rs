@@ -2,8 +2,6 @@
 //!
 //! Only what can never be right is refused. What Pith could not use, and somebody else may, is a warning.
 
-use serde_json::Value;
-
 use crate::catalogue::Code;
 use crate::object::{Objects, PersistentVolume};
 use crate::volume::whereabouts;
@@ -64,22 +62,8 @@ pub fn persistent_volume(driver: &str, objects: &Objects, class: &str, volume: &
     Ok(warnings)
 }
 
-/// Looks at `configs` of a Secret: names of Secrets and the absolute paths that they are mounted at, as a map.
-pub fn configs(parsed: &Value) -> Result<(), Problem> {
-    let wrong = |what: &str| Err(Problem::Secret(format!("`configs` in the Secret of the file system {what}")));
-    let Some(configs) = parsed.as_object() else {
-        return wrong("is no map of names of Secrets and paths");
-    };
-    match configs.values().all(|path| path.as_str().is_some_and(|path| path.starts_with('/'))) {
-        true => Ok(()),
-        false => wrong("has a path that is not absolute"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::object::Object;
     use crate::testing::{entries, secret, volume};
@@ -114,13 +98,5 @@ mod tests {
         let new = PersistentVolume { volume_attributes: attributes, ..volume("pv-1") };
         let warnings = persistent_volume(DRIVER, &Objects::default(), "", &new).expect("it is allowed");
         assert!(warnings[0].contains("nodePublishSecretRef") && warnings[1].contains("subPath"), "{warnings:?}");
-    }
-
-    #[test]
-    fn configs_are_absolute_paths_by_the_names_of_secrets() {
-        assert_eq!(configs(&json!({"a": "/etc/a"})), Ok(()));
-        assert!(configs(&json!({"a": "etc/a"})).is_err());
-        assert!(configs(&json!({"a": 1})).is_err());
-        assert!(configs(&json!(["a"])).is_err());
     }
 }

@@ -32,7 +32,7 @@ use super::print;
 use crate::args::{AnswerOutput, Check, Overrides};
 use crate::cluster::{self, Look};
 use crate::config::file::{Log, LogFormat};
-use crate::config::{Config, ObjectSource};
+use crate::config::{Config, ConfigMapRef, ObjectSource};
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::run::load_policies;
@@ -79,13 +79,13 @@ pub fn run(args: &Check) -> Result<ExitCode> {
         }
         (None, kubeconfig, source) => {
             let kubeconfig = kubeconfig.as_deref().or(match source {
-                Some(ObjectSource::Cluster { kubeconfig }) => kubeconfig.as_deref(),
+                Some(ObjectSource::Cluster { kubeconfig, .. }) => kubeconfig.as_deref(),
                 _ => None,
             });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let (found, secrets) = runtime.context("starting the runtime")?.block_on(async {
                 let look = Look(cluster::connect_as_kubectl(kubeconfig).await?);
-                let found = of_cluster(&look, namespace, registration).await?;
+                let found = of_cluster(&look, namespace, config.file_systems(), registration).await?;
                 let secrets = look.secrets(needed(&found.objects)).await?;
                 anyhow::Ok((found, secrets.into_iter().collect()))
             })?;
@@ -140,8 +140,13 @@ fn registration(config: &Config) -> Result<Option<String>> {
     Ok(Some(manifest.name().to_string()))
 }
 
-async fn of_cluster(look: &Look, namespace: Option<&str>, registration: Option<&str>) -> Result<Found> {
-    let (objects, unread) = look.everything(namespace).await?;
+async fn of_cluster(
+    look: &Look,
+    namespace: Option<&str>,
+    known: Option<&ConfigMapRef>,
+    registration: Option<&str>,
+) -> Result<Found> {
+    let (objects, unread) = look.everything(namespace, known).await?;
     let mut webhooks = look.values(WEBHOOKS, None, ListParams::default(), Some).await?;
     if let (Err(_), Some(name)) = (&webhooks, registration) {
         // The right of the webhook itself is for its own only.
@@ -277,6 +282,9 @@ fn of_files(
     for (file, document) in cluster::documents(path)? {
         let kind = document["kind"].as_str().unwrap_or_default();
         let place = || format!("{kind} `{}` in {}", name(&document).unwrap_or_default(), file.display());
+        if let Some(known) = cluster::file_systems(&document) {
+            objects.know(known);
+        }
         if let Some(object) = cluster::object(&document).with_context(place)? {
             if objects.insert(object) {
                 bail!("{} is there twice", place());

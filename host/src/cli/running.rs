@@ -33,11 +33,11 @@ struct Named<'a> {
 pub(super) async fn read(args: &Inject, config: &Config) -> Result<(Objects, Vec<Value>)> {
     let named = args.running.iter().map(|it| Named::read(it)).collect::<Result<Vec<_>>>()?;
     let kubeconfig = args.kubeconfig.as_deref().or(match &config.objects {
-        Some(ObjectSource::Cluster { kubeconfig }) => kubeconfig.as_deref(),
+        Some(ObjectSource::Cluster { kubeconfig, .. }) => kubeconfig.as_deref(),
         _ => None,
     });
     let look = Look(cluster::connect_as_kubectl(kubeconfig).await?);
-    let (objects, unread) = look.everything(Some(&args.namespace)).await?;
+    let (objects, unread) = look.everything(Some(&args.namespace), config.file_systems()).await?;
     if let Some((kind, why)) = unread.into_iter().next() {
         return Err(anyhow::Error::msg(why).context(format!("reading {}", kind.plural())));
     }

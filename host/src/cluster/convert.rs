@@ -1,6 +1,9 @@
 //! From the JSON of a Kubernetes object to what Pith keeps of it.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Error, Result, ensure};
+use pith_core::file_system::{self, FileSystemFacts};
 use pith_core::json::{entries, list};
 use pith_core::object::{
     Claim, Entries, Kind, Namespace, Object, PersistentVolume, SecretRef, StorageClass, access_modes,
@@ -9,6 +12,10 @@ use serde_json::Value;
 
 /// Parameters with this prefix are for the CSI sidecars; the ones that name Secrets are no policy's business.
 const SIDECAR_PREFIX: &str = "csi.storage.k8s.io/";
+
+/// The annotations that make a class the default, of which Kubernetes still knows the older one.
+const DEFAULT: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 /// Reads one object. None for a kind that no decision needs.
 pub fn object(value: &Value) -> Result<Option<Object>> {
@@ -21,6 +28,12 @@ pub fn object(value: &Value) -> Result<Option<Object>> {
         _ => return Ok(None),
     };
     of_kind(kind, value).map(Some)
+}
+
+/// Reads the ConfigMap with what pods must know of file systems; none where a document is not that.
+pub fn file_systems(value: &Value) -> Option<BTreeMap<SecretRef, FileSystemFacts>> {
+    let labelled = value["metadata"]["labels"].get(file_system::LABEL).is_some_and(|value| value == "true");
+    (labelled && value["kind"] == "ConfigMap").then(|| file_system::read(&entries(&value["data"])).0)
 }
 
 /// Reads one object of this kind, whatever it says itself: in a list it says nothing.
@@ -53,8 +66,12 @@ fn storage_class(value: &Value) -> Result<StorageClass> {
         .filter(|(key, _)| !key.starts_with(SIDECAR_PREFIX))
         .map(|(key, it)| (key.clone(), it.clone()))
         .collect();
+    let metadata = &value["metadata"];
+    let is_default = DEFAULT.iter().any(|annotation| metadata["annotations"][annotation] == "true");
+    let since = || metadata["creationTimestamp"].as_str().unwrap_or_default().to_string();
     Ok(StorageClass {
-        name: required(&value["metadata"], "name")?,
+        name: required(metadata, "name")?,
+        default_since: is_default.then(since),
         provisioner: required(value, "provisioner")?,
         secret: secret("node-publish").or_else(|| secret("provisioner")),
         parameters: parameters.into(),
@@ -112,6 +129,21 @@ fn required(parent: &Value, key: &str) -> Result<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_class_is_the_default_by_either_annotation_and_only_with_true() {
+        let check = |annotation: &str, value: &str, expected: Option<&str>| {
+            let metadata =
+                json!({"name": "c", "creationTimestamp": "2026-01-01T00:00:00Z", "annotations": {annotation: value}});
+            let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": metadata, "provisioner": "p"});
+            let Ok(Some(Object::StorageClass(class))) = object(&class) else { panic!("it is a StorageClass") };
+            assert_eq!(class.default_since.as_deref(), expected, "{annotation}={value}");
+        };
+        check("storageclass.kubernetes.io/is-default-class", "true", Some("2026-01-01T00:00:00Z"));
+        check("storageclass.beta.kubernetes.io/is-default-class", "true", Some("2026-01-01T00:00:00Z"));
+        check("storageclass.kubernetes.io/is-default-class", "false", None);
+        check("is-default-class", "true", None);
+    }
 
     #[test]
     fn a_secret_is_dropped_and_so_are_references_to_one() {

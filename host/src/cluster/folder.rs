@@ -20,6 +20,9 @@ pub fn load(directory: &Path) -> Result<Objects> {
             let name = document["metadata"]["name"].as_str().unwrap_or("without a name");
             let kind = document["kind"].as_str().unwrap_or("object");
             let place = || format!("{kind} `{name}` in {}", path.display());
+            if let Some(known) = super::file_systems(&document) {
+                objects.know(known);
+            }
             if let Some(object) = super::object(&document).with_context(place)?
                 && objects.insert(object)
             {

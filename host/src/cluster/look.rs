@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error as AnyError, Result, anyhow};
 use futures_util::{StreamExt, stream};
 use hyper::Request;
 use hyper::header::ACCEPT;
@@ -15,10 +15,13 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind, Resource};
 use kube::{Api, Client, Error};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pith_core::check::Read;
+use pith_core::file_system;
+use pith_core::json::entries;
 use pith_core::object::{Kind, Object, Objects, SecretRef};
 use serde_json::Value;
 
 use super::api::{cause, lacks_native_sidecars, read, resource};
+use crate::config::ConfigMapRef;
 
 /// How many objects come in one page of a list.
 const PAGE: u32 = 100;
@@ -78,9 +81,20 @@ impl Look {
         Ok(answered(listed)?.map(|()| values))
     }
 
-    /// Whatever decisions read, as far as it may be read, and why not where it may not.
-    pub(crate) async fn everything(&self, namespace: Option<&str>) -> Result<(Objects, BTreeMap<Kind, String>)> {
+    /// Whatever decisions read, as far as it may be read, and why not where it may not. `known` is where it stands what pods must know
+    /// of file systems.
+    pub(crate) async fn everything(
+        &self,
+        namespace: Option<&str>,
+        known: Option<&ConfigMapRef>,
+    ) -> Result<(Objects, BTreeMap<Kind, String>)> {
         let (mut objects, mut unread) = (Objects::default(), BTreeMap::new());
+        if let Some(ConfigMapRef { namespace, name }) = known {
+            let found = self.value(("", "ConfigMap"), namespace, name).await?;
+            let found =
+                found.map_err(AnyError::msg).with_context(|| format!("reading the ConfigMap `{namespace}/{name}`"))?;
+            objects.know(file_system::read(&entries(&found.unwrap_or_default()["data"])).0);
+        }
         objects.lacks_native_sidecars = self.lacks_native_sidecars().await?;
         for kind in Kind::ALL {
             match self.objects(kind, namespace).await? {

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use pith_core::object::{Kind, Object, Objects, Reference};
+use pith_core::file_system::FileSystemFacts;
+use pith_core::object::{Kind, Object, Objects, Reference, SecretRef};
 use tokio::sync::watch;
 
 use super::feed::{Feed, Told};
@@ -35,6 +36,8 @@ struct State {
     unlisted: BTreeMap<Kind, Option<String>>,
     /// Whether it is not known yet what the cluster can do.
     unversioned: bool,
+    /// Whether it was not heard yet what is known of file systems.
+    unheard: bool,
     /// How often something may have been removed.
     removals: u64,
 }
@@ -51,10 +54,11 @@ impl Mirror {
         }
     }
 
-    /// Those of a cluster, none of which are there before [`follow`](super::follow) brings them.
-    pub fn followed(live: Live) -> Mirror {
+    /// Those of a cluster, none of which are there before [`follow`](super::follow) brings them; `hears` is whether it says what is
+    /// known of file systems.
+    pub fn followed(live: Live, hears: bool) -> Mirror {
         let unlisted = Kind::ALL.map(|kind| (kind, None)).into();
-        let state = State { unlisted, unversioned: true, ..State::default() };
+        let state = State { unlisted, unversioned: true, unheard: hears, ..State::default() };
         let live = Some(live);
         Mirror { state: RwLock::new(state), changes: watch::Sender::default(), listed: watch::Sender::new(false), live }
     }
@@ -79,7 +83,8 @@ impl Mirror {
         let kinds: Vec<String> = state.unlisted.iter().map(kind).collect();
         match kinds.is_empty() {
             false => Some(format!("the API server has not listed yet: {}", kinds.join(", "))),
-            true => state.unversioned.then(|| "the API server has not said its version yet".into()),
+            true if state.unversioned => Some("the API server has not said its version yet".into()),
+            true => state.unheard.then(|| "the ConfigMap with what is known of file systems was not read yet".into()),
         }
     }
 
@@ -130,11 +135,8 @@ impl Mirror {
         }
         feed.apply(told, Arc::make_mut(&mut state.objects));
         self.changes.send_replace(());
-        let all = listed && state.unlisted.is_empty();
-        if all && !state.unversioned {
-            self.listed.send_replace(true);
-        }
-        all
+        self.note_listed(state);
+        listed && state.unlisted.is_empty()
     }
 
     /// Keeps what the cluster can do.
@@ -143,7 +145,20 @@ impl Mirror {
         Arc::make_mut(&mut state.objects).lacks_native_sidecars = lacks_native_sidecars;
         state.unversioned = false;
         self.changes.send_replace(());
-        if state.unlisted.is_empty() {
+        self.note_listed(state);
+    }
+
+    /// Keeps what pods must know of file systems.
+    pub(super) fn tell_file_systems(&self, known: BTreeMap<SecretRef, FileSystemFacts>) {
+        let state = &mut *self.write();
+        Arc::make_mut(&mut state.objects).know(known);
+        state.unheard = false;
+        self.changes.send_replace(());
+        self.note_listed(state);
+    }
+
+    fn note_listed(&self, state: &State) {
+        if state.unlisted.is_empty() && !state.unversioned && !state.unheard {
             self.listed.send_replace(true);
         }
     }

@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta, Resource};
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client};
@@ -20,6 +21,8 @@ use serde::de::DeserializeOwned;
 use super::api::{cause, lacks_native_sidecars, read, reference, resource};
 use super::feed::{Feed, Told};
 use super::mirror::Mirror;
+use super::one::object_by_name;
+use crate::config::ConfigMapRef;
 use crate::memory;
 use crate::metrics::Metrics;
 
@@ -33,11 +36,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A failure after this long begins with the first pause again.
 const CALM: Duration = Duration::from_secs(60);
 
-/// Follows all kinds. It ends only with a defect.
-pub async fn follow(client: Client, mirror: &Mirror, metrics: &Metrics) {
+/// Follows all kinds, and the ConfigMap with what is known of file systems. It ends only with a defect.
+pub async fn follow(client: Client, known: Option<&ConfigMapRef>, mirror: &Mirror, metrics: &Metrics) {
     let started = Instant::now();
     tokio::join!(
         version(&client, mirror),
+        async {
+            if let Some(known) = known {
+                file_systems(&client, known, mirror).await;
+            }
+        },
         // The largest part of a Namespace is not read, so it is not sent.
         kind::<PartialObjectMeta<DynamicObject>>(Kind::Namespace, &client, mirror, metrics, started),
         kind::<DynamicObject>(Kind::StorageClass, &client, mirror, metrics, started),
@@ -64,6 +72,23 @@ async fn version(client: &Client, mirror: &Mirror) {
                 tokio::time::sleep(pauses.next(Instant::now())).await;
             }
         }
+    }
+}
+
+/// Keeps what the controller says of file systems.
+async fn file_systems(client: &Client, ConfigMapRef { namespace, name }: &ConfigMapRef, mirror: &Mirror) {
+    let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    let mut events = pin!(object_by_name(api, "configmaps", name));
+    while let Some(found) = events.next().await {
+        if found.is_none() {
+            tracing::warn!(%namespace, %name, "there is no such ConfigMap: all file systems are taken to be of the Community Edition");
+        }
+        let data = found.and_then(|found| found.data).unwrap_or_default().into_iter().collect();
+        let (known, unreadable) = pith_core::file_system::read(&data);
+        if !unreadable.is_empty() {
+            tracing::warn!(%namespace, %name, keys = ?unreadable, "the ConfigMap has entries that cannot be read");
+        }
+        mirror.tell_file_systems(known);
     }
 }
 

@@ -267,6 +267,19 @@ pub enum ObjectSource {
 pub struct ClusterSource {
     /// A kubeconfig, for use outside of the cluster; the service account of Pith's pod where this is absent.
     pub kubeconfig: Option<PathBuf>,
+    /// The ConfigMap in which the controller says what pods need to know of file systems, such as which are of the Enterprise
+    /// Edition, and where the webhook reads it. It must be there. Without it, all are taken to be of the Community Edition.
+    pub file_systems: Option<ConfigMapRef>,
+}
+
+/// The name of a ConfigMap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfigMapRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// What Pith keeps in step in a cluster. Every replica does all of it: what one did already, the next finds done.
@@ -325,6 +338,8 @@ pub struct Sidecar {
     /// The image of the JuiceFS client. It has the client at `/usr/local/bin/juicefs`, and `test` and `umount` in its
     /// PATH: the client itself calls the latter when it is told to end.
     pub image: String,
+    /// The image of the client of the Enterprise Edition, which has it at `/usr/bin/juicefs`, and `/sbin/mount.juicefs` and `grep`.
+    pub enterprise_image: String,
     /// How pods get their clients.
     pub shape: Shape,
     /// Whether the controller tells pods that run to completion when their application has ended, where the client is a plain
@@ -356,6 +371,7 @@ impl Default for Sidecar {
         };
         Sidecar {
             image: "juicedata/mount:ce-v1.3.1".into(),
+            enterprise_image: "juicedata/mount:ee-nightly".into(),
             shape: Shape::Auto,
             complete_jobs: false,
             strict_templates: false,

@@ -27,10 +27,11 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
 use super::event;
+use super::file_systems::FileSystems;
 use super::pods::{InjectedPod, PodName, Pods};
 use crate::cluster::{self, Mirror};
 use crate::config::Controller;
-use crate::juicefs::{FileSystem, Workers};
+use crate::juicefs::{FileSystem, PodSource, Workers};
 use crate::metrics::Metrics;
 
 /// How many Secrets are looked at at once: the API server has other callers.
@@ -43,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long an engine must be out of reach before its file system is the pods' to make.
+const GIVEN_UP: Duration = Duration::from_secs(60);
 /// The label by which people and Pith itself tell these Secrets from others.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
@@ -52,8 +55,13 @@ pub(super) struct Reconciler<'a> {
     mirror: &'a Mirror,
     pods: &'a Pods,
     workers: Option<Arc<Workers>>,
-    /// The file systems that are made, one after the other: an engine that does not answer is to keep no quota waiting.
-    making: Option<JoinHandle<()>>,
+    /// The file systems that are made, one after the other: an engine that does not answer is to keep no quota waiting. The answer is
+    /// of which Secrets the engine was asked, and whether it could be reached.
+    making: Option<JoinHandle<Vec<(SecretRef, bool)>>>,
+    /// Of which Secrets the engine was asked, and since when it could not be reached; none where it could.
+    unreached: HashMap<SecretRef, Option<Instant>>,
+    /// Where it is said what pods must know of file systems.
+    known: Option<FileSystems>,
     options: &'a Controller,
     driver: &'a str,
     metrics: &'a Metrics,
@@ -81,7 +89,7 @@ struct Done {
 /// The Secret of a file system, as it was when it was read.
 struct Source {
     read: Instant,
-    content: Result<FileSystem, String>,
+    content: Result<PodSource, String>,
 }
 
 /// Who a Secret belongs to, and goes with.
@@ -122,6 +130,8 @@ impl<'a> Reconciler<'a> {
             pods,
             workers,
             making: None,
+            unreached: HashMap::new(),
+            known: options.file_systems.as_ref().map(|it| FileSystems::new(client, it)),
             options,
             driver,
             metrics,
@@ -156,7 +166,9 @@ impl<'a> Reconciler<'a> {
     async fn look(&mut self, pods: &BTreeMap<PodName, InjectedPod>) -> Instant {
         let secrets = self.secrets(pods);
         self.done.retain(|key, _| secrets.contains_key(key));
+        self.note_made().await;
         self.read_sources(secrets.values().map(|(_, bound)| bound)).await;
+        self.tell_pods().await;
         let in_use = claims_of(pods.iter());
         // A pod that is new starts now, so what it needs is looked at now.
         let fresh = claims_of(pods.iter().filter(|(_, pod)| !self.seen.contains(&pod.uid)));
@@ -218,12 +230,17 @@ impl<'a> Reconciler<'a> {
 
     /// Reads the Secrets of file systems that are needed and were not read lately.
     async fn read_sources(&mut self, bound: impl Iterator<Item = &Bound>) {
-        let needed: HashSet<&SecretRef> = bound
-            .filter_map(|it| match &it.secret {
-                Wanted::Made { source, .. } => Some(source),
-                Wanted::Impossible(_) | Wanted::Nothing => None,
-            })
-            .collect();
+        let of_claims = bound.filter_map(|it| match &it.secret {
+            Wanted::Made { source, .. } => Some(source),
+            Wanted::Impossible(_) | Wanted::Nothing => None,
+        });
+        // Those of classes too: what pods must know is to be said before there are pods.
+        let objects = self.mirror.snapshot();
+        let classes = objects.storage_classes().filter(|class| class.provisioner == self.driver);
+        let of_classes = classes.filter_map(|class| class.secret.as_ref()).filter(|_| self.known.is_some());
+        // A name with a template in it is none before there is a claim.
+        let of_classes = of_classes.filter(|it| !it.name.contains('$') && !it.namespace.contains('$'));
+        let needed: HashSet<&SecretRef> = of_claims.chain(of_classes).collect();
         self.sources.retain(|source, _| needed.contains(source));
         let interval = self.options.source_interval;
         let old = |source: &&SecretRef| self.sources.get(source).is_none_or(|known| known.read.elapsed() >= interval);
@@ -245,19 +262,60 @@ impl<'a> Reconciler<'a> {
     /// Nothing waits for it, and it is tried again whenever the Secret is read again.
     fn make(&mut self, read: &[(SecretRef, Source)]) {
         let Some(workers) = self.workers.clone() else { return };
-        let known =
-            read.iter().filter_map(|(secret, source)| Some((secret.clone(), source.content.as_ref().ok()?.clone())));
-        let known: Vec<(SecretRef, FileSystem)> = known.collect();
-        if known.is_empty() || self.making.as_ref().is_some_and(|making| !making.is_finished()) {
+        let described = |(secret, source): &(SecretRef, Source)| {
+            Some((secret.clone(), source.content.as_ref().ok()?.file_system()?.clone()))
+        };
+        let described: Vec<(SecretRef, FileSystem)> = read.iter().filter_map(described).collect();
+        if described.is_empty() || self.making.is_some() {
             return;
         }
         self.making = Some(tokio::spawn(async move {
-            for (SecretRef { namespace, name }, file_system) in known {
-                if let Err(error) = workers.make(&file_system).await {
-                    tracing::warn!(%namespace, secret = %name, %error, "the file system of a Secret cannot be looked at: where there is none, none is made");
+            let mut asked = Vec::new();
+            for (secret, file_system) in described {
+                let made = workers.make(&file_system).await;
+                if let Err(error) = &made {
+                    let SecretRef { namespace, name } = &secret;
+                    tracing::warn!(%namespace, secret = %name, %error, "the file system of a Secret cannot be looked at: where there is none, none is made here");
                 }
+                asked.push((secret, made.is_ok()));
             }
+            asked
         }));
+    }
+
+    /// Remembers what came of making file systems.
+    async fn note_made(&mut self) {
+        let Some(making) = self.making.take_if(|making| making.is_finished()) else { return };
+        for (secret, reached) in making.await.unwrap_or_default() {
+            let since = self.unreached.get(&secret).copied().flatten();
+            self.unreached.insert(secret, (!reached).then(|| since.unwrap_or_else(Instant::now)));
+        }
+    }
+
+    /// Says what pods must know of file systems.
+    async fn tell_pods(&mut self) {
+        self.unreached.retain(|source, _| self.sources.contains_key(source));
+        let objects = self.mirror.snapshot();
+        // Of a Secret that cannot be read, what was said stays.
+        let facts = |source: &SecretRef| {
+            let known = self.sources[source].content.as_ref().ok()?;
+            let in_pods = match objects.file_system(source) {
+                // The first word counts: every replica then says the same, and what pods rely on stays.
+                Some(said) => said.is_made_in_pods(),
+                None if known.file_system().is_none() => false,
+                None if self.workers.is_none() => true,
+                None => match self.unreached.get(source)? {
+                    None => false,
+                    Some(since) if since.elapsed() >= GIVEN_UP => true,
+                    Some(_) => return None,
+                },
+            };
+            Some(known.facts(in_pods))
+        };
+        let known = self.sources.keys().map(|source| (source.clone(), facts(source))).collect();
+        if let Some(told) = &mut self.known {
+            told.tell(known).await;
+        }
     }
 
     fn task(&self, name: String, owner: Owner, bound: Bound) -> Task {
@@ -265,7 +323,10 @@ impl<'a> Reconciler<'a> {
             Wanted::Nothing => None,
             Wanted::Impossible(why) => Some(Err(why.clone())),
             Wanted::Made { source, directory } => Some(match self.sources.get(source).map(|it| &it.content) {
-                Some(Ok(file_system)) => Ok(Content::of(file_system, directory)),
+                Some(Ok(known)) => {
+                    let in_pods = self.mirror.snapshot().file_system(source).is_some_and(|it| it.is_made_in_pods());
+                    Content::of(known, in_pods, directory)
+                }
                 Some(Err(why)) => Err(why.clone()),
                 None => Err(format!("the Secret `{}/{}` was not read yet", source.namespace, source.name)),
             }),
@@ -307,15 +368,15 @@ impl<'a> Reconciler<'a> {
 }
 
 impl Content {
-    fn of(file_system: &FileSystem, directory: &str) -> Content {
-        let own = [
-            (secret_key::META_URL, file_system.meta_url()),
-            (secret_key::META_PASSWORD, file_system.meta_password()),
-            (secret_key::SUBDIR, directory),
-        ];
-        // Last, so that nothing in `envs` takes their place.
-        let all = file_system.variables().chain(own);
-        Content(all.map(|(name, value)| (name.to_string(), value.to_string())).collect())
+    fn of(source: &PodSource, in_pods: bool, directory: &str) -> Result<Content, String> {
+        if source.file_system().is_none() && directory.contains(',') {
+            return Err(format!(
+                "the directory {directory} has a comma, behind which the Enterprise Edition's client would see another option"
+            ));
+        }
+        let mut content = source.variables(in_pods);
+        content.insert(secret_key::SUBDIR.into(), directory.into());
+        Ok(Content(content))
     }
 
     /// Whether a Secret holds this, and nothing else.
@@ -437,7 +498,7 @@ async fn delete(api: &Api<Secret>, present: &Secret) -> Result<(), String> {
 }
 
 /// The file system that a Secret describes, or the sentence that says why it describes none.
-async fn read_source(client: &Client, source: &SecretRef) -> Result<FileSystem, String> {
+async fn read_source(client: &Client, source: &SecretRef) -> Result<PodSource, String> {
     let SecretRef { namespace, name } = source;
     let api = Api::<Secret>::namespaced(client.clone(), namespace);
     let secret = match in_time(api.get_opt(name)).await {
@@ -452,7 +513,7 @@ async fn read_source(client: &Client, source: &SecretRef) -> Result<FileSystem, 
         .map(|(key, ByteString(value))| Some((key, String::from_utf8(value).ok()?)))
         .collect();
     let values = values.ok_or_else(|| format!("the Secret `{namespace}/{name}` has a value that is no text"))?;
-    FileSystem::from_secrets(&values).map_err(|problem| format!("{problem} (it is `{namespace}/{name}`)"))
+    PodSource::from_secrets(&values).map_err(|problem| format!("{problem} (it is `{namespace}/{name}`)"))
 }
 
 const LATE: &str = "the API server did not answer in time";
@@ -473,7 +534,8 @@ mod tests {
         let envs = r#"{"AWS_REGION": "moon-1", "SUBDIR": "/elsewhere"}"#;
         let secrets = [("name", "shop"), ("metaurl", "redis://:canary@redis:6379/1"), ("envs", envs), ("bucket", "b")];
         let secrets = secrets.map(|(key, value)| (key.to_string(), value.to_string())).into();
-        Content::of(&FileSystem::from_secrets(&secrets).expect("a file system"), "/web/orders")
+        let source = PodSource::from_secrets(&secrets).expect("a file system");
+        Content::of(&source, false, "/web/orders").expect("no comma")
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub enum SourceError {
     },
     /// The Secret of a file system of the Enterprise Edition.
     #[error(
-        "the Secret of the file system has `token` and no `metaurl`: it is of the JuiceFS Enterprise Edition, whose volumes Pith \
-         can't make yet"
+        "the Secret of the file system has no `metaurl`, and a `token` or an `initconfig`: it is of the JuiceFS Enterprise Edition, \
+         whose volumes pods can use and Pith can't make yet"
     )]
     Enterprise,
 }
@@ -87,7 +87,7 @@ impl FileSystem {
     /// Reads a Secret. Keys that have no meaning here are left alone, as the driver does.
     pub fn from_secrets(secrets: &BTreeMap<String, String>) -> Result<FileSystem, SourceError> {
         let secrets = Secrets(secrets);
-        if secrets.text("metaurl").is_none() && secrets.text("token").is_some() {
+        if secrets.is_enterprise() {
             return Err(SourceError::Enterprise);
         }
         let name = secrets.require("name")?;
@@ -175,16 +175,16 @@ impl Debug for FileSystemKey {
 }
 
 /// The values of a Secret; an empty one is as good as none.
-struct Secrets<'a>(&'a BTreeMap<String, String>);
+pub(super) struct Secrets<'a>(pub(super) &'a BTreeMap<String, String>);
 
 impl<'a> Secrets<'a> {
     /// A value that may have several lines.
-    fn text(&self, key: &str) -> Option<&'a str> {
+    pub(super) fn text(&self, key: &str) -> Option<&'a str> {
         self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// A value of one line, which can be an argument or a variable of a process.
-    fn line(&self, key: &'static str) -> Result<Option<&'a str>, SourceError> {
+    pub(super) fn line(&self, key: &'static str) -> Result<Option<&'a str>, SourceError> {
         let value = self.text(key);
         if value.is_some_and(|value| value.contains(char::is_control)) {
             let reason = "has a line break or another control character, perhaps at its end: take it out";
@@ -193,12 +193,17 @@ impl<'a> Secrets<'a> {
         Ok(value)
     }
 
-    fn require(&self, key: &'static str) -> Result<&'a str, SourceError> {
+    /// Whether it is of the Enterprise Edition.
+    pub(super) fn is_enterprise(&self) -> bool {
+        self.text("metaurl").is_none() && self.text("token").or(self.text("initconfig")).is_some()
+    }
+
+    pub(super) fn require(&self, key: &'static str) -> Result<&'a str, SourceError> {
         self.line(key)?.ok_or(SourceError::Missing(key))
     }
 
     /// The variables of `envs`.
-    fn environment(&self) -> Result<BTreeMap<String, String>, SourceError> {
+    pub(super) fn environment(&self) -> Result<BTreeMap<String, String>, SourceError> {
         let unusable = |reason| SourceError::Unusable { key: "envs", reason };
         let Some(text) = self.text("envs") else { return Ok(BTreeMap::new()) };
         // YAML, as with the driver; JSON is a part of it.
@@ -221,26 +226,55 @@ impl<'a> Secrets<'a> {
         Ok(variables)
     }
 
+    /// Secrets that clients in pods have as folders: `configs`. YAML, as with the driver, whose errors could repeat what is in it.
+    pub(super) fn folders(&self) -> Result<BTreeMap<String, String>, SourceError> {
+        let unusable = |reason| SourceError::Unusable { key: "configs", reason };
+        let Some(text) = self.text("configs") else { return Ok(BTreeMap::new()) };
+        let folders: BTreeMap<String, String> =
+            yaml_serde::from_str(text).map_err(|_| unusable("is no map of names of Secrets and paths"))?;
+        let in_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        for (name, path) in &folders {
+            if name.is_empty() || !name.bytes().all(in_name) {
+                return Err(unusable("has a name that no Secret can have"));
+            }
+            if !path.starts_with('/') || path.contains([':', '\0']) || path.split('/').any(|it| it == "..") {
+                return Err(unusable("has a path that is not absolute, or has a `:` or `..` in it"));
+            }
+        }
+        Ok(folders)
+    }
+
+    /// The items of `format-options`.
+    pub(super) fn format_options(&self) -> Result<Vec<(&'a str, Option<&'a str>)>, SourceError> {
+        let mut options = Vec::new();
+        for item in self.line("format-options")?.unwrap_or_default().split(',').map(str::trim) {
+            let (key, value) = item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value)));
+            if item.is_empty() {
+                continue;
+            }
+            if !is_option(key) || value == Some("") {
+                let reason = "has an item that is neither `key` nor `key=value`";
+                return Err(SourceError::Unusable { key: "format-options", reason });
+            }
+            options.push((key, value));
+        }
+        Ok(options)
+    }
+
     /// What `juicefs format` is called with.
     fn format(&self) -> Result<Option<Format>, SourceError> {
         let mut options = Vec::new();
         let mut environment = BTreeMap::new();
         for key in OPTIONS {
-            options.extend(self.line(key)?.map(|value| format!("--{key}={value}")));
+            options.extend(self.line(key)?.map(|value| argument(key, Some(value))));
         }
-        for item in self.line("format-options")?.unwrap_or_default().split(',').map(str::trim) {
-            let (key, value) = item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value)));
+        for (key, value) in self.format_options()? {
             let credential = CREDENTIALS.iter().find(|(name, ..)| *name == key);
             match (credential, value) {
-                _ if item.is_empty() => {}
-                _ if !is_option(key) || value == Some("") => {
-                    let reason = "has an item that is neither `key` nor `key=value`";
-                    return Err(SourceError::Unusable { key: "format-options", reason });
-                }
                 (Some((.., variable)), Some(value)) => {
                     environment.insert(variable.to_string(), value.to_string());
                 }
-                _ => options.push(format!("--{item}")),
+                _ => options.push(argument(key, value)),
             }
         }
         for (key, old, variable) in CREDENTIALS {
@@ -257,6 +291,11 @@ impl<'a> Secrets<'a> {
     }
 }
 
+/// An option as an argument.
+pub(super) fn argument(name: &str, value: Option<&str>) -> String {
+    value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"))
+}
+
 /// Whether it can be the name of an option, without its dashes.
 fn is_option(key: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -264,7 +303,7 @@ fn is_option(key: &str) -> bool {
 }
 
 /// The rule of `juicefs format`.
-fn check_name(name: &str) -> Result<(), SourceError> {
+pub(super) fn check_name(name: &str) -> Result<(), SourceError> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let well_formed = (3..=63).contains(&name.len()) && name.bytes().all(allowed);
     if !well_formed || name.starts_with('-') || name.ends_with('-') {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Webhook;
 use crate::cluster::object;
-use crate::juicefs::{FileSystem, SourceError};
+use crate::juicefs::{PodSource, SourceError};
 
 /// Looks at a PersistentVolume.
 pub(super) fn persistent_volume(webhook: &Webhook, volume: &Value) -> Checked {
@@ -33,15 +33,12 @@ pub(super) fn secret(secret: &Value) -> Checked {
         let unusable = |_| Problem::Secret(format!("`{key}` in the Secret of the file system is no text"));
         values.insert(key.clone(), text.map_err(unusable)?);
     }
-    if let Some(text) = values.get("configs") {
-        // YAML, as with the driver; its errors could repeat what is in it.
-        validation::configs(&yaml_serde::from_str(text).unwrap_or_default())?;
-    }
-    match FileSystem::from_secrets(&values) {
-        Ok(_) => Ok(Vec::new()),
-        Err(SourceError::Missing("metaurl") | SourceError::Enterprise) => Ok(vec![
-            "Pith cannot mount what it describes: it has no `metaurl`, so it is of the Enterprise Edition".into(),
-        ]),
+    match PodSource::from_secrets(&values) {
+        Ok(source) => Ok(match source.file_system() {
+            Some(_) => Vec::new(),
+            None => vec![SourceError::Enterprise.to_string()],
+        }),
+        Err(error @ SourceError::Missing("metaurl")) => Ok(vec![format!("Pith cannot use it: {error}")]),
         Err(error) => Err(Problem::Secret(error.to_string())),
     }
 }

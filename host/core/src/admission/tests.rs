@@ -262,6 +262,26 @@ fn a_claim_of_the_pod_s_own_is_for_juicefs_by_the_class_of_its_template() {
 }
 
 #[test]
+fn a_claim_of_the_pod_s_own_without_a_class_is_of_the_default() {
+    let check = |defaults: &[(&str, &str, &str)], template: Value, (code, sentence): (&str, &str)| {
+        let class = |(name, driver, since): &(&str, &str, &str)| {
+            let (provisioner, default_since) = (driver.to_string(), Some(since.to_string()));
+            Object::StorageClass(StorageClass { provisioner, default_since, ..class(name) })
+        };
+        let world = defaults.iter().map(class).fold(world(), World::with);
+        check(&world, ephemeral(template), code, sentence);
+    };
+    let (ours, other) = ("csi.juicefs.com", "ebs.csi.aws.com");
+    let (old, new) = ("2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
+    check(&[], json!({"spec": {}}), NO_JUICEFS);
+    check(&[("a", ours, old)], json!({"spec": {}}), INJECTED);
+    check(&[("a", ours, old)], template_of(""), NO_JUICEFS);
+    check(&[("a", ours, old), ("b", other, new)], json!({"spec": {}}), NO_JUICEFS);
+    check(&[("a", other, old), ("b", ours, new)], json!({"spec": {}}), INJECTED);
+    check(&[("a", ours, new), ("b", other, new)], json!({"spec": {}}), INJECTED);
+}
+
+#[test]
 fn the_template_of_a_claim_is_what_settings_and_policies_see_of_it() {
     let template = json!({
         "metadata": {"labels": {"team": "web"}, "annotations": {"juicefs/mount-cpu-limit": "1500m"}},

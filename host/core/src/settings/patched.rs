@@ -44,7 +44,11 @@ impl Settings {
         ) -> Option<(Origin, &'p T)> {
             fitting.iter().rev().find_map(|(index, patch)| Some((Origin::MountPodPatch(*index), field(patch)?)))
         }
-        if let Some((origin, image)) = last(&fitting, |it| it.image.as_ref()) {
+        let image = match self.is_enterprise() {
+            true => last(&fitting, |it| it.enterprise_image.as_ref()),
+            false => last(&fitting, |it| it.image.as_ref()),
+        };
+        if let Some((origin, image)) = image {
             self.image = Sourced { value: template.text(image), origin };
         }
         if let Some((origin, policy)) = last(&fitting, |it| it.image_pull_policy.as_ref()) {

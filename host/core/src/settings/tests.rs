@@ -19,7 +19,7 @@ impl Case {
         let pod = pod().mounting("data", "orders").0;
         let usage = Usage { pod: Pod::read(&pod).expect("a pod"), volumes: &[("data", false)] };
         let (storage_class, persistent_volume) = (self.class.as_ref(), self.volume.as_ref());
-        let layers = Layers { claim: &claim, storage_class, persistent_volume, usage };
+        let layers = Layers { claim: &claim, storage_class, persistent_volume, file_system: None, usage };
         let mut warnings = Vec::new();
         let configuration = self.configuration.clone().unwrap_or_else(configuration);
         let settings = resolve(&configuration, &layers, self.read_only, &mut warnings);

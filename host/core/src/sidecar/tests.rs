@@ -1,6 +1,9 @@
 //! The container's argv, environment and volumes.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::file_system::{FileSystemFacts, Preparation, PreparationOption};
 use crate::json::list;
 use crate::object::StorageClass;
 use crate::pod::Pod;
@@ -13,7 +16,8 @@ fn configured(configuration: &Configuration, options: &[&str]) -> Settings {
     let claim = claim("orders");
     let pod = pod().mounting("data", "orders").0;
     let usage = Usage { pod: Pod::read(&pod).expect("a pod"), volumes: &[("data", false)] };
-    let layers = Layers { claim: &claim, storage_class: Some(&class), persistent_volume: None, usage };
+    let layers =
+        Layers { claim: &claim, storage_class: Some(&class), persistent_volume: None, file_system: None, usage };
     resolve(configuration, &layers, false, &mut Vec::new()).expect("the options are fine")
 }
 
@@ -502,4 +506,115 @@ fn on_vci_a_container_is_called_by_its_claim_in_a_name_that_kubernetes_takes() {
     check(&"x".repeat(253), "jfs-mount-xxxx");
     // An ephemeral claim of a pod whose name is not complete yet.
     check("web-*-tmp", "jfs-mount-web---tmp-");
+}
+
+fn known(facts: FileSystemFacts, options: &[&str]) -> Settings {
+    Settings { file_system: Some(Arc::new(facts)), ..with_options(options) }
+}
+
+fn option(name: &str) -> PreparationOption {
+    PreparationOption::Secret(name.into())
+}
+
+fn command(container: &Value) -> Vec<&str> {
+    list(&container["command"]).iter().map(|it| it.as_str().expect("text")).collect()
+}
+
+#[test]
+fn a_file_system_that_only_pods_reach_is_made_before_the_client_mounts() {
+    let format = Preparation::Format(vec![option("trash-days"), PreparationOption::Switch("hash-prefix".into())]);
+    let facts = FileSystemFacts { name: "shop".into(), preparation: Some(format), rsa_key: true, ..Default::default() };
+    let sidecar = first(&known(facts, &[]));
+    let container = sidecar.preparation.expect("an init container");
+    let expected = [
+        "/usr/local/bin/juicefs",
+        "format",
+        "--no-update",
+        "--trash-days=$(OPTION_TRASH_DAYS)",
+        "--hash-prefix",
+        "--encrypt-rsa-key=/root/.rsa/rsa-key.pem",
+        "$(METAURL)",
+        "shop",
+    ];
+    assert_eq!(command(&container), expected);
+    assert_eq!(container["name"], "pith-prepare");
+    assert_eq!(container["restartPolicy"], Value::Null, "it ends");
+    // The key is for who makes the file system, and nothing else of the Secret is a file.
+    let key = json!({"name": "pith-rsa-data", "secret": {
+        "secretName": "pith-uid-of-orders", "items": [{"key": "ENCRYPT_RSA_KEY", "path": "rsa-key.pem"}],
+    }});
+    assert!(sidecar.volumes.contains(&key));
+    let mounts = |container: &Value| list(&container["volumeMounts"]).iter().any(|it| it["name"] == "pith-rsa-data");
+    assert!(mounts(&container) && !mounts(&sidecar.container));
+    assert_eq!(command(&sidecar.container)[0], "/usr/local/bin/juicefs");
+}
+
+#[test]
+fn the_enterprise_edition_is_authenticated_and_mounted_by_its_helper() {
+    let authenticate = Preparation::Authenticate(vec![option("token"), option("secret-key2")]);
+    let facts = FileSystemFacts {
+        name: "shop".into(),
+        enterprise: true,
+        preparation: Some(authenticate),
+        rsa_key: true,
+        folders: [("acl".to_string(), "/root/.acl".to_string())].into(),
+    };
+    let options = ["ro", "attr-cache=3", "metrics=0.0.0.0:1", "no-update", "cache-dir=/a$b"];
+    let sidecar = first(&known(facts, &options));
+    let container = sidecar.preparation.expect("an init container");
+    let expected = [
+        "/usr/bin/juicefs",
+        "auth",
+        "shop",
+        "--token=$(OPTION_TOKEN)",
+        "--secret-key2=$(OPTION_SECRET_KEY2)",
+        "--conf-dir=/root/.juicefs",
+    ];
+    assert_eq!(command(&container), expected);
+    let client = &sidecar.container;
+    let options =
+        "foreground,no-update,subdir=$(SUBDIR),rsa-key=/root/.rsa/rsa-key.pem,ro,attrcacheto=3,cache-dir=/a$$b";
+    assert_eq!(command(client), ["/sbin/mount.juicefs", "shop", "/jfs/data", "-o", options]);
+    assert_eq!(
+        client["startupProbe"]["exec"]["command"],
+        json!(["grep", "-qF", " /jfs/data fuse", "/proc/self/mounts"])
+    );
+    assert_eq!(client["ports"], Value::Null);
+    let names: Vec<&Value> = list(&client["env"]).iter().map(|it| &it["name"]).collect();
+    assert_eq!(names, ["SUBDIR", "JFS_FOREGROUND", "JFS_INSIDE_CONTAINER"]);
+    let paths: Vec<&Value> = list(&client["volumeMounts"]).iter().map(|it| &it["mountPath"]).collect();
+    assert_eq!(paths, ["/jfs/data", "/root/.acl", "/etc/group", "/etc/passwd", "/root/.rsa", "/root/.juicefs"]);
+}
+
+#[test]
+fn a_configuration_that_the_secret_brings_is_copied() {
+    let facts = FileSystemFacts {
+        name: "shop".into(),
+        enterprise: true,
+        preparation: Some(Preparation::Configured),
+        ..Default::default()
+    };
+    let container = first(&known(facts, &[])).preparation.expect("an init container");
+    assert_eq!(command(&container), ["cp", "/etc/juicefs/shop.conf", "/root/.juicefs/"]);
+    assert_eq!(container["env"], Value::Null);
+}
+
+#[test]
+fn folders_are_those_of_the_community_edition_too() {
+    let folders = [("keys".to_string(), "/etc/keys".to_string())].into();
+    let sidecar = first(&known(FileSystemFacts { folders, ..Default::default() }, &[]));
+    let volume = json!({"name": "pith-config-0-data", "secret": {"secretName": "keys"}});
+    assert!(sidecar.volumes.contains(&volume) && sidecar.preparation.is_none());
+}
+
+#[test]
+fn a_policy_gives_the_enterprise_edition_no_value_with_a_comma() {
+    let change = |value: &str| Change {
+        mount_options: vec![("cache-dir".into(), OptionChange::Set(Some(value.into())))],
+        ..Change::default()
+    };
+    let enterprise = known(FileSystemFacts { enterprise: true, ..Default::default() }, &[]);
+    assert!(enterprise.changed(&change("/a,exec"), "tune").is_err());
+    assert!(enterprise.changed(&change("/a"), "tune").is_ok());
+    assert!(with_options(&[]).changed(&change("/a,b"), "tune").is_ok());
 }

@@ -39,7 +39,7 @@ fn asking(answer: impl Fn(&str) -> (u16, Value) + Send + Sync + 'static) -> (Arc
         }
     });
     let live = Live::new(Client::new(service, "default"), Arc::new(Metrics::new()));
-    (Arc::new(Mirror::followed(live)), count)
+    (Arc::new(Mirror::followed(live, true)), count)
 }
 
 /// The API server has this claim and nothing else.
@@ -109,7 +109,7 @@ async fn a_question_without_an_answer_is_no_decision() {
 #[tokio::test]
 async fn a_decision_waits_a_second_for_the_api_server_and_no_longer_than_its_caller() {
     let service = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
-    let mirror = Mirror::followed(Live::new(Client::new(service, "default"), Arc::new(Metrics::new())));
+    let mirror = Mirror::followed(Live::new(Client::new(service, "default"), Arc::new(Metrics::new())), false);
     let check = async |patience: Duration, expected: Duration| {
         let started = Instant::now();
         let unanswered = mirror.decide(started + patience, looking_for("orders")).await.expect_err("it is not known");
@@ -173,6 +173,10 @@ async fn it_is_ready_when_every_kind_was_listed_once_and_the_version_is_known() 
     assert_eq!(mirror.waiting().as_deref(), Some("the API server has not said its version yet"));
     assert!(!*mirror.listed.borrow());
     mirror.tell_version(true);
+    let sentence = "the ConfigMap with what is known of file systems was not read yet";
+    assert_eq!(mirror.waiting().as_deref(), Some(sentence));
+    assert!(!*mirror.listed.borrow());
+    mirror.tell_file_systems(BTreeMap::new());
     assert_eq!(mirror.waiting(), None);
     assert!(*mirror.listed.borrow() && mirror.snapshot().lacks_native_sidecars);
 }
