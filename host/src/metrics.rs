@@ -174,8 +174,8 @@ impl Metrics {
     }
 
     /// Counts a question to the API server about one object.
-    pub fn live_read(&self, kind: Kind, outcome: &'static str) {
-        self.live_reads.get_or_create(&LiveRead { kind: kind.plural(), outcome }).inc();
+    pub fn live_read(&self, kind: &'static str, outcome: &'static str) {
+        self.live_reads.get_or_create(&LiveRead { kind, outcome }).inc();
     }
 
     /// Says how many claims have their Secret, and how many wait for it.

@@ -172,6 +172,63 @@ fn a_volume_and_a_secret_that_cannot_be_right_are_refused_when_they_are_written(
     }
 }
 
+/// While a cluster moves, the driver's mount pods are there and its webhook is not.
+#[test]
+fn a_mount_pod_that_is_used_is_not_evicted() {
+    let cluster = &*CLUSTER;
+    let server =
+        Server::start_following(cluster, "", &cluster.kubeconfig_of_pith("pith-webhook").expect("a kubeconfig"))
+            .expect("it serves");
+    let namespace = cluster.namespace("evictions", &json!({})).expect("a namespace");
+    let (name, mount_pod) = (&*namespace.name, format!("juicefs-{}", namespace.name));
+    let labels = json!({"app.kubernetes.io/name": "juicefs-mount"});
+    let target = "/var/lib/kubelet/pods/0b5e/volumes/kubernetes.io~csi/pv-1/mount";
+    let metadata = json!({
+        "namespace": "kube-system", "name": mount_pod, "labels": labels, "annotations": {"juicefs-1f": target},
+    });
+    // No node is asked to run it.
+    let spec = json!({"nodeSelector": {"nowhere": "true"}, "containers": [{"name": "mount", "image": "none"}]});
+    cluster
+        .apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}).to_string())
+        .expect("a pod");
+
+    cluster.register(name, &server).expect("a webhook can be registered");
+    let registered = format!("pith-{name}");
+    let mut configuration = cluster.get(&["mutatingwebhookconfiguration", &registered]).expect("it is registered");
+    configuration["metadata"]["managedFields"] = Value::Null;
+    let webhook = &mut configuration["webhooks"][0];
+    webhook["name"] = json!("evictions.pith.dev");
+    webhook["rules"][0]["resources"] = json!(["pods/eviction"]);
+    webhook["namespaceSelector"] = json!({"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}});
+    webhook["matchConditions"] = json!([{"name": "mine", "expression": format!("request.name == '{mount_pod}'")}]);
+    cluster.apply(&configuration.to_string()).expect("it is registered for evictions");
+
+    let path = format!("/api/v1/namespaces/kube-system/pods/{mount_pod}/eviction");
+    let metadata = json!({"namespace": "kube-system", "name": mount_pod});
+    let evict = |options: &Value| {
+        let eviction =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata, "deleteOptions": options});
+        let output = cluster.try_kubectl(&["create", "--raw", &path, "-f", "-"], &eviction.to_string())?;
+        anyhow::Ok((output.status.success(), crate::cluster::said(&output)))
+    };
+    let refused = cluster.until(name, "a refusal", || {
+        let (evicted, said) = evict(&json!({"dryRun": ["All"]}))?;
+        Ok((!evicted).then_some(said))
+    });
+    let refused = refused.expect("the API server asks about evictions");
+    assert!(
+        refused.contains("mount-pod-in-use: it is a mount pod of the JuiceFS CSI driver, and 1 of the pods"),
+        "{refused}"
+    );
+    assert!(!evict(&json!({})).expect("it is asked").0);
+    cluster
+        .kubectl(&["annotate", "pod", &mount_pod, "--namespace", "kube-system", "juicefs-1f-"])
+        .expect("the last volume is unmounted");
+    let (evicted, said) = evict(&json!({})).expect("it is asked");
+    assert!(evicted, "{said}");
+    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", &registered]).expect("it is deleted");
+}
+
 /// The driver makes a file system when it is first mounted, so nobody else was asked to.
 #[test]
 fn a_file_system_whose_volumes_are_made_by_hand_is_made_once_a_claim_is_bound() {

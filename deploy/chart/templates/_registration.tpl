@@ -57,7 +57,7 @@ webhooks:
     timeoutSeconds: {{ $webhook.timeoutSeconds }}
   {{- end }}
   {{- if $webhook.validation }}
-  # These two change nothing, and nobody waits for them where they do not answer.
+  # These change nothing, and nobody waits for them where they do not answer.
   - name: volumes.pith.dev
     admissionReviewVersions: [v1]
     clientConfig: {{- include "pith.registration.client" . | nindent 6 }}
@@ -80,6 +80,17 @@ webhooks:
     failurePolicy: Ignore
     sideEffects: None
     timeoutSeconds: 5
+  {{- with $webhook.mountPodNamespace }}
+  - name: evictions.pith.dev
+    admissionReviewVersions: [v1]
+    clientConfig: {{- include "pith.registration.client" $ | nindent 6 }}
+    rules:
+      - { apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods/eviction], scope: Namespaced }
+    namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: {{ . }} } }
+    failurePolicy: Ignore
+    sideEffects: None
+    timeoutSeconds: 5
+  {{- end }}
   {{- end }}
 {{- end }}
 

@@ -131,6 +131,9 @@ catalogue! {
     UnusableSecret "unusable-secret" [Denial]
         "The Secret says that it is one of a file system, by its label `juicefs.com/validate-secret: \"true\"`, and describes none."
         "correct the key that the sentence names, or take the label away";
+    MountPodInUse "mount-pod-in-use" [Denial]
+        "The pod that is to be evicted is a mount pod of the JuiceFS CSI driver, and pods on its node use what it has mounted."
+        "evict those first, as `kubectl drain` does: it tries the mount pod again until they are gone";
 
     Trap "trap" [PolicyFailure]
         "The policy crashed: it panicked, or did something that WebAssembly does not allow."

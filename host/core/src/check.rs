@@ -14,6 +14,7 @@ use crate::admission::{Decision, Verdict};
 use crate::catalogue::{Code, Level};
 use crate::claim_secret::{self, Bound, Wanted};
 use crate::json::{entries, list};
+use crate::mount_pod;
 use crate::object::{Claim, Entries, Kind, Namespace, Objects, SecretRef, StorageClass};
 use crate::pod::Pod;
 use crate::reason::{ENABLE_LABEL, STATUS_ANNOTATION};
@@ -576,10 +577,9 @@ impl<'a> Check<'a> {
             .filter(|pod| is(pod, "app", "juicefs-csi-node"))
             .filter_map(|pod| pod["spec"]["nodeName"].as_str())
             .collect();
-        let is_mount_pod = |pod: &&Value| pod["metadata"]["labels"]["app.kubernetes.io/name"] == "juicefs-mount";
-        for pod in driver_pods.iter().filter(is_mount_pod) {
+        for pod in driver_pods.iter().filter(|pod| mount_pod::is_mount_pod(pod)) {
             let users: BTreeSet<&Object> =
-                users(pod).iter().filter_map(|uid| live.get(uid.as_str()).copied()).collect();
+                mount_pod::users(pod).iter().filter_map(|uid| live.get(uid.as_str()).copied()).collect();
             let opted_in = |user: &&Object| {
                 let namespace = user.namespace.as_deref().and_then(|it| self.observed.objects.namespace(it));
                 namespace.is_some_and(|it| claim_secret::opted_in(it))
@@ -608,14 +608,6 @@ impl<'a> Check<'a> {
             self.found(level, Code::MountPodStranded, object, message);
         }
     }
-}
-
-/// The UIDs of the pods that a mount pod is there for: each has an annotation with the path of its volume.
-fn users(mount_pod: &Value) -> BTreeSet<String> {
-    let annotations = entries(&mount_pod["metadata"]["annotations"]);
-    let targets = annotations.iter().filter(|(key, _)| key.starts_with("juicefs-"));
-    let uid = |path: &str| path.split_once("/pods/")?.1.split_once('/').map(|(uid, _)| uid.to_string());
-    targets.filter_map(|(_, path)| uid(path)).collect()
 }
 
 /// The webhooks with which the JuiceFS CSI driver injects.

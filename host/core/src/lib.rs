@@ -40,6 +40,7 @@ pub mod patch;
 pub mod admission;
 pub mod volume;
 pub mod claim_secret;
+pub mod mount_pod;
 pub mod validation;
 pub mod rotation;
 pub mod registration;

@@ -2,7 +2,10 @@
 //!
 //! Only what can never be right is refused. What Pith could not use, and somebody else may, is a warning.
 
+use serde_json::Value;
+
 use crate::catalogue::Code;
+use crate::mount_pod;
 use crate::object::{Objects, PersistentVolume};
 use crate::volume::whereabouts;
 
@@ -22,6 +25,15 @@ pub enum Problem {
         /// Who has it.
         other: String,
     },
+    /// The applications on a mount pod would lose their files with it.
+    #[error(
+        "it is a mount pod of the JuiceFS CSI driver, and {users} of the pods on its node use what it has mounted: it can be evicted when \
+         they are gone"
+    )]
+    MountPodInUse {
+        /// How many pods use it.
+        users: usize,
+    },
     /// The Secret describes no file system; the sentence repeats none of its values.
     #[error("{0}")]
     Secret(String),
@@ -32,6 +44,7 @@ impl Problem {
     pub fn code(&self) -> Code {
         match self {
             Problem::DuplicateHandle { .. } => Code::DuplicateVolumeHandle,
+            Problem::MountPodInUse { .. } => Code::MountPodInUse,
             Problem::Secret(_) => Code::UnusableSecret,
         }
     }
@@ -62,8 +75,19 @@ pub fn persistent_volume(driver: &str, objects: &Objects, class: &str, volume: &
     Ok(warnings)
 }
 
+/// Looks at the eviction of a pod.
+pub fn eviction(pod: &Value) -> Checked {
+    let users = mount_pod::users(pod).len();
+    match mount_pod::is_mount_pod(pod) && users > 0 {
+        true => Err(Problem::MountPodInUse { users }),
+        false => Ok(Vec::new()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::object::Object;
     use crate::testing::{entries, secret, volume};
@@ -98,5 +122,18 @@ mod tests {
         let new = PersistentVolume { volume_attributes: attributes, ..volume("pv-1") };
         let warnings = persistent_volume(DRIVER, &Objects::default(), "", &new).expect("it is allowed");
         assert!(warnings[0].contains("nodePublishSecretRef") && warnings[1].contains("subPath"), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_mount_pod_that_is_used_is_not_evicted() {
+        let path = "/var/lib/kubelet/pods/0b5e/volumes/kubernetes.io~csi/pv-1/mount";
+        let check = |label: &str, annotation: &str, expected: Result<(), Problem>| {
+            let labels = json!({"app.kubernetes.io/name": label});
+            let pod = json!({"metadata": {"labels": labels, "annotations": {annotation: path}}});
+            assert_eq!(eviction(&pod).map(|warnings| assert!(warnings.is_empty())), expected, "{pod}");
+        };
+        check("juicefs-mount", "juicefs-1f", Err(Problem::MountPodInUse { users: 1 }));
+        check("juicefs-mount", "other", Ok(()));
+        check("web", "juicefs-1f", Ok(()));
     }
 }

@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use pith_core::object::{Object, Reference};
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
@@ -25,9 +27,9 @@ pub struct Live {
 
 /// The API server did not say whether an object exists, so nothing can be decided that depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the API server did not say whether {reference} exists: {why}")]
+#[error("the API server did not say whether {what} exists: {why}")]
 pub struct Unanswered {
-    reference: Reference,
+    what: String,
     why: String,
 }
 
@@ -39,18 +41,42 @@ impl Live {
 
     /// The object as it is now; none if there is no such one.
     pub(super) async fn get(&self, reference: &Reference, until: Instant) -> Result<Option<Object>, Unanswered> {
-        let (outcome, answer) = match timeout_at(until.into(), self.ask(reference)).await {
+        let what = || reference.to_string();
+        self.answer(reference.kind().plural(), what, until, self.ask(reference)).await
+    }
+
+    /// The metadata of a pod as it is now; none if there is no such one.
+    pub(super) async fn pod(&self, namespace: &str, name: &str, until: Instant) -> Result<Option<Value>, Unanswered> {
+        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let asked = async {
+            let found = api.get_metadata_opt(name).await?;
+            Ok(found.map(|found| json!({"metadata": found.metadata})))
+        };
+        self.answer("pods", || format!("the pod `{namespace}/{name}`"), until, asked).await
+    }
+
+    async fn answer<T>(
+        &self,
+        kind: &'static str,
+        what: impl Fn() -> String,
+        until: Instant,
+        asked: impl Future<Output = anyhow::Result<Option<T>>>,
+    ) -> Result<Option<T>, Unanswered> {
+        let in_turn = async {
+            let _turn = self.turns.acquire().await?;
+            asked.await
+        };
+        let (outcome, answer) = match timeout_at(until.into(), in_turn).await {
             Ok(Ok(Some(object))) => ("found", Ok(Some(object))),
             Ok(Ok(None)) => ("absent", Ok(None)),
             Ok(Err(error)) => ("failed", Err(cause(&*error))),
             Err(_) => ("late", Err("it did not answer in time".into())),
         };
-        self.metrics.live_read(reference.kind(), outcome);
-        answer.map_err(|why| Unanswered { reference: reference.clone(), why })
+        self.metrics.live_read(kind, outcome);
+        answer.map_err(|why| Unanswered { what: what(), why })
     }
 
     async fn ask(&self, reference: &Reference) -> anyhow::Result<Option<Object>> {
-        let _turn = self.turns.acquire().await?;
         let resource = resource(reference.kind());
         let (api, name): (Api<DynamicObject>, _) = match reference {
             Reference::Claim { namespace, name } => {

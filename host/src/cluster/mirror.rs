@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use pith_core::file_system::FileSystemFacts;
 use pith_core::object::{Kind, Object, Objects, Reference, SecretRef};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::feed::{Feed, Told};
@@ -123,6 +124,14 @@ impl Mirror {
                 return Ok(decided);
             }
             (decided, missing) = decide(&objects);
+        }
+    }
+
+    /// The metadata of a pod, as the API server has it now; none where nobody can be asked. Pods are not followed here.
+    pub async fn pod(&self, namespace: &str, name: &str, deadline: Instant) -> Result<Option<Value>, Unanswered> {
+        match &self.live {
+            Some(live) => live.pod(namespace, name, deadline.min(Instant::now() + PATIENCE)).await,
+            None => Ok(None),
         }
     }
 

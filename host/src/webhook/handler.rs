@@ -119,6 +119,15 @@ async fn answer(
         Subject::Secret(secret) => {
             return checked_answer(webhook, &review.uid, secret, &validate::secret(secret), started);
         }
+        Subject::Eviction { namespace, pod } => {
+            return match validate::eviction(webhook, namespace, pod, deadline).await {
+                Ok((pod, checked)) => checked_answer(webhook, &review.uid, &pod, &checked, started),
+                Err(unanswered) => {
+                    let status = StatusCode::SERVICE_UNAVAILABLE;
+                    refuse(webhook, status, Code::Unanswered, &unanswered.to_string(), started)
+                }
+            };
+        }
         Subject::Other => {
             webhook.metrics.admission("skip", Some(Skip::NotAPodCreation.code()), started);
             return json(review::render_other(&review.uid));

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use pith_core::admission::{Decision, Verdict};
 use pith_core::catalogue::Code;
 use pith_core::reason::{Refusal, Skip};
-use pith_core::validation::Checked;
+use pith_core::validation::{Checked, Problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -38,6 +38,13 @@ pub enum Subject {
     PersistentVolume(Value),
     /// A Secret that is written. Nothing of its content may be shown.
     Secret(Value),
+    /// The eviction of a pod.
+    Eviction {
+        /// The pod's namespace.
+        namespace: String,
+        /// Its name.
+        pod: String,
+    },
     /// Anything else, which is never Pith's business and always allowed.
     Other,
 }
@@ -49,6 +56,7 @@ impl std::fmt::Debug for Subject {
             Subject::PodCreation { .. } => "PodCreation",
             Subject::PersistentVolume(_) => "PersistentVolume",
             Subject::Secret(_) => "Secret",
+            Subject::Eviction { .. } => "Eviction",
             Subject::Other => "Other",
         })
     }
@@ -85,6 +93,10 @@ pub fn parse(body: &[u8]) -> Result<Review, ParseError> {
         return Err(ParseError::Kind("`request.uid` is missing"));
     };
     let subject = match core_kind_and_operation(request) {
+        None if request["kind"]["kind"] == "Eviction" && request["subResource"] == "eviction" => {
+            let text = |key: &str| request[key].as_str().unwrap_or_default().to_string();
+            Subject::Eviction { namespace: text("namespace"), pod: text("name") }
+        }
         Some(("Pod", "CREATE")) => {
             let Some(namespace) = request["namespace"].as_str().map(str::to_string) else {
                 return Err(ParseError::Kind("`request.namespace` is missing"));
@@ -145,7 +157,14 @@ pub fn render_checked(uid: &str, checked: &Checked) -> Vec<u8> {
             }
             review(&response)
         }
-        Err(problem) => review(&denied(uid, INVALID, problem.code(), problem)),
+        Err(problem) => {
+            let status = match problem {
+                // What evicts tries again then, and gives up on any other answer.
+                Problem::MountPodInUse { .. } => (429, "TooManyRequests"),
+                Problem::DuplicateHandle { .. } | Problem::Secret(_) => INVALID,
+            };
+            review(&denied(uid, status, problem.code(), problem))
+        }
     }
 }
 

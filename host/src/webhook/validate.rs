@@ -3,6 +3,7 @@
 //! No client is run and nobody is asked: whether an engine answers is no property of a Secret.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use pith_core::validation::{self, Checked, Problem};
 use serde_json::Value;
 
 use super::Webhook;
-use crate::cluster::object;
+use crate::cluster::{Unanswered, object};
 use crate::juicefs::{PodSource, SourceError};
 
 /// Looks at a PersistentVolume.
@@ -22,6 +23,18 @@ pub(super) fn persistent_volume(webhook: &Webhook, volume: &Value) -> Checked {
     };
     let class = volume["spec"]["storageClassName"].as_str().unwrap_or_default();
     validation::persistent_volume(&webhook.configuration.driver, &webhook.objects.snapshot(), class, &read)
+}
+
+/// Looks at the eviction of a pod, of which the API server says the name only. One that is not there is nobody's business.
+pub(super) async fn eviction(
+    webhook: &Webhook,
+    namespace: &str,
+    name: &str,
+    deadline: Instant,
+) -> Result<(Value, Checked), Unanswered> {
+    let pod = webhook.objects.pod(namespace, name, deadline).await?.unwrap_or_default();
+    let checked = validation::eviction(&pod);
+    Ok((pod, checked))
 }
 
 /// Looks at a Secret that says that it is one of a file system.
