@@ -217,7 +217,8 @@ fn a_mount_pod_that_is_used_is_not_evicted() {
     });
     let refused = refused.expect("the API server asks about evictions");
     assert!(
-        refused.contains("mount-pod-in-use: it is a mount pod of the JuiceFS CSI driver, and 1 of the pods"),
+        refused.contains("it is a mount pod of the JuiceFS CSI driver, and 1 of the pods")
+            && refused.contains("mount-pod-in-use"),
         "{refused}"
     );
     assert!(!evict(&json!({})).expect("it is asked").0);

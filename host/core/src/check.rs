@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::admission::{Decision, Verdict};
 use crate::catalogue::{Code, Level};
 use crate::claim_secret::{self, Bound, Wanted};
-use crate::json::{entries, list};
+use crate::json::list;
 use crate::mount_pod;
 use crate::object::{Claim, Entries, Kind, Namespace, Objects, SecretRef, StorageClass};
 use crate::pod::Pod;

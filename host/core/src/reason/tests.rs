@@ -47,7 +47,11 @@ fn failures() -> Vec<Failure> {
 }
 
 fn problems() -> Vec<Problem> {
-    vec![Problem::DuplicateHandle { handle: String::new(), other: String::new() }, Problem::Secret(String::new())]
+    vec![
+        Problem::DuplicateHandle { handle: String::new(), other: String::new() },
+        Problem::Secret(String::new()),
+        Problem::MountPodInUse { users: 1 },
+    ]
 }
 
 /// These codes are all that the catalogue has for a place, each of them once.
