@@ -63,7 +63,14 @@ fn provisioner(source: &VolumesSource) -> Result<Provisioner> {
     let csi = config.csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
     let objects = Mirror::fixed(Objects::default());
     let workers = Arc::new(run::workers(&config.juicefs)?);
-    run::provisioner(&csi, workers, Steps::default(), Arc::new(Policies::none()), Arc::new(objects))
+    run::provisioner(
+        &config.sidecars.driver,
+        &csi,
+        workers,
+        Steps::default(),
+        Arc::new(Policies::none()),
+        Arc::new(objects),
+    )
 }
 
 fn item(record: &Record) -> Value {

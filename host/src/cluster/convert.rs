@@ -3,11 +3,11 @@
 use std::str::FromStr;
 
 use anyhow::{Error, Result, ensure};
+use pith_core::Quantity;
 use pith_core::json::{entries, list};
 use pith_core::object::{
     Claim, Entries, Kind, Namespace, Object, PersistentVolume, SecretRef, StorageClass, access_modes,
 };
-use pith_proto::Quantity;
 use serde_json::Value;
 
 /// Which provisioner made a PersistentVolume, as every one of them writes there.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use pith_core::object::{Kind, Object, Objects, Reference};
+use pith_core::object::{Kind, Object, Objects, PersistentVolume, Reference, SecretRef};
 use tokio::sync::watch;
 
 use super::feed::{Feed, Told};
@@ -118,6 +118,23 @@ impl Mirror {
                 return Ok(decided);
             }
             (decided, missing) = decide(&objects);
+        }
+    }
+
+    /// Every PersistentVolume as the API server has it now, for what must not rest on something that a watch may bring later. The
+    /// error says why they cannot be had.
+    pub async fn volumes_now(&self) -> Result<Vec<Arc<PersistentVolume>>, String> {
+        match &self.live {
+            None => Ok(self.snapshot().persistent_volumes().cloned().collect()),
+            Some(live) => Ok(live.volumes().await?.into_iter().map(Arc::new).collect()),
+        }
+    }
+
+    /// The content of a file system's Secret. The error says why it cannot be had.
+    pub async fn secret(&self, name: &SecretRef) -> Result<BTreeMap<String, String>, String> {
+        match &self.live {
+            None => Err("there is no cluster to ask for Secrets".into()),
+            Some(live) => live.secret(name).await,
         }
     }
 

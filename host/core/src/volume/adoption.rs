@@ -132,7 +132,6 @@ pub fn users<'a>(
     driver: &str,
     volumes: impl IntoIterator<Item = &'a PersistentVolume>,
 ) -> Vec<User> {
-    let adopted = record.named_by == NamedBy::PersistentVolume;
     let user = |volume: &PersistentVolume| {
         let is_own = volume.name == record.id && volume.handle() == record.id;
         let has_secret = secret.is_some() && volume.secret.as_ref() == secret;
@@ -141,7 +140,7 @@ pub fn users<'a>(
         }
         let relation = relation(record.directory.components(), volume)?;
         let is_there = relation == Relation::Same && volume.provisioned && volume.handle() == volume.name;
-        (adopted || relation != Relation::Ancestor).then(|| User {
+        (record.is_adopted() || relation != Relation::Ancestor).then(|| User {
             volume: volume.name.clone(),
             relation,
             id: is_there.then(|| volume.name.clone()),

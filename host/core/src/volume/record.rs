@@ -187,6 +187,11 @@ impl Record {
         }
     }
 
+    /// Whether another provisioner has made the volume.
+    pub fn is_adopted(&self) -> bool {
+        self.named_by == NamedBy::PersistentVolume
+    }
+
     fn next(&self, change: impl FnOnce(&mut Record)) -> Record {
         let mut next = self.clone();
         next.generation += 1;
