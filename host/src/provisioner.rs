@@ -11,6 +11,7 @@
 //! cut. A policy is asked once for each volume, because its answer is in the first record.
 
 mod adoption;
+mod survey;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -31,6 +32,8 @@ use crate::juicefs::steps::Steps;
 use crate::juicefs::store::{self, Begun, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
 use crate::policy::Policies;
+
+pub use survey::Known;
 
 /// How often a call starts again because another replica was faster.
 const TRIES: usize = 5;
@@ -192,6 +195,10 @@ impl Provisioner {
     /// The records of all volumes of a file system, by id; where one cannot be relied upon, why.
     pub async fn list(&self, secrets: &Secrets) -> Result<Vec<(String, Result<Record, StoreError>)>, VolumeError> {
         let (_, store) = self.open(secrets).await?;
+        self.records(&store).await
+    }
+
+    async fn records(&self, store: &Store) -> Result<Vec<(String, Result<Record, StoreError>)>, VolumeError> {
         let mut found = Vec::new();
         for id in store.ids().await? {
             match store.current(&id).await {

@@ -12,6 +12,7 @@ mod directory;
 mod place;
 mod record;
 mod adoption;
+pub mod check;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -16,6 +16,8 @@
 //! directory with something in it to a name that is taken fails. So a generation, once there, is whole and never replaced.
 //! Every step can be repeated: one that was done already says so and changes nothing.
 
+mod survey;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
