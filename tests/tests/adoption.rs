@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pith::juicefs::Path;
-use pith_tests::juicefs::Scratch;
+use pith_tests::cluster::CLUSTER;
+use pith_tests::juicefs::{CLIENT, Scratch};
 use pith_tests::provisioner::{Refusal, Site};
+use pith_tests::server::{PITH, Server};
 use serde_json::{Value, json};
 
+use crate::cluster::{driver_of, said, yaml as documents};
 use crate::volumes::{directories, tree, with_worker};
 
 const CONFIG: &str = "csi: {socket: csi.sock, cluster: test}\n";
@@ -308,4 +311,108 @@ fn killing_pith_at_any_step_of_an_adoption_loses_and_leaks_nothing() {
         let data = format!(".pith/trash/{}/data", trash[0]);
         assert_eq!(left.there(&[&data]), names(&[&data]), "{step}");
     }
+}
+
+/// With csi-provisioner and csi-resizer, and with the rights that the chart gives.
+#[test]
+fn in_a_cluster_volumes_of_the_driver_grow_and_go_and_stay_where_another_secret_opens_the_same_file_system() {
+    let cluster = &*CLUSTER;
+    let _alone = driver_of(cluster);
+    let (scratch, another) = (Scratch::new(), Scratch::new());
+    let namespace = cluster.namespace("adoption", &json!({})).expect("a namespace");
+    let name = &*namespace.name;
+    let secret = |secret: &str, values: &BTreeMap<String, String>| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": name, "name": secret}, "stringData": values});
+    let own = json!({"namespace": name, "name": "own"});
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
+        "provisioner": "csi.juicefs.com", "allowVolumeExpansion": true, "reclaimPolicy": "Delete",
+        "parameters": {
+            "csi.storage.k8s.io/provisioner-secret-name": "own", "csi.storage.k8s.io/provisioner-secret-namespace": name,
+        },
+    });
+    let id = |claim: &str| format!("{name}-{claim}");
+    let volume = |claim: &str| {
+        let mut volume = in_use(&id(claim), &format!("team/{claim}"));
+        volume["spec"]["storageClassName"] = json!(name);
+        volume["spec"]["claimRef"] = json!({"namespace": name, "name": claim});
+        volume["spec"]["csi"]["nodePublishSecretRef"] = own.clone();
+        volume["spec"]["csi"]["controllerExpandSecretRef"] = own.clone();
+        volume
+    };
+    let claim = |claim: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": name, "name": claim},
+            "spec": {
+                "accessModes": ["ReadWriteMany"], "storageClassName": name, "volumeName": id(claim),
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        })
+    };
+    // One that lies in the directory of `shared` by another Secret, and one that only seems to lie in that of `alone`.
+    let mut beside = by_hand(&id("beside"), &["subdir=team//shared"]);
+    beside["spec"]["csi"]["nodePublishSecretRef"] = json!({"namespace": name, "name": "same"});
+    let mut elsewhere = by_hand(&id("elsewhere"), &["subdir=/team/alone"]);
+    elsewhere["spec"]["csi"]["nodePublishSecretRef"] = json!({"namespace": name, "name": "another"});
+    // The same file system by another spelling of its address.
+    let mut same = scratch.secrets();
+    same.insert("metaurl".into(), scratch.meta_url().replace("sqlite3:///", "sqlite3:////"));
+    const CLAIMS: [&str; 3] = ["grown", "shared", "alone"];
+    let mut objects =
+        vec![secret("own", &scratch.secrets()), secret("same", &same), secret("another", &another.secrets())];
+    objects.extend([class, beside, elsewhere]);
+    objects.extend(CLAIMS.iter().flat_map(|it| [volume(it), claim(it)]));
+    cluster.apply(&documents(&objects)).expect("objects");
+    const PATHS: [&str; 3] = ["team/grown", "team/shared", "team/alone"];
+    let left = runtime().block_on(Left::made(scratch, &PATHS, &[]));
+    for claim in CLAIMS {
+        cluster.wait(name, "jsonpath={.status.phase}=Bound", &format!("pvc/{claim}")).expect("it is bound");
+    }
+
+    let config = [
+        ("csi", json!({"socket": cluster.csi_socket(), "cluster": "test"})),
+        ("juicefs", json!({"client": *CLIENT, "startTimeout": "60s", "callTimeout": "30s"})),
+    ];
+    let config: String = config.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+    let kubeconfig = cluster.kubeconfig_of_pith("pith-controller").expect("a kubeconfig");
+    let server = Server::start_following(cluster, &config, &kubeconfig).expect("it serves");
+    cluster.show_log(&server.folder.path().join("log"));
+
+    let larger = r#"{"spec": {"resources": {"requests": {"storage": "2Gi"}}}}"#;
+    cluster.kubectl(&["patch", "pvc", "grown", "--namespace", name, "--patch", larger]).expect("it is patched");
+    cluster.wait(name, "jsonpath={.status.capacity.storage}=2Gi", "pvc/grown").expect("csi-resizer calls Pith");
+    let quota = left.scratch.run(&["quota", "get", "META", "--path", "/team/grown"]);
+    assert!(quota.contains("2.0 GiB"), "{quota}");
+
+    let secret = server.folder.path().join("secret.yaml");
+    let own = json!({"apiVersion": "v1", "kind": "Secret", "metadata": own, "stringData": left.scratch.secrets()});
+    std::fs::write(&secret, own.to_string()).expect("it is written");
+    let volumes = |arguments: &[&str]| {
+        let mut command = cluster.command(&PITH);
+        command.arg("volumes").args(arguments).arg("--config").arg(server.folder.path().join("pith.yaml"));
+        let said = said(&command.arg("--secret-file").arg(&secret).output().expect("pith runs"));
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let found = volumes(&["check"]);
+    for claim in ["shared", "alone"] {
+        let line = format!("volume-unrecorded PersistentVolume {}", id(claim));
+        assert!(found.contains(&line), "{found}");
+    }
+    assert!(!found.contains(&format!("volume-unrecorded PersistentVolume {}", id("grown"))), "{found}");
+
+    let delete = |claim: &str| {
+        cluster.kubectl(&["delete", "pvc", claim, "--namespace", name]).expect("it is deleted");
+        cluster.wait(name, "delete", &format!("pv/{}", id(claim))).expect("csi-provisioner calls Pith");
+    };
+    delete("grown");
+    delete("shared");
+    assert_eq!(left.there(&PATHS), names(&["team/shared", "team/alone"]));
+    let done = format!("done: write a record for volume `{0}`, as its PersistentVolume has it", id("alone"));
+    let repaired = volumes(&["repair", "--apply"]);
+    assert!(repaired.contains(&done), "{repaired}");
+    delete("alone");
+    assert_eq!(left.there(&PATHS), names(&["team/shared"]));
+    for claim in ["beside", "elsewhere"] {
+        cluster.kubectl(&["delete", "pv", &id(claim)]).expect("it is deleted");
+    }
+    cluster.kubectl(&["delete", "storageclass", name]).expect("it is deleted");
 }

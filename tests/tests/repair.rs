@@ -202,3 +202,57 @@ fn what_was_not_looked_at_is_said() {
         assert!(text.contains(sentence), "{text}");
     }
 }
+
+#[test]
+fn records_that_an_application_put_back_or_copied_destroy_nothing() {
+    let scratch = Scratch::new();
+    let secrets = scratch.secrets();
+    let site = Site::new(CONFIG, "", &secrets).expect("a site");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _serving = site.serve(&[]).expect("it serves");
+    for id in ["pvc-a", "pvc-b", "pvc-c", "pvc-d"] {
+        site.ask(&["create", id, "--size", "1Gi"]).expect("pith csi runs").expect("it is made");
+    }
+    site.ask(&["expand", "pvc-d", "--size", "2Gi"]).expect("pith csi runs").expect("it grows");
+    site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect("it is deleted");
+    let trash: Vec<String> =
+        crate::volumes::directories(&runtime.block_on(tree(&secrets)), &[".pith", "trash"]).into_iter().collect();
+    runtime.block_on(with_worker(&secrets, async |worker: &Worker| {
+        for id in ["pvc-b", "pvc-c", "pvc-d"] {
+            worker.write(&path(&format!("{id}/data")), b"data".into()).await.expect("it is written");
+        }
+        // The sealed record of a volume that is deleted, with other volumes' directories entered as its own.
+        let old = path(&format!(".pith/trash/{}/record", trash[0]));
+        let moved = worker.move_exclusive(&old, &path(".pith/volumes/pvc-a")).await;
+        assert_eq!(moved, Ok(pith::juicefs::Moved::Moved));
+        for other in ["pvc-b", "pvc-c"] {
+            worker.make_directories(&path(&format!(".pith/paths/{other}/pvc-a"))).await.expect("it is made");
+        }
+        // One volume's record in the place of another's, and a size that is taken back.
+        let copied = worker.read(&path(".pith/volumes/pvc-b/record")).await.expect("it can be read").expect("a record");
+        worker.write(&path(".pith/volumes/pvc-c/record"), copied.to_vec()).await.expect("it is written");
+        assert_eq!(worker.remove(&path(".pith/volumes/pvc-d/2")).await, Ok(true));
+    }));
+    let expected = set(&[
+        "volume-deletion-unfinished pvc-a",
+        "volume-entry-stale pvc-a",
+        "volume-record-unusable pvc-c by hand",
+        "volume-quota-wrong pvc-d",
+    ]);
+    assert_eq!(found(&site, &["check"]), (expected, Some(1)));
+    let refusal = site.ask(&["delete", "pvc-c"]).expect("pith csi runs").expect_err("it is another volume's record");
+    assert!(
+        refusal.sentence.contains("it is generation 1 of volume `pvc-b`, and does not belong there"),
+        "{refusal:?}"
+    );
+    let (_, code) = found(&site, &["repair", "--apply"]);
+    assert_eq!(code, Some(1));
+    site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect("it is deleted");
+    assert_eq!(found(&site, &["check"]), (set(&["volume-record-unusable pvc-c by hand"]), Some(1)));
+    let after: BTreeSet<String> = runtime.block_on(tree(&secrets)).iter().map(|entry| entry.path.to_string()).collect();
+    for file in ["/pvc-b/data", "/pvc-c/data", "/pvc-d/data"] {
+        assert!(after.contains(file), "{file} is gone: {after:?}");
+    }
+    // The other volumes go on as before.
+    site.ask(&["delete", "pvc-b"]).expect("pith csi runs").expect("it is deleted");
+}

@@ -71,7 +71,7 @@ fn provisioner(config: &Config, objects: Arc<Mirror>) -> Result<Provisioner> {
     let csi = config.csi.as_ref();
     let csi = csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
     let workers = Arc::new(run::workers(&config.juicefs)?);
-    run::provisioner(&config.sidecars.driver, &csi, workers, Steps::default(), Arc::new(Policies::none()), objects)
+    run::provisioner(&config.sidecars.driver, csi, workers, Steps::default(), Arc::new(Policies::none()), objects)
 }
 
 fn item(record: &Record) -> Value {

@@ -93,10 +93,9 @@ impl Provisioner {
             }
         }
         let objects = self.objects()?;
-        let own = objects.persistent_volume(&record.id).and_then(|volume| volume.secret.as_ref());
         let driver = &self.options.driver;
         let known = objects.persistent_volumes().map(|volume| &**volume);
-        let mut users = volume::users(record, own, driver, known);
+        let mut users = volume::users(record, driver, &objects, known);
         self.keep_those_without_record(file_system, store, record, &mut users).await?;
         if users.is_empty() && (record.shared || record.is_adopted()) {
             // What many may have is not deleted by what was known a moment ago.
@@ -105,7 +104,7 @@ impl Provisioner {
                     format!("the PersistentVolumes that may use {} cannot be listed: {why}", record.directory);
                 VolumeError::Unavailable(sentence)
             })?;
-            users = volume::users(record, own, driver, now.iter().map(|volume| &**volume));
+            users = volume::users(record, driver, &objects, now.iter().map(|volume| &**volume));
             self.keep_those_without_record(file_system, store, record, &mut users).await?;
         }
         if let Some(going) = users.iter().find(|user| user.is_going) {

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use super::place::{SUB_PATH, subdirs};
 use super::record::CAPACITY;
 use super::{Asked, Capability, Directory, NamedBy, PathProblem, Record, Relation, State, VolumeAccessMode};
-use crate::object::{AccessMode, PersistentVolume, SecretRef};
+use crate::object::{AccessMode, Objects, PersistentVolume, SecretRef};
+use crate::settings;
 
 /// What external-provisioner adds to the attributes of what it makes.
 const IDENTITY: &str = "storage.kubernetes.io/csiProvisionerIdentity";
@@ -125,32 +126,68 @@ pub struct User {
 /// directory was there before it. Of a volume with a record it is known that Pith has made it.
 ///
 /// A volume whose Secret has the same name as the volume's own is in the same file system, and one of another driver's name only
-/// then. Whether one with another Secret is, cannot be seen here.
+/// then. Whether one with another Secret is, cannot be seen here. One without any is mounted by nobody. The claims and classes that
+/// may lend it one are among the objects, and so is the volume's own PersistentVolume.
 pub fn users<'a>(
     record: &Record,
-    secret: Option<&SecretRef>,
     driver: &str,
+    objects: &Objects,
     volumes: impl IntoIterator<Item = &'a PersistentVolume>,
 ) -> Vec<User> {
+    let own = objects.persistent_volume(&record.id).and_then(|volume| volume.secret.as_ref());
     let user = |volume: &PersistentVolume| {
         let is_own = volume.name == record.id && volume.handle() == record.id;
-        let has_secret = secret.is_some() && volume.secret.as_ref() == secret;
-        if is_own || !(has_secret || volume.driver.as_deref() == Some(driver)) {
+        if is_own {
             return None;
         }
+        let opened = opened(volume, objects);
+        let has_secret = own.is_some_and(|own| opened == Opened::By(own));
+        let is_of_driver = volume.driver.as_deref() == Some(driver) && opened != Opened::ByNothing;
+        if !(has_secret || is_of_driver) {
+            return None;
+        }
+        let elsewhere = match opened {
+            Opened::By(secret) if !has_secret => Some(secret.clone()),
+            _ => None,
+        };
         let relation = relation(record.directory.components(), volume)?;
         let is_there = relation == Relation::Same && volume.provisioned && volume.handle() == volume.name;
         (record.is_adopted() || relation != Relation::Ancestor).then(|| User {
             volume: volume.name.clone(),
             relation,
             id: is_there.then(|| volume.name.clone()),
-            elsewhere: volume.secret.clone().filter(|_| !has_secret),
+            elsewhere,
             is_going: volume.is_going(),
         })
     };
     let mut users: Vec<User> = volumes.into_iter().filter_map(user).collect();
     users.sort_unstable();
     users
+}
+
+/// What opens the file system of a PersistentVolume.
+#[derive(PartialEq)]
+enum Opened<'a> {
+    By(&'a SecretRef),
+    ByNothing,
+    /// Its claim is not known, and may have a class that names a Secret.
+    ByWhoKnows,
+}
+
+fn opened<'a>(volume: &'a PersistentVolume, objects: &'a Objects) -> Opened<'a> {
+    let claim = |uid: &str| objects.claims().find(|claim| claim.uid == uid);
+    match (&volume.secret, volume.claim_uid.as_deref()) {
+        (Some(secret), _) => Opened::By(secret),
+        (None, None) => Opened::ByNothing,
+        (None, Some(uid)) => match claim(uid) {
+            Some(claim) => {
+                let class = claim.storage_class.as_deref().and_then(|class| objects.storage_class(class));
+                settings::secret(Some(volume), class.map(|class| &**class)).map_or(Opened::ByNothing, Opened::By)
+            }
+            None if volume.released => Opened::ByNothing,
+            None => Opened::ByWhoKnows,
+        },
+    }
 }
 
 /// Where a PersistentVolume lies, seen from a directory: the nearest of all places that it may mean. Of one that may be anywhere, it

@@ -1,7 +1,8 @@
 //! Which volumes without a record are adopted, and who counts as using a directory.
 
 use super::*;
-use crate::testing::{entries, secret, volume};
+use crate::object::{Object, StorageClass};
+use crate::testing::{claim, class, entries, secret, volume};
 
 const DRIVER: &str = "csi.juicefs.com";
 
@@ -112,12 +113,20 @@ fn what_is_made_by_hand_is_not_adopted_and_nothing_is_guessed() {
     check_adopted(&with_options(both, &["subdir=t"]), Err(&twice));
 }
 
+/// The volume `pvc-1` in `/t/app`, and objects that have nothing but it.
+fn app() -> (PersistentVolume, Objects) {
+    let own = provisioned("pvc-1", &[("subPath", "t/app")]);
+    let mut objects = Objects::default();
+    objects.insert(Object::PersistentVolume(own.clone()));
+    (own, objects)
+}
+
 /// Who uses `/t/app`, the directory of the adopted volume `pvc-1`, beside the volume itself.
 #[track_caller]
 fn check_users(others: &[PersistentVolume], expected: &[(&str, Relation)]) {
-    let own = provisioned("pvc-1", &[("subPath", "t/app")]);
+    let (own, objects) = app();
     let record = adopted(&own).expect("it is adopted");
-    let found = users(&record, own.secret.as_ref(), DRIVER, others.iter().chain([&own]));
+    let found = users(&record, DRIVER, &objects, others.iter().chain([&own]));
     let found: Vec<(&str, Relation)> = found.iter().map(|it| (it.volume.as_str(), it.relation)).collect();
     assert_eq!(found, expected, "{others:?}");
 }
@@ -159,42 +168,52 @@ fn a_volume_of_another_driver_or_file_system_counts_by_its_secret() {
         secret: name.map(secret),
         ..provisioned("pvc-2", &[("subPath", "t/app")])
     };
-    let own = provisioned("pvc-1", &[("subPath", "t/app")]);
+    let (own, objects) = app();
     let record = adopted(&own).expect("it is adopted");
-    let check = |other: PersistentVolume, own_secret: Option<&SecretRef>, expected: Option<Option<SecretRef>>| {
-        let found = users(&record, own_secret, DRIVER, [&other]);
+    let check = |other: PersistentVolume, objects: &Objects, expected: Option<Option<SecretRef>>| {
+        let found = users(&record, DRIVER, objects, [&other]);
         assert_eq!(found.first().map(|it| it.elsewhere.clone()), expected, "{other:?}");
     };
-    let one = secret("one");
-    check(other(Some(DRIVER), Some("one")), Some(&one), Some(None));
-    check(other(Some(DRIVER), Some("two")), Some(&one), Some(Some(secret("two"))));
-    // It may be anywhere.
-    check(other(Some(DRIVER), None), Some(&one), Some(None));
-    check(other(Some(DRIVER), Some("one")), None, Some(Some(secret("one"))));
-    check(other(Some("second.csi.juicefs.com"), Some("one")), Some(&one), Some(None));
-    check(other(Some("second.csi.juicefs.com"), Some("two")), Some(&one), None);
-    check(other(None, None), Some(&one), None);
-    check(other(None, None), None, None);
+    check(other(Some(DRIVER), Some("one")), &objects, Some(None));
+    check(other(Some(DRIVER), Some("two")), &objects, Some(Some(secret("two"))));
+    check(other(Some(DRIVER), Some("one")), &Objects::default(), Some(Some(secret("one"))));
+    check(other(Some("second.csi.juicefs.com"), Some("one")), &objects, Some(None));
+    check(other(Some("second.csi.juicefs.com"), Some("two")), &objects, None);
+    check(other(None, None), &objects, None);
+    check(other(None, None), &Objects::default(), None);
+
+    // Without one it is mounted by nobody, unless its claim is of a class that has one.
+    check(other(Some(DRIVER), None), &objects, None);
+    let claimed = PersistentVolume { claim_uid: Some("uid-of-orders".into()), ..other(Some(DRIVER), None) };
+    check(claimed.clone(), &objects, Some(None));
+    check(PersistentVolume { released: true, ..claimed.clone() }, &objects, None);
+    let mut objects = objects;
+    objects.insert(Object::Claim(claim("orders")));
+    check(claimed.clone(), &objects, None);
+    for (name, elsewhere) in [("one", None), ("two", Some(secret("two")))] {
+        objects.insert(Object::StorageClass(StorageClass { secret: Some(secret(name)), ..class("juicefs") }));
+        check(claimed.clone(), &objects, Some(elsewhere));
+    }
 }
 
 #[test]
 fn a_volume_that_pith_made_is_not_used_by_what_lies_above_it() {
-    let own = provisioned("pvc-1", &[("subPath", "t/app")]);
+    let (own, objects) = app();
     let made = Record { named_by: NamedBy::PathPattern, ..adopted(&own).expect("it is adopted") };
     let at = |name: &str, path: &str| provisioned(name, &[("subPath", path)]);
     let others = [at("root", "/"), at("same", "t/app"), at("inner", "t/app/x")];
-    let found = users(&made, own.secret.as_ref(), DRIVER, &others);
+    let found = users(&made, DRIVER, &objects, &others);
     let going = PersistentVolume { released: true, ..at("going", "t/app") };
     assert_eq!(named(&found), "`inner`, `same`");
-    let found = users(&made, own.secret.as_ref(), DRIVER, [&going]);
+    let found = users(&made, DRIVER, &objects, [&going]);
     assert_eq!((found[0].is_going, found[0].id.as_deref()), (true, Some("going")));
     for staying in [
         PersistentVolume { provisioned: false, ..going.clone() },
         PersistentVolume { goes_with_claim: false, ..going.clone() },
         PersistentVolume { released: false, ..going },
     ] {
-        assert!(!users(&made, own.secret.as_ref(), DRIVER, [&staying])[0].is_going, "{staying:?}");
+        assert!(!users(&made, DRIVER, &objects, [&staying])[0].is_going, "{staying:?}");
     }
     let many: Vec<PersistentVolume> = (0..5).map(|it| at(&format!("v-{it}"), "t/app")).collect();
-    assert_eq!(named(&users(&made, None, DRIVER, &many)), "`v-0`, `v-1`, `v-2` and 2 more");
+    assert_eq!(named(&users(&made, DRIVER, &objects, &many)), "`v-0`, `v-1`, `v-2` and 2 more");
 }
