@@ -363,6 +363,41 @@ pub enum Volumes {
         #[command(flatten)]
         source: VolumesSource,
     },
+    /// Looks what is wrong with the volumes, and says what to do about each finding.
+    ///
+    /// It compares the records with the directories, the index, the quotas and the PersistentVolumes, and changes nothing. What it did
+    /// not look at, such as a cluster that nobody named, it says. `pith reasons` explains each finding.
+    ///
+    /// Exit codes: 0 nothing but notes, 1 an error or a warning, 2 the command could not run.
+    Check(VolumesCheck),
+    /// Says what repairing the findings of `check` would do, and does it with --apply.
+    ///
+    /// No data is deleted: what goes, goes to the trash, and only on the word of a record of this cluster.
+    ///
+    /// Exit codes: 0 nothing is left but notes, 1 an error or a warning is left, 2 the command could not run.
+    Repair {
+        /// What to look at.
+        #[command(flatten)]
+        check: VolumesCheck,
+        /// Do it.
+        #[arg(long)]
+        apply: bool,
+    },
+}
+
+/// What `volumes check` takes.
+#[derive(Debug, ClapArgs)]
+pub struct VolumesCheck {
+    /// Where volumes are looked for.
+    #[command(flatten)]
+    pub source: VolumesSource,
+    /// Compare with the PersistentVolumes and claims in this file or folder, or on standard input (`-`), and ask no cluster. As files
+    /// may lack some, nothing is concluded from what they do not have.
+    #[arg(long, value_name = "PATH", conflicts_with = "kubeconfig")]
+    pub objects: Option<PathBuf>,
+    /// Compare with those in the cluster of this kubeconfig; where neither is given, with the configuration's `objects`.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// Where volumes are looked for.

@@ -1,7 +1,7 @@
 //! Where the Kubernetes objects that decisions read come from: a folder of YAML, or the API server of a cluster.
 //!
-//! Whatever the source, requests see the snapshots of a [`Mirror`]. Only what decisions use is kept, and of Secrets only the one with
-//! Pith's own certificate is ever read, by `tls`.
+//! Whatever the source, requests see the snapshots of a [`Mirror`]. Only what decisions use is kept, and nothing of a Secret is:
+//! the one with Pith's own certificate is read by `tls`, and those of file systems by whoever asks for one by its name.
 
 mod mirror;
 mod feed;
@@ -9,6 +9,7 @@ mod watch;
 mod one;
 mod live;
 mod look;
+mod secret;
 mod api;
 mod convert;
 mod folder;
@@ -22,6 +23,7 @@ pub use live::{Live, Unanswered};
 pub(crate) use look::Look;
 pub use mirror::Mirror;
 pub(crate) use one::object_by_name;
+pub(crate) use secret::{in_time, secret};
 pub(crate) use watch::Pauses;
 pub(crate) use watch::events;
 pub use watch::follow;

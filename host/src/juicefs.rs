@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Secret ─ source::FileSystem ─ worker::Workers ─┬─ one supervised `juicefs webdav` process per file system ─ dav::Worker
-//!                                                └─ short commands: `juicefs format`, `juicefs quota set`
+//!                                                └─ short commands: `juicefs format`, `juicefs quota`
 //! ```
 //!
 //! What is here knows directories, files and processes of the client, and nothing of volumes. No error and no line of the log

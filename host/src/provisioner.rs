@@ -5,8 +5,13 @@
 //!                    └─ no: policies name it ─ record ────────┴─ reserve ─ directory ─ quota ─ mark as made ─ answer
 //! ```
 //!
+//! A volume that another provisioner has made has no record: what is asked of it first writes one (`adoption`).
+//!
 //! What exists is asked of the file system, never of this process: a retry finds what the first call left, wherever that was
 //! cut. A policy is asked once for each volume, because its answer is in the first record.
+
+mod adoption;
+mod survey;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -27,6 +32,8 @@ use crate::juicefs::steps::Steps;
 use crate::juicefs::store::{self, Begun, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
 use crate::policy::Policies;
+
+pub use survey::Known;
 
 /// How often a call starts again because another replica was faster.
 const TRIES: usize = 5;
@@ -149,6 +156,8 @@ impl From<JuiceFsError> for VolumeError {
 /// What a provisioner is made of.
 #[derive(Debug)]
 pub struct Options {
+    /// The name of the CSI driver, by which its PersistentVolumes are known.
+    pub driver: String,
     /// The name of this cluster in records.
     pub cluster: String,
     /// What records are sealed with.
@@ -186,6 +195,10 @@ impl Provisioner {
     /// The records of all volumes of a file system, by id; where one cannot be relied upon, why.
     pub async fn list(&self, secrets: &Secrets) -> Result<Vec<(String, Result<Record, StoreError>)>, VolumeError> {
         let (_, store) = self.open(secrets).await?;
+        self.records(&store).await
+    }
+
+    async fn records(&self, store: &Store) -> Result<Vec<(String, Result<Record, StoreError>)>, VolumeError> {
         let mut found = Vec::new();
         for id in store.ids().await? {
             match store.current(&id).await {
@@ -331,11 +344,22 @@ impl Volumes for Provisioner {
     }
 
     async fn delete(&self, id: &str, secrets: Secrets) -> Result<(), VolumeError> {
-        let (_, store) = self.open(&secrets).await?;
+        let (file_system, store) = self.open(&secrets).await?;
         for _ in 0..TRIES {
-            let Some(record) = store.current(id).await? else { return Ok(()) };
+            let record = match store.current(id).await? {
+                Some(record) => record,
+                None => match self.to_delete(&store, id).await? {
+                    Some(record) => record,
+                    None => return Ok(()),
+                },
+            };
             if let State::Deleting { trash } = &record.state {
                 store.discard(&record, trash).await?;
+                return Ok(());
+            }
+            if self.is_kept(&file_system, &store, &record).await? {
+                // The volume goes, and its directory stays.
+                store.abandon(&record).await?;
                 return Ok(());
             }
             let trash = store::trash_name(id);
@@ -357,9 +381,16 @@ impl Volumes for Provisioner {
     ) -> Result<u64, VolumeError> {
         let (file_system, store) = self.open(&secrets).await?;
         for _ in 0..TRIES {
-            let record = store.current(id).await?.ok_or_else(|| VolumeError::NotFound(id.into()))?;
+            let record = match store.current(id).await? {
+                Some(record) => record,
+                None => self.to_expand(&store, id).await?,
+            };
             match record.state {
                 State::Ready => {}
+                State::Creating if record.is_adopted() => {
+                    self.settle(&store, &record).await?;
+                    continue;
+                }
                 State::Creating => return Err(busy(id, "is being made")),
                 State::Deleting { .. } => return Err(busy(id, "is being deleted")),
             }
@@ -372,6 +403,8 @@ impl Volumes for Provisioner {
                 }
                 return Ok(if held == 0 { wanted } else { held });
             }
+            // A volume that was adopted may have none yet.
+            store.make(&record.directory).await?;
             self.set_quota(&file_system, &record, wanted).await?;
             self.options.steps.reached("resized");
             if store.put(&record.resized(wanted)).await? {
@@ -383,7 +416,10 @@ impl Volumes for Provisioner {
 
     async fn find(&self, id: &str, secrets: Secrets) -> Result<Option<Record>, VolumeError> {
         let (_, store) = self.open(&secrets).await?;
-        Ok(store.current(id).await?.filter(|record| record.state == State::Ready))
+        match store.current(id).await? {
+            Some(record) => Ok(Some(record).filter(|record| record.state == State::Ready)),
+            None => self.seen(id).await,
+        }
     }
 }
 

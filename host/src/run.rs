@@ -63,7 +63,8 @@ pub fn serve(args: &Serve) -> Result<()> {
     let (policies, objects) = (Arc::new(policies), Arc::new(objects));
     let workers = config.csi.as_ref().map(|_| workers(&config.juicefs)).transpose()?.map(Arc::new);
     let provisioner = config.csi.as_ref().zip(workers.clone()).map(|(csi, workers)| {
-        let provisioner = provisioner(csi, workers, steps(args)?, policies.clone(), objects.clone())?;
+        let driver = &config.sidecars.driver;
+        let provisioner = provisioner(driver, csi, workers, steps(args)?, policies.clone(), objects.clone())?;
         Ok::<_, anyhow::Error>((csi.clone(), Arc::new(provisioner)))
     });
     let provisioner = provisioner.transpose()?;
@@ -261,6 +262,7 @@ pub fn workers(juicefs: &config::JuiceFs) -> Result<Workers> {
 
 /// The second line of the product, ready to be asked.
 pub fn provisioner(
+    driver: &str,
     csi: &config::Csi,
     workers: Arc<Workers>,
     steps: Steps,
@@ -268,6 +270,7 @@ pub fn provisioner(
     objects: Arc<Mirror>,
 ) -> Result<Provisioner> {
     let options = provisioner::Options {
+        driver: driver.to_string(),
         cluster: csi.cluster.clone(),
         key: record_key::load(&csi.record_key)?,
         quota: csi.quota,

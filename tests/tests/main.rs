@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one binary.
 
+mod adoption;
 mod certificates;
 mod chart;
 mod check;
@@ -18,6 +19,7 @@ mod inject;
 mod juicefs;
 mod migration;
 mod policies;
+mod repair;
 mod scenarios;
 mod secrets;
 mod unmount;

@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::{Serialize, Serializer};
 
 use Level::{Error, Info, Warning};
-use Place::{Denial, Event, Finding, NoAnswer, PolicyFailure, Skip};
+use Place::{Denial, Event, Finding, NoAnswer, OfVolumes, PolicyFailure, Skip};
 
 /// Where people meet a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Place {
     Event,
     /// A finding of `pith check`.
     Finding(Level),
+    /// A finding of `pith volumes check`.
+    OfVolumes(Level),
 }
 
 /// How bad a finding is.
@@ -257,9 +259,47 @@ catalogue! {
          it. It is an error where there is none any more, a warning where a pod that uses it is in a namespace that opted in, and a note \
          otherwise."
         "make the pods that use it anew before the JuiceFS CSI driver is removed; with injection they need no mount pod";
-    NotLookedAt "not-looked-at" [Finding(Info)]
+    NotLookedAt "not-looked-at" [Finding(Info), OfVolumes(Info)]
         "Something could not be read, so nothing is said of it."
         "nothing, if that is known; else give the right to read it, or look where it can be read";
+
+    VolumeRecordUnusable "volume-record-unusable" [OfVolumes(Error)]
+        "A volume's record is torn, forged, copied from elsewhere, sealed with another key or made by a newer Pith. Nothing is guessed: \
+         every call about the volume is refused, and its directory stays as it is."
+        "look in docs/operations.md for the reason; where the PersistentVolume of a live cluster says where the volume lies, `pith \
+         volumes repair` writes a torn, missing or misplaced record again, and keeps the old one in the trash";
+    VolumeDirectoryMissing "volume-directory-missing" [OfVolumes(Error)]
+        "A volume has a record, and its directory is not there: somebody removed or renamed it."
+        "put it back, from the trash of JuiceFS or a backup say; or delete the claim";
+    VolumeNotEntered "volume-not-entered" [OfVolumes(Error)]
+        "The index of directories (`/.pith/paths`) does not have a volume that has a record: another volume may get its directory, and \
+         it is not deleted with the volume."
+        "let `pith volumes repair` enter it";
+    VolumeEntryStale "volume-entry-stale" [OfVolumes(Warning)]
+        "The index of directories has a volume without a record, or at another place than its record: no other volume gets that directory."
+        "let `pith volumes repair` remove the entry; where the directory is there it is somebody's data, and a person has to say whose";
+    VolumeQuotaWrong "volume-quota-wrong" [OfVolumes(Warning), OfVolumes(Info)]
+        "The quota of a volume's directory is missing, or another one than the volume's size. For a volume that was adopted without one it \
+         is a note."
+        "let `pith volumes repair` set it; where a volume was adopted without one, expand its claim once it is to have one";
+    VolumeUnfinished "volume-unfinished" [OfVolumes(Warning)]
+        "A volume is half made: a call was cut off, or goes on at this moment."
+        "wait a moment and look again; then let `pith volumes repair` finish it, or give it up where its claim is gone";
+    VolumeDeletionUnfinished "volume-deletion-unfinished" [OfVolumes(Warning)]
+        "The deletion of a volume was cut off, or goes on at this moment."
+        "wait a moment and look again; then let `pith volumes repair` go on with it";
+    StagedRecordLeft "staged-record-left" [OfVolumes(Info)]
+        "A record was written and never counted: a call was cut off before it moved it into place, or goes on at this moment."
+        "let `pith volumes repair` remove it, if it is this cluster's";
+    DirectoryUnrecorded "directory-unrecorded" [OfVolumes(Info)]
+        "A directory lies in the root of the file system or beside a volume, where volumes could lie, and nothing says whose it is."
+        "nothing, if it is somebody's; Pith never touches it";
+    VolumeUnrecorded "volume-unrecorded" [OfVolumes(Info)]
+        "A PersistentVolume has no record in its file system: the JuiceFS CSI driver has made it, or its record is lost."
+        "nothing, if it says where it lies; `pith volumes repair` writes its record now";
+    VolumeUnclaimed "volume-unclaimed" [OfVolumes(Info)]
+        "A volume has a record and no PersistentVolume: that was deleted with the policy `Retain`, or by hand."
+        "make a PersistentVolume for it if its data is wanted; else delete it with `pith csi delete`";
 }
 
 impl Code {

@@ -38,7 +38,7 @@ const DAY: u64 = 24 * HOUR;
 const HOUR: u64 = 60 * 60;
 
 /// What was read, or the reason why it was not.
-pub type Read<T> = Result<T, String>;
+pub type Read<T, E = String> = Result<T, E>;
 
 /// Decides about one pod of a namespace.
 pub type Decide<'a> = &'a dyn Fn(&str, &Value) -> Decision;
@@ -123,7 +123,7 @@ pub struct Object {
 }
 
 impl Object {
-    fn of(kind: &str, name: &str) -> Object {
+    pub(crate) fn of(kind: &str, name: &str) -> Object {
         Object { kind: kind.into(), namespace: None, name: Some(name.into()) }
     }
 
@@ -131,7 +131,7 @@ impl Object {
         Object { namespace: Some(namespace.into()), ..Object::of(kind, name) }
     }
 
-    fn all(kind: &str) -> Object {
+    pub(crate) fn all(kind: &str) -> Object {
         Object { kind: kind.into(), namespace: None, name: None }
     }
 

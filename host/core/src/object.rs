@@ -98,9 +98,22 @@ pub struct PersistentVolume {
     pub secret: Option<SecretRef>,
     /// `spec.claimRef.uid`: the claim that it is bound to. A claim can name any volume; only this says that it has it.
     pub claim_uid: Option<String>,
+    /// `spec.capacity.storage` in bytes.
+    pub capacity_bytes: Option<u64>,
+    /// Whether its own driver's provisioner has made it, by `pv.kubernetes.io/provisioned-by`. Any other was made by hand.
+    pub provisioned: bool,
+    /// Whether it goes with its claim: `spec.persistentVolumeReclaimPolicy` is `Delete`.
+    pub goes_with_claim: bool,
+    /// Whether no claim can have it any more as it is: its own is gone, or it is being deleted.
+    pub released: bool,
 }
 
 impl PersistentVolume {
+    /// Whether its directory is about to be deleted.
+    pub fn is_going(&self) -> bool {
+        self.provisioned && self.goes_with_claim && self.released
+    }
+
     /// `spec.csi.volumeHandle`.
     pub fn handle(&self) -> &str {
         self.other_handle.as_deref().unwrap_or(&self.name)

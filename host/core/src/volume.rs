@@ -11,12 +11,15 @@
 mod directory;
 mod place;
 mod record;
+mod adoption;
+pub mod check;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::object::Entries;
 
+pub use adoption::{NotAdopted, User, adopt, named, users};
 pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict};
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
 pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, compare};

@@ -123,7 +123,7 @@ pub fn run(args: &Check) -> Result<ExitCode> {
     };
     let findings = check::check(&observed, SystemTime::now(), &decide);
     print(&match args.output {
-        AnswerOutput::Text => text(&findings),
+        AnswerOutput::Text => text(findings.iter().map(|it| (it, None))),
         AnswerOutput::Json => format!("{}\n", serde_json::to_string_pretty(&findings)?),
         AnswerOutput::Yaml => yaml_serde::to_string(&findings)?,
     })?;
@@ -336,24 +336,29 @@ fn of_files(
     Ok((found, secrets))
 }
 
-/// For people: the worst first, with a line that counts.
-fn text(findings: &[Finding]) -> String {
+/// For people: the worst first, each with a line more where there is one, and a line that counts.
+pub(super) fn text<'a>(findings: impl Iterator<Item = (&'a Finding, Option<String>)>) -> String {
+    let findings: Vec<(&Finding, Option<String>)> = findings.collect();
     let mut text = String::new();
     let mut counts = Vec::new();
-    let width = findings.iter().map(|it| it.code.as_str().len()).max().unwrap_or_default();
+    let width = findings.iter().map(|(it, _)| it.code.as_str().len()).max().unwrap_or_default();
     for (level, one, many) in
         [(Level::Error, "error", "errors"), (Level::Warning, "warning", "warnings"), (Level::Info, "note", "notes")]
     {
-        let of_level: Vec<&Finding> = findings.iter().filter(|it| it.level == level).collect();
+        let of_level: Vec<_> = findings.iter().filter(|(it, _)| it.level == level).collect();
         counts.push(format!("{} {}", of_level.len(), if of_level.len() == 1 { one } else { many }));
         if !of_level.is_empty() {
             let _ = writeln!(text, "{}", many.to_uppercase());
         }
-        for Finding { code, object, message, action, .. } in of_level {
+        for (Finding { code, object, message, action, .. }, more) in of_level {
             let object = format!("{} {}", object.kind, object.path());
             let _ = writeln!(text, "  {code:width$}  {}", object.trim_end());
             let _ = writeln!(text, "  {:width$}  {message}", "");
-            let _ = writeln!(text, "  {:width$}  -> {action}\n", "");
+            let _ = writeln!(text, "  {:width$}  -> {action}", "");
+            if let Some(more) = more {
+                let _ = writeln!(text, "  {:width$}  => {more}", "");
+            }
+            text.push('\n');
         }
     }
     let _ = writeln!(text, "{}", counts.join(", "));

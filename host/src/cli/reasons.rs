@@ -12,7 +12,7 @@ use crate::args::Reasons;
 type Section = (&'static str, fn(Place) -> bool, &'static str);
 
 /// A code that is met in several places stands with the first of them.
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     (
         "Pods that are left as they are",
         |place| place == Place::Skip,
@@ -41,6 +41,12 @@ const SECTIONS: [Section; 6] = [
         |place| matches!(place, Place::Finding(_)),
         "Something does not work (an error), will not or is not what it looks like (a warning), or is good to know (a note).",
     ),
+    (
+        "Findings of `pith volumes check`",
+        |place| matches!(place, Place::OfVolumes(_)),
+        "What is wrong with the volumes of a file system, as errors, warnings and notes. `pith volumes repair` says what it would do about \
+         each, and does it with `--apply`.",
+    ),
 ];
 
 /// Prints what was asked for.
@@ -64,7 +70,7 @@ fn page() -> String {
          | in a warning about a policy that failed | behind the policy's name, because warnings are cut |\n\
          | in the reason of an event | in one word: `SecretNotWritten` is `secret-not-written` |\n\
          | in the audit log, the log of Pith and the metric `pith_admissions_total` | as `reason`, beside the `outcome` |\n\
-         | in what `pith inject` and `pith check` print | with what to do |\n",
+         | in what `pith inject`, `pith check` and `pith volumes check` print | with what to do |\n",
     );
     for (title, is_here, introduction) in SECTIONS {
         let _ = write!(text, "\n## {title}\n\n{introduction}\n");
@@ -84,12 +90,13 @@ fn explanation(Entry { code, places, meaning, action, .. }: &Entry) -> String {
                 let _ = write!(text, "In events it is `{}`. ", code.event_reason());
             }
             // Of one that may be all of them, its own words say when.
-            Place::Finding(level) if places.len() == 1 => text.push_str(match level {
+            Place::Finding(level) | Place::OfVolumes(level) if places.len() == 1 => text.push_str(match level {
                 Level::Error => "An error. ",
                 Level::Warning => "A warning. ",
                 Level::Info => "A note. ",
             }),
-            Place::Skip | Place::Denial | Place::PolicyFailure | Place::NoAnswer | Place::Finding(_) => {}
+            Place::Skip | Place::Denial | Place::PolicyFailure | Place::NoAnswer => {}
+            Place::Finding(_) | Place::OfVolumes(_) => {}
         }
     }
     let (first, rest) = action.split_at(action.chars().next().map_or(0, char::len_utf8));

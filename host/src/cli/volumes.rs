@@ -1,5 +1,7 @@
 //! `pith volumes`: the records of a file system, read as the controller reads them.
 
+mod check;
+
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use pith_core::object::Objects;
 use pith_core::volume::{Record, State};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::{csi, print};
 use crate::args::{AnswerOutput, Overrides, Volumes, VolumesSource};
@@ -19,17 +22,23 @@ use crate::policy::Policies;
 use crate::provisioner::{Provisioner, Secrets};
 use crate::{run, telemetry};
 
-/// Reads and prints. The exit code is 1 if a record cannot be relied upon, or the volume is not there.
+/// Reads and prints. The exit code is 1 if a record cannot be relied upon, the volume is not there, or something is wrong.
 pub fn run(args: &Volumes) -> Result<ExitCode> {
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn".into() })?;
-    let (source, id) = match args {
-        Volumes::Ls(source) => (source, None),
-        Volumes::Show { id, source } => (source, Some(id)),
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("starting the runtime")?;
+    match args {
+        Volumes::Ls(source) => list(&runtime, source, None),
+        Volumes::Show { id, source } => list(&runtime, source, Some(id)),
+        Volumes::Check(args) => runtime.block_on(check::run(args, false)),
+        Volumes::Repair { check, apply } => runtime.block_on(check::run(check, *apply)),
+    }
+}
+
+fn list(runtime: &Runtime, source: &VolumesSource, id: Option<&String>) -> Result<ExitCode> {
     let mut found = runtime.block_on(async {
-        let provisioner = provisioner(source)?;
+        let config = Config::load(&source.config, &Overrides::default())?;
+        let provisioner = provisioner(&config, Arc::new(Mirror::fixed(Objects::default())))?;
         let secrets = Secrets::from(csi::read(&source.secrets)?);
         let found = provisioner.list(&secrets).await;
         provisioner.stop().await;
@@ -58,12 +67,11 @@ pub fn run(args: &Volumes) -> Result<ExitCode> {
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn provisioner(source: &VolumesSource) -> Result<Provisioner> {
-    let config = Config::load(&source.config, &Overrides::default())?;
-    let csi = config.csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
-    let objects = Mirror::fixed(Objects::default());
+fn provisioner(config: &Config, objects: Arc<Mirror>) -> Result<Provisioner> {
+    let csi = config.csi.as_ref();
+    let csi = csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
     let workers = Arc::new(run::workers(&config.juicefs)?);
-    run::provisioner(&csi, workers, Steps::default(), Arc::new(Policies::none()), Arc::new(objects))
+    run::provisioner(&config.sidecars.driver, csi, workers, Steps::default(), Arc::new(Policies::none()), objects)
 }
 
 fn item(record: &Record) -> Value {

@@ -1,8 +1,10 @@
 //! From the JSON of a Kubernetes object to what Pith keeps of it.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use anyhow::{Error, Result, ensure};
+use pith_core::Quantity;
 use pith_core::file_system::{self, FileSystemFacts};
 use pith_core::json::{entries, list};
 use pith_core::object::{
@@ -10,6 +12,8 @@ use pith_core::object::{
 };
 use serde_json::Value;
 
+/// Which provisioner made a PersistentVolume, as every one of them writes there.
+const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// Parameters with this prefix are for the CSI sidecars; the ones that name Secrets are no policy's business.
 const SIDECAR_PREFIX: &str = "csi.storage.k8s.io/";
 
@@ -80,14 +84,21 @@ fn storage_class(value: &Value) -> Result<StorageClass> {
 }
 
 fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
-    let spec = &value["spec"];
+    let (metadata, spec) = (&value["metadata"], &value["spec"]);
     let csi = &spec["csi"];
     let secret = &csi["nodePublishSecretRef"];
-    let name = required(&value["metadata"], "name")?;
+    let name = required(metadata, "name")?;
+    let driver = text(&csi["driver"]);
+    let capacity = text(&spec["capacity"]["storage"]).and_then(|it| Quantity::from_str(&it).ok()?.bytes());
+    let phase = value["status"]["phase"].as_str().unwrap_or_default();
     Ok(PersistentVolume {
+        capacity_bytes: capacity,
+        provisioned: driver.is_some() && text(&metadata["annotations"][PROVISIONED_BY]) == driver,
+        goes_with_claim: spec["persistentVolumeReclaimPolicy"] == "Delete",
+        released: metadata["deletionTimestamp"].is_string() || matches!(phase, "Released" | "Failed"),
         other_handle: text(&csi["volumeHandle"]).filter(|handle| *handle != name),
         name,
-        driver: text(&csi["driver"]),
+        driver,
         read_only: csi["readOnly"] == true,
         volume_attributes: entries(&csi["volumeAttributes"]).into(),
         mount_options: strings(&spec["mountOptions"]),
@@ -160,6 +171,36 @@ mod tests {
         let Ok(Some(Object::StorageClass(class))) = object(&class) else { panic!("it is a StorageClass") };
         assert_eq!(class.secret, Some(SecretRef { namespace: "storage".into(), name: "provision".into() }));
         assert_eq!(class.parameters.keys().collect::<Vec<_>>(), ["juicefs/mount-cpu-limit"]);
+    }
+
+    #[test]
+    fn of_a_volume_it_is_kept_who_made_it_and_whether_it_is_to_stay() {
+        let check = |change: fn(&mut Value), expected: (bool, bool, bool, Option<u64>)| {
+            let mut volume = json!({
+                "apiVersion": "v1", "kind": "PersistentVolume",
+                "metadata": {"name": "pvc-1", "annotations": {"pv.kubernetes.io/provisioned-by": "csi.juicefs.com"}},
+                "spec": {
+                    "capacity": {"storage": "1Gi"}, "persistentVolumeReclaimPolicy": "Delete",
+                    "csi": {"driver": "csi.juicefs.com", "volumeHandle": "pvc-1"},
+                },
+                "status": {"phase": "Bound"},
+            });
+            change(&mut volume);
+            let Ok(Some(Object::PersistentVolume(it))) = object(&volume) else { panic!("it is a volume") };
+            assert_eq!((it.provisioned, it.goes_with_claim, it.released, it.capacity_bytes), expected, "{volume}");
+        };
+        let gib = Some(1 << 30);
+        check(|_| {}, (true, true, false, gib));
+        check(|it| it["status"]["phase"] = json!("Released"), (true, true, true, gib));
+        check(|it| it["status"]["phase"] = json!("Failed"), (true, true, true, gib));
+        check(|it| it["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"), (true, true, true, gib));
+        check(|it| it["spec"]["persistentVolumeReclaimPolicy"] = json!("Retain"), (true, false, false, gib));
+        check(|it| it["metadata"]["annotations"] = json!({}), (false, true, false, gib));
+        check(|it| it["spec"]["csi"]["driver"] = json!("other"), (false, true, false, gib));
+        check(|it| it["spec"]["capacity"] = json!({}), (true, true, false, None));
+        // Neither of them is a driver's.
+        let bare = |it: &mut Value| (it["spec"]["csi"], it["metadata"]["annotations"]) = (json!({}), json!({}));
+        check(bare, (false, true, false, gib));
     }
 
     #[test]

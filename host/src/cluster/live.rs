@@ -1,18 +1,22 @@
 //! Single questions to the API server, for what the watches have not brought yet: a claim and its pod are often made at once.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use kube::core::DynamicObject;
 use kube::{Api, Client};
-use pith_core::object::{Object, Reference};
+use pith_core::object::{Kind, Object, PersistentVolume, Reference, SecretRef};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use super::api::{cause, read, resource};
+use super::look::list;
+use super::secret::secret;
 use crate::metrics::Metrics;
 
 /// How many questions there may be at once: Pith must not add much to the load of an API server that is behind.
@@ -74,6 +78,29 @@ impl Live {
         };
         self.metrics.live_read(kind, outcome);
         answer.map_err(|why| Unanswered { what: what(), why })
+    }
+
+    /// Every PersistentVolume as it is now.
+    pub(super) async fn volumes(&self) -> Result<Vec<PersistentVolume>, String> {
+        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+        let kind = Kind::PersistentVolume;
+        let (mut volumes, mut unread) = (Vec::new(), None);
+        let keep = |found| match read(kind, found) {
+            Ok(Object::PersistentVolume(volume)) => volumes.push(volume),
+            Ok(_) => {}
+            Err(error) => unread = Some(format!("one of them cannot be read: {error:#}")),
+        };
+        let api = Api::all_with(self.client.clone(), &resource(kind));
+        list(&api, ListParams::default(), keep).await.map_err(|error| cause(&error))?;
+        match unread {
+            Some(why) => Err(why),
+            None => Ok(volumes),
+        }
+    }
+
+    /// The content of a file system's Secret.
+    pub(super) async fn secret(&self, name: &SecretRef) -> Result<BTreeMap<String, String>, String> {
+        secret(&self.client, name).await
     }
 
     async fn ask(&self, reference: &Reference) -> anyhow::Result<Option<Object>> {

@@ -161,7 +161,11 @@ fn value(mut found: DynamicObject) -> Value {
 }
 
 /// Hands on everything of a list, page by page.
-async fn list(api: &Api<DynamicObject>, params: ListParams, mut keep: impl FnMut(DynamicObject)) -> Result<(), Error> {
+pub(super) async fn list(
+    api: &Api<DynamicObject>,
+    params: ListParams,
+    mut keep: impl FnMut(DynamicObject),
+) -> Result<(), Error> {
     let mut params = params.limit(PAGE);
     loop {
         let page = in_time(api.list(&params)).await?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use pith_core::file_system::FileSystemFacts;
-use pith_core::object::{Kind, Object, Objects, Reference, SecretRef};
+use pith_core::object::{Kind, Object, Objects, PersistentVolume, Reference, SecretRef};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -132,6 +132,23 @@ impl Mirror {
         match &self.live {
             Some(live) => live.pod(namespace, name, deadline.min(Instant::now() + PATIENCE)).await,
             None => Ok(None),
+        }
+    }
+
+    /// Every PersistentVolume as the API server has it now, for what must not rest on something that a watch may bring later. The
+    /// error says why they cannot be had.
+    pub async fn volumes_now(&self) -> Result<Vec<Arc<PersistentVolume>>, String> {
+        match &self.live {
+            None => Ok(self.snapshot().persistent_volumes().cloned().collect()),
+            Some(live) => Ok(live.volumes().await?.into_iter().map(Arc::new).collect()),
+        }
+    }
+
+    /// The content of a file system's Secret. The error says why it cannot be had.
+    pub async fn secret(&self, name: &SecretRef) -> Result<BTreeMap<String, String>, String> {
+        match &self.live {
+            None => Err("there is no cluster to ask for Secrets".into()),
+            Some(live) => live.secret(name).await,
         }
     }
 

@@ -12,11 +12,9 @@ use pith_core::file_system::{FileSystemFacts, key, write};
 use pith_core::object::SecretRef;
 use serde_json::{Value, json};
 
-use crate::cluster::cause;
+use crate::cluster::in_time;
 use crate::config::ConfigMapRef;
 
-/// The most time for one request.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether it is still there.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -43,12 +41,7 @@ impl FileSystems {
         if self.told.as_ref().is_some_and(|(at, told)| *told == known && at.elapsed() < AGAIN) {
             return;
         }
-        let told = tokio::time::timeout(PATIENCE, self.bring(&known)).await;
-        let problem = match told {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(cause(&error)),
-            Err(_) => Some("the API server did not answer in time".into()),
-        };
+        let problem = in_time(self.bring(&known)).await.err();
         if problem.is_some() && problem != self.problem {
             let (ConfigMapRef { namespace, name }, problem) = (&self.at, problem.as_deref().unwrap_or_default());
             tracing::warn!(%namespace, %name, %problem, "it cannot be said what pods must know of file systems");

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use super::event;
 use super::file_systems::FileSystems;
 use super::pods::{InjectedPod, PodName, Pods};
-use crate::cluster::{self, Mirror};
+use crate::cluster::{self, Mirror, in_time};
 use crate::config::Controller;
 use crate::juicefs::{FileSystem, PodSource, Workers};
 use crate::metrics::Metrics;
@@ -38,8 +38,6 @@ use crate::metrics::Metrics;
 const AT_ONCE: usize = 8;
 /// Changes that come within this time are one: a claim, its volume and its pod are often made together.
 const TOGETHER: Duration = Duration::from_millis(50);
-/// The most time for one request.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after a first failure, which doubles from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
@@ -489,41 +487,20 @@ async fn remove(api: &Api<Secret>, name: &str, owner: &Owner) -> Result<(), Stri
 async fn delete(api: &Api<Secret>, present: &Secret) -> Result<(), String> {
     let preconditions = Some(Preconditions { uid: present.uid(), resource_version: None });
     let (name, params) = (present.name_any(), DeleteParams { preconditions, ..DeleteParams::default() });
-    match tokio::time::timeout(PATIENCE, api.delete(&name, &params)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-        Ok(Err(error)) => Err(cluster::cause(&error)),
-        Err(_) => Err(LATE.into()),
-    }
+    let deleted = async {
+        match api.delete(&name, &params).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            deleted => deleted.map(|_| ()),
+        }
+    };
+    in_time(deleted).await
 }
 
 /// The file system that a Secret describes, or the sentence that says why it describes none.
 async fn read_source(client: &Client, source: &SecretRef) -> Result<PodSource, String> {
+    let values = cluster::secret(client, source).await?;
     let SecretRef { namespace, name } = source;
-    let api = Api::<Secret>::namespaced(client.clone(), namespace);
-    let secret = match in_time(api.get_opt(name)).await {
-        Ok(Some(secret)) => secret,
-        Ok(None) => return Err(format!("the Secret `{namespace}/{name}` of its file system does not exist")),
-        Err(why) => return Err(format!("the Secret `{namespace}/{name}` of its file system cannot be read: {why}")),
-    };
-    let values: Option<BTreeMap<String, String>> = secret
-        .data
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(key, ByteString(value))| Some((key, String::from_utf8(value).ok()?)))
-        .collect();
-    let values = values.ok_or_else(|| format!("the Secret `{namespace}/{name}` has a value that is no text"))?;
     PodSource::from_secrets(&values).map_err(|problem| format!("{problem} (it is `{namespace}/{name}`)"))
-}
-
-const LATE: &str = "the API server did not answer in time";
-
-/// What the API server answers, if it does so in time.
-async fn in_time<T>(asked: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(answer) => answer.map_err(|error| cluster::cause(&error)),
-        Err(_) => Err(LATE.into()),
-    }
 }
 
 #[cfg(test)]

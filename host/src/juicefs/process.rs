@@ -27,6 +27,8 @@ pub(super) const TERMINATION: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The most of a line that is read, in bytes.
 const LONGEST_LINE: usize = 8 << 10;
+/// The most that a process may print where that is kept, in bytes: a quota takes about 100.
+const MOST_PRINTED: u64 = 64 << 20;
 /// The most of a line that is logged, in bytes.
 const LONGEST_SHOWN: usize = 1 << 10;
 
@@ -56,17 +58,19 @@ impl Launcher {
         Ok(Launcher { client, orders })
     }
 
-    /// Starts a process for a file system. Its environment is the file system's and `more`, and nothing of Pith's own.
+    /// Starts a process for a file system. Its environment is the file system's and `more`, and nothing of Pith's own. What it prints
+    /// is kept for [`Process::printed`] where it is piped.
     pub(super) async fn start<'a>(
         &self,
         file_system: &FileSystem,
         arguments: &[&str],
         more: impl IntoIterator<Item = (&'a str, &'a str)>,
         redactor: Redactor,
+        stdout: Stdio,
     ) -> Result<Process, JuiceFsError> {
         let mut command = Command::new(&self.client);
         command.args(arguments).env_clear().envs(file_system.environment()).envs(more);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).kill_on_drop(true);
         // A ctrl-c is for Pith, which still needs its workers for what it has begun.
         command.process_group(0);
         before_exec(&mut command);
@@ -146,6 +150,20 @@ impl Process {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(self.sentence(&format!("ended ({status})"))),
             Err(error) => Err(self.sentence(&format!("could not be waited for ({error})"))),
+        }
+    }
+
+    /// All that it prints, up to its end; nothing where that is not piped. The error is a sentence.
+    pub(super) async fn printed(&mut self) -> Result<String, String> {
+        let Some(stdout) = self.child.stdout.take() else { return Ok(String::new()) };
+        let mut printed = String::new();
+        let read = stdout.take(MOST_PRINTED + 1).read_to_string(&mut printed).await;
+        match read {
+            Ok(bytes) if bytes as u64 > MOST_PRINTED => {
+                Err(self.sentence(&format!("printed more than {} MiB", MOST_PRINTED >> 20)))
+            }
+            Ok(_) => Ok(printed),
+            Err(error) => Err(self.sentence(&format!("printed something that cannot be read ({error})"))),
         }
     }
 

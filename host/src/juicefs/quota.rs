@@ -1,4 +1,6 @@
-//! Quotas, which the client sets by a command only.
+//! Quotas, which the client sets and lists by a command only.
+
+use std::collections::BTreeMap;
 
 use super::JuiceFsError;
 use super::dav::Path;
@@ -18,5 +20,50 @@ impl Workers {
             }
             other => other,
         })
+    }
+
+    /// The quotas of all directories by path, as the client writes their sizes (`1.5 TiB`).
+    pub async fn quotas(&self, file_system: &FileSystem) -> Result<BTreeMap<String, String>, JuiceFsError> {
+        let table = self.ask(file_system, &["--no-agent", "quota", "list", file_system.meta_url()]).await?;
+        parse(&table).ok_or_else(|| JuiceFsError::Unavailable("the client's list of quotas cannot be read".into()))
+    }
+}
+
+/// The columns behind the path: size, used, use%, inodes, iused, iuse%.
+const COLUMNS: usize = 6;
+
+/// Reads the client's table. What stands in the first column may have anything in it, and the others have no bar.
+fn parse(table: &str) -> Option<BTreeMap<String, String>> {
+    let rows = table.lines().filter_map(|line| line.trim_end().strip_prefix('|')?.strip_suffix('|'));
+    let mut quotas = BTreeMap::new();
+    for row in rows {
+        let mut columns = row.rsplitn(COLUMNS + 1, '|').map(str::trim);
+        let (size, path) = (columns.nth(COLUMNS - 1)?, columns.next()?);
+        // The head of the table, and the quotas of users and groups.
+        if path.starts_with('/') {
+            quotas.insert(path.to_string(), size.to_string());
+        }
+    }
+    Some(quotas)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_the_client_is_read_whatever_a_directory_is_called() {
+        let table = "\
+            +---------+---------+---------+------+-----------+-------+-------+\n\
+            | Path/ID |   Size  |   Used  | Use% |   Inodes  | IUsed | IUse% |\n\
+            +---------+---------+---------+------+-----------+-------+-------+\n\
+            | /a b    | 1.5 TiB | 4.0 KiB |   0% | unchanged |     1 |       |\n\
+            | /x|y    | 1.0 GiB |     0 B |   0% | unchanged |     0 |       |\n\
+            | uid:7   | 2.0 GiB |     0 B |   0% | unchanged |     0 |       |\n\
+            +---------+---------+---------+------+-----------+-------+-------+\n";
+        let expected = [("/a b", "1.5 TiB"), ("/x|y", "1.0 GiB")].map(|(path, size)| (path.into(), size.into()));
+        assert_eq!(parse(table), Some(expected.into()));
+        assert_eq!(parse(""), Some(BTreeMap::new()));
+        assert_eq!(parse("| /a | 1 |\n"), None);
     }
 }

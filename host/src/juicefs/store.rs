@@ -16,6 +16,8 @@
 //! directory with something in it to a name that is taken fails. So a generation, once there, is whole and never replaced.
 //! Every step can be repeated: one that was done already says so and changes nothing.
 
+mod survey;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -163,7 +165,22 @@ impl Store {
     }
 
     async fn occupied(&self, record: &Record) -> Result<bool, StoreError> {
-        Ok(!record.shared && self.worker.kind(&path(&record.directory)?).await?.is_some())
+        // What is adopted is there as a rule.
+        Ok(!record.shared && !record.is_adopted() && self.is_there(&record.directory).await?)
+    }
+
+    /// Whether there is something at a directory's place.
+    pub async fn is_there(&self, directory: &Directory) -> Result<bool, StoreError> {
+        Ok(self.worker.kind(&path(directory)?).await?.is_some())
+    }
+
+    /// Whether another client sees the same file system: what is made here is there too.
+    pub async fn is_seen_by(&self, other: &Worker) -> Result<bool, StoreError> {
+        let probe = ours(&[STAGING, &unique()])?;
+        self.worker.make_directories(&probe).await?;
+        let seen = other.kind(&probe).await;
+        self.worker.remove(&probe).await?;
+        Ok(seen?.is_some())
     }
 
     /// Adds a further generation. False where another caller was faster: then what is there counts.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -156,7 +157,13 @@ impl Workers {
     /// Runs a short command of the client for a file system.
     pub(super) async fn run(&self, file_system: &FileSystem, arguments: &[&str]) -> Result<(), JuiceFsError> {
         let deadline = Instant::now() + self.shared.options.call_timeout;
-        self.shared.run(file_system, arguments, [], deadline).await
+        self.shared.run(file_system, arguments, [], Stdio::null(), deadline).await.map(|_| ())
+    }
+
+    /// Runs a short command of the client for a file system; the answer is what it prints.
+    pub(super) async fn ask(&self, file_system: &FileSystem, arguments: &[&str]) -> Result<String, JuiceFsError> {
+        let deadline = Instant::now() + self.shared.options.call_timeout;
+        self.shared.run(file_system, arguments, [], Stdio::piped(), deadline).await
     }
 }
 
@@ -285,7 +292,7 @@ impl Shared {
         arguments.extend(OPTIONS.split_whitespace());
         let more = [("WEBDAV_USER", user.as_str()), ("WEBDAV_PASSWORD", password.as_str())];
         let redactor = file_system.redactor().with(&password);
-        let mut process = self.launcher.start(file_system, &arguments, more, redactor).await?;
+        let mut process = self.launcher.start(file_system, &arguments, more, redactor, Stdio::null()).await?;
         let worker = Worker::new(file_system.name(), address, &user, &password, self.options.call_timeout);
         let answers = async {
             while !worker.answers().await {
@@ -317,25 +324,30 @@ impl Shared {
         arguments.extend(format.options.iter().chain(&rsa_key_option).map(String::as_str));
         arguments.extend([file_system.meta_url(), file_system.name()]);
         let keys = format.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        self.run(file_system, &arguments, keys, deadline).await
+        self.run(file_system, &arguments, keys, Stdio::null(), deadline).await.map(|_| ())
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to its end. The answer is what it prints, where that is piped.
     async fn run<'a>(
         &self,
         file_system: &FileSystem,
         arguments: &[&str],
         more: impl IntoIterator<Item = (&'a str, &'a str)>,
+        stdout: Stdio,
         deadline: Instant,
-    ) -> Result<(), JuiceFsError> {
+    ) -> Result<String, JuiceFsError> {
         let Ok(permit) = timeout_at(deadline, self.commands.acquire()).await else {
             let name = file_system.name();
             let sentence = format!("the JuiceFS client for `{name}` had to wait for others for too long");
             return Err(JuiceFsError::Unavailable(sentence));
         };
         let _permit = permit.expect("nobody closes it");
-        let mut process = self.launcher.start(file_system, arguments, more, file_system.redactor()).await?;
-        let ended = timeout_at(deadline, process.ended()).await;
+        let mut process = self.launcher.start(file_system, arguments, more, file_system.redactor(), stdout).await?;
+        let ended = timeout_at(deadline, async {
+            let printed = process.printed().await?;
+            process.ended().await.map(|()| printed)
+        });
+        let ended = ended.await;
         ended.unwrap_or_else(|_| Err(process.sentence("did not end in time"))).map_err(failure)
     }
 

@@ -1,6 +1,7 @@
 //! Where a new volume lies: the naming policies, else the class's `pathPattern`, else the volume's id, all below
 //! `subdir`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub enum NamedBy {
     PathPattern,
     /// The volume's own id.
     VolumeName,
+    /// The PersistentVolume of a volume that another provisioner has made: it was adopted.
+    PersistentVolume,
 }
 
 /// Why a volume is not made. Nothing was written.
@@ -221,15 +224,15 @@ fn below(prefix: &[String], components: Vec<String>) -> Result<Directory, PathPr
 /// The directory that the mount option `subdir` names, where every volume that is asked so lies; empty without one.
 pub(super) fn prefix(asked: &Asked) -> Result<Vec<String>, VolumeRefusal> {
     let flags = asked.capabilities.iter().flat_map(|capability| &capability.mount_flags);
-    subdir(flags.chain(asked.parameters.get("mountOptions")).map(String::as_str))
+    subdir(flags.chain(asked.parameters.get("mountOptions")))
 }
 
 /// What these mount options have as `subdir`; empty without one.
 ///
 /// Options are read as the sidecar reads them: lists with commas, the name before the first `=`.
-fn subdir<'a>(lists: impl Iterator<Item = &'a str>) -> Result<Vec<String>, VolumeRefusal> {
+fn subdir<'a>(lists: impl Iterator<Item = &'a String>) -> Result<Vec<String>, VolumeRefusal> {
     let mut found: Option<(&str, Vec<String>)> = None;
-    for value in lists.flat_map(|list| list.split(',')).filter_map(|option| option.trim().strip_prefix("subdir=")) {
+    for value in subdirs(lists) {
         let components = split(value);
         if value.contains("${") {
             return Err(VolumeRefusal::Subdir(format!("`{value}` has a template, which Pith does not fill in here")));
@@ -250,12 +253,17 @@ fn subdir<'a>(lists: impl Iterator<Item = &'a str>) -> Result<Vec<String>, Volum
     Ok(found.map(|(_, components)| components).unwrap_or_default())
 }
 
+/// Every value that these mount options have for `subdir`, as it is written.
+pub(super) fn subdirs<'a>(lists: impl Iterator<Item = &'a String>) -> BTreeSet<&'a str> {
+    lists.flat_map(|list| list.split(',')).filter_map(|option| option.trim().strip_prefix("subdir=")).collect()
+}
+
 /// Where an existing volume lies, from the root of the file system: what its attribute `subPath` says, below its mount option
 /// `subdir`. Without either it is the whole file system, as with the JuiceFS driver.
 pub fn whereabouts(volume: &PersistentVolume) -> Result<String, VolumeRefusal> {
     let attributes = &volume.volume_attributes;
     let options = volume.mount_options.iter().chain(attributes.get("mountOptions"));
-    let mut components = subdir(options.map(String::as_str))?;
+    let mut components = subdir(options)?;
     let below = attributes.get(SUB_PATH).map(|path| split(path)).unwrap_or_default();
     if !below.is_empty() {
         let problem = |problem| VolumeRefusal::Path { origin: format!("the attribute `{SUB_PATH}`"), problem };

@@ -143,8 +143,8 @@ pub enum RecordProblem {
 
 /// The first word of a record.
 const MAGIC: &str = "pith-record";
-/// The format of both the first line and the JSON.
-const FORMAT: u64 = 1;
+/// The format of both the first line and the JSON, as it is written. Every older one is read: 1 has no volume that was adopted.
+const FORMAT: u64 = 2;
 /// The first word of what a mark seals. That is a list, and what a record seals an object, so neither is ever the other.
 const MADE: &str = "pith-made";
 
@@ -185,6 +185,11 @@ impl Record {
             state: State::Creating,
             generation: 1,
         }
+    }
+
+    /// Whether another provisioner has made the volume.
+    pub fn is_adopted(&self) -> bool {
+        self.named_by == NamedBy::PersistentVolume
     }
 
     fn next(&self, change: impl FnOnce(&mut Record)) -> Record {
@@ -242,14 +247,20 @@ impl Record {
         let header = str::from_utf8(header).ok().and_then(|line| line.strip_prefix(MAGIC)?.strip_prefix(' '));
         let header = header.and_then(|rest| rest.split_once(' '));
         let (format, mac) = header.ok_or_else(|| malformed("its first line is not that of a record"))?;
-        check_format(format.parse().map_err(|_| malformed("its format is no number"))?)?;
+        let format = format.parse().map_err(|_| malformed("its format is no number"))?;
+        check_format(format)?;
         // Only in the one form that is written: nothing about a record can be changed.
         let mac = hex::decode(mac).ok().filter(|bytes| hex::encode(bytes) == mac);
         let mac = mac.ok_or_else(|| malformed("its seal is not written in hexadecimal"))?;
         key.mac(json).verify_slice(&mac).map_err(|_| RecordProblem::NotAuthentic)?;
 
         let unreadable = |error: serde_json::Error| RecordProblem::Malformed(error.to_string());
-        check_format(serde_json::from_slice::<Format>(json).map_err(unreadable)?.format)?;
+        let sealed = serde_json::from_slice::<Format>(json).map_err(unreadable)?.format;
+        check_format(sealed)?;
+        // The first line is not sealed.
+        if sealed != format {
+            return Err(malformed("its first line has another format"));
+        }
         Ok(serde_json::from_slice::<Envelope<Record>>(json).map_err(unreadable)?.record)
     }
 
@@ -287,11 +298,12 @@ impl Record {
     }
 }
 
-const CAPACITY: &str = "capacity";
+/// The attribute that says how large a volume was asked to be, in bytes.
+pub(super) const CAPACITY: &str = "capacity";
 
 fn check_format(format: u64) -> Result<(), RecordProblem> {
     match format {
-        FORMAT => Ok(()),
+        1..=FORMAT => Ok(()),
         0 => Err(RecordProblem::Malformed("its format is 0".to_string())),
         newer => Err(RecordProblem::NewerFormat(newer)),
     }

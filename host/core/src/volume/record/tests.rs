@@ -43,19 +43,28 @@ fn record() -> Record {
     begun(asked())
 }
 
-/// To the byte: what one version wrote, every later one reads. The seal was made with another program.
-#[test]
-fn a_record_is_a_seal_and_json() {
-    let written = [
-        "pith-record 1 d2cc402c0e21a0a8699a404f0d203e2531b3704d69d7b791856c2e8b3d49c041\n",
-        r#"{"format":1,"record":{"cluster":"blue","id":"pvc-1","nonce":"n-1","asked":{"name":"pvc-1","#,
+/// A record as it lies in the file system, in this format and under this seal.
+fn written(format: u64, seal: &str) -> String {
+    [
+        &format!("pith-record {format} {seal}\n"),
+        r#"{"format":"#,
+        &format.to_string(),
+        r#","record":{"cluster":"blue","id":"pvc-1","nonce":"n-1","asked":{"name":"pvc-1","#,
         r#""requiredBytes":1073741825,"limitBytes":null,"#,
         r#""capabilities":[{"accessMode":"MULTI_NODE_MULTI_WRITER","mountFlags":["writeback","subdir=/t"]}],"#,
         r#""parameters":{"pool":"fast"}},"claim":{"namespace":"shop","name":"orders"},"#,
         r#""directory":["t","shop","orders"],"#,
         r#""shared":true,"namedBy":{"policy":"teams"},"capacityBytes":2147483648,"state":"creating","generation":1}}"#,
     ]
-    .concat();
+    .concat()
+}
+
+/// To the byte: what one version wrote, every later one reads. The seals were made with another program.
+#[test]
+fn a_record_is_a_seal_and_json() {
+    let old = written(1, "d2cc402c0e21a0a8699a404f0d203e2531b3704d69d7b791856c2e8b3d49c041");
+    assert_eq!(Record::open(old.as_bytes(), &key()), Ok(record()));
+    let written = written(2, "846e73e9ec8798ccdbf452f1fa97c2a04cdcd82a686baca1d842a7bf5fd96a7d");
     assert_eq!(String::from_utf8(record().seal(&key())).expect("text"), written);
     assert_eq!(Record::open(written.as_bytes(), &key()), Ok(record()));
     let other = Record { claim: None, named_by: NamedBy::VolumeName, ..record().deleting("pvc-1.x") };
@@ -86,7 +95,7 @@ fn check_open(bytes: &[u8], expected: &str) {
 /// Whatever JSON, under a good seal.
 fn sealed(json: &str) -> Vec<u8> {
     let mac = hex::encode(key().mac(json.as_bytes()).finalize().into_bytes());
-    format!("pith-record 1 {mac}\n{json}").into_bytes()
+    format!("pith-record 2 {mac}\n{json}").into_bytes()
 }
 
 #[test]
@@ -100,11 +109,14 @@ fn what_is_no_record_of_ours_says_why() {
     check_open(b"pith-record 0 00\n{}", "it is torn, or no record: its format is 0");
     check_open(b"pith-record 1 0\n{}", "it is torn, or no record: its seal is not written in hexadecimal");
     check_open(b"pith-record 1 AA\n{}", "it is torn, or no record: its seal is not written in hexadecimal");
-    let newer = "it was made by a newer Pith, in the format 2: upgrade this one";
-    check_open(b"pith-record 2 00\n{}", newer);
-    check_open(&sealed(r#"{"format":2,"anything":[]}"#), newer);
+    let newer = "it was made by a newer Pith, in the format 3: upgrade this one";
+    check_open(b"pith-record 3 00\n{}", newer);
+    check_open(&sealed(r#"{"format":3,"anything":[]}"#), newer);
+    // The format in the first line is not sealed, so it must be that of what is.
+    check_open(&sealed(r#"{"format":1,"record":{}}"#), "it is torn, or no record: its first line has another format");
     let unsealed = "its seal does not fit: somebody changed or cut it, or it was sealed with another key";
     check_open(b"pith-record 1 00\n{}", unsealed);
+    check_open(b"pith-record 2 00\n{}", unsealed);
     check_open(&record().seal(&RecordKey::from([8; 32])), unsealed);
     check_open(&sealed("{}"), "it is torn, or no record: missing field `format` at line 1 column 2");
     let whole = String::from_utf8(record().seal(&key())).expect("text");
@@ -112,7 +124,7 @@ fn what_is_no_record_of_ours_says_why() {
     assert_eq!(Record::open(&sealed(json), &key()), Ok(record()));
     for (from, to) in [
         (r#""cluster":"#, r#""color":1,"cluster":"#),
-        (r#""format":1"#, r#""format":1,"color":1"#),
+        (r#""format":2"#, r#""format":2,"color":1"#),
         (r#"["t","shop","orders"]"#, r#"["t",".."]"#),
         (r#"["t","shop","orders"]"#, "[]"),
         (r#""creating""#, r#""created""#),
@@ -151,7 +163,7 @@ fn only_its_own_mark_makes_a_record_ready() {
     assert_eq!(state(record(), &[&garbage[..], &[mark]].concat()), State::Ready);
     assert_eq!(state(record(), &garbage), State::Creating);
 
-    let seal = String::from_utf8(record().seal(&key())).expect("text")["pith-record 1 ".len()..][..64].to_string();
+    let seal = String::from_utf8(record().seal(&key())).expect("text")["pith-record 2 ".len()..][..64].to_string();
     let others = [
         record().mark(&RecordKey::from([8; 32])),
         Record { cluster: "green".into(), ..record() }.mark(&key()),
