@@ -18,7 +18,7 @@ pub mod store;
 mod process;
 mod redact;
 
-pub use dav::{Depth, Entry, Kind, Made, Moved, Path, PathError, Worker};
+pub use dav::{Depth, Entry, Kind, Made, Moved, Path, PathError, Removal, Worker};
 pub use source::{FileSystem, FileSystemKey, SourceError};
 pub use worker::{WorkerOptions, Workers};
 

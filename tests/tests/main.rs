@@ -19,6 +19,7 @@ mod migration;
 mod policies;
 mod scenarios;
 mod secrets;
+mod trash;
 mod unmount;
 mod volumes;
 mod watch;

@@ -18,7 +18,7 @@ const NO_QUOTA: &str = "csi: {socket: csi.sock, cluster: test, quota: false}\n";
 const QUOTA: &str = "csi: {socket: csi.sock, cluster: test}\n";
 
 /// Does something in a file system through a client of the test's own.
-async fn with_worker<T>(secrets: &BTreeMap<String, String>, act: impl AsyncFnOnce(&Worker) -> T) -> T {
+pub(crate) async fn with_worker<T>(secrets: &BTreeMap<String, String>, act: impl AsyncFnOnce(&Worker) -> T) -> T {
     let file_system = FileSystem::from_secrets(secrets).expect("the Secret is well formed");
     let workers = Workers::new(options()).expect("a thread can be started");
     let worker = workers.get(&file_system).await.expect("the file system is there");

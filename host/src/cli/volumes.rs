@@ -1,5 +1,7 @@
 //! `pith volumes`: the records of a file system, read as the controller reads them.
 
+mod trash;
+
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,16 +27,11 @@ pub fn run(args: &Volumes) -> Result<ExitCode> {
     let (source, id) = match args {
         Volumes::Ls(source) => (source, None),
         Volumes::Show { id, source } => (source, Some(id)),
+        Volumes::Trash(source) => return trash::ls(source),
+        Volumes::RestoreFromTrash(args) => return trash::restore(args),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.context("starting the runtime")?;
-    let mut found = runtime.block_on(async {
-        let provisioner = provisioner(source)?;
-        let secrets = Secrets::from(csi::read(&source.secrets)?);
-        let found = provisioner.list(&secrets).await;
-        provisioner.stop().await;
-        found.context("reading the volumes")
-    })?;
+    let mut found = ask(source, Steps::default(), async |provisioner, secrets, _| provisioner.list(secrets).await)?
+        .context("reading the volumes")?;
     if let Some(id) = id {
         found.retain(|(known, _)| known == id);
         if found.is_empty() {
@@ -58,19 +55,34 @@ pub fn run(args: &Volumes) -> Result<ExitCode> {
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn provisioner(source: &VolumesSource) -> Result<Provisioner> {
-    let config = Config::load(&source.config, &Overrides::default())?;
-    let csi = config.csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
-    let objects = Mirror::fixed(Objects::default());
-    let workers = Arc::new(run::workers(&config.juicefs)?);
-    run::provisioner(&csi, workers, Steps::default(), Arc::new(Policies::none()), Arc::new(objects))
+/// Asks a provisioner of this command's own, with the Secret and the configuration that it was given.
+fn ask<T>(
+    source: &VolumesSource,
+    steps: Steps,
+    question: impl AsyncFnOnce(&Provisioner, &Secrets, &Config) -> T,
+) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.context("starting the runtime")?.block_on(async {
+        let config = Config::load(&source.config, &Overrides::default())?;
+        let csi = "the configuration has no `csi`: it says which cluster and which key records have";
+        let csi = config.csi.as_ref().context(csi)?;
+        let objects = Arc::new(Mirror::fixed(Objects::default()));
+        let workers = Arc::new(run::workers(&config.juicefs)?);
+        let provisioner = run::provisioner(csi, workers, steps, Arc::new(Policies::none()), objects)?;
+        let secrets = Secrets::from(csi::read(&source.secrets)?);
+        let answer = question(&provisioner, &secrets, &config).await;
+        provisioner.stop().await;
+        Ok(answer)
+    })
 }
 
 fn item(record: &Record) -> Value {
     let state = match &record.state {
         State::Creating => "creating",
         State::Ready => "ready",
-        State::Deleting { .. } => "deleting",
+        State::Deleting(_) => "deleting",
+        State::Purging(_) => "purging",
+        State::Restoring(_) => "restoring",
     };
     json!({
         "id": record.id,
@@ -87,7 +99,7 @@ fn item(record: &Record) -> Value {
     })
 }
 
-/// One line for each volume, in columns as wide as their widest text.
+/// One line for each volume.
 fn table(items: &[Value]) -> String {
     let text = |item: &Value, key: &str| item[key].as_str().unwrap_or("-").to_string();
     let mut rows = vec![["ID", "SIZE", "STATE", "CLAIM", "DIRECTORY"].map(String::from)];
@@ -103,14 +115,19 @@ fn table(items: &[Value]) -> String {
         };
         rows.push([text(item, "id"), size, text(item, "state"), text(item, "claim"), text(item, "directory")]);
     }
-    let mut widths = [0; 5];
-    for row in &rows {
+    columns(&rows)
+}
+
+/// Rows in columns as wide as their widest text.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut table = String::new();
-    for row in &rows {
+    for row in rows {
         let mut line = String::new();
         for (width, cell) in widths.iter().zip(row) {
             let _ = write!(line, "{cell:width$}  ");
