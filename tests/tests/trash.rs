@@ -349,8 +349,22 @@ fn a_volume_comes_back_from_the_trash_as_it_was() {
         places.iter().find(|place| read(&secrets, &format!(".pith/trash/{place}/data/deep/file")).is_some());
     restored(&site, with_file.expect("one of them has it"));
     assert_eq!(read(&secrets, file).as_deref(), Some("kept"));
-    // What an interrupted deletion has not moved yet comes back too.
-    delete(&site, "pvc-a");
+}
+
+#[test]
+fn a_volume_whose_deletion_was_cut_comes_back() {
+    for step in ["trash-made", "data-moved", "index-moved"] {
+        let scratch = Scratch::new();
+        let secrets = scratch.secrets();
+        let site = Site::new(DEFAULT, "", &secrets).expect("a site");
+        let mut dying = site.serve(&["--die-at", step]).expect("it serves");
+        make(&site, &secrets, &["pvc-a"]);
+        site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect_err("it is cut");
+        dying.wait().expect("it ends");
+        restored(&site, "pvc-a");
+        assert_eq!(read(&secrets, "pvc-a/deep/file").as_deref(), Some("pvc-a"), "{step}");
+        assert_eq!(trash(&secrets), BTreeSet::new(), "{step}");
+    }
 }
 
 #[test]

@@ -197,9 +197,13 @@ impl Purger {
                 Ok(Some((record, Fate::Purge))) => {
                     remembered.places.insert(place.clone(), (None, TrashState::Purging));
                     remembered.count(&self.metrics);
+                    let started = Instant::now();
                     match self.purge(known, &record).await {
                         Ok(Purged::Gone) => {
                             remembered.places.remove(&place);
+                            remembered.count(&self.metrics);
+                            // Half of the time is left to others.
+                            sleep(started.elapsed().min(LONGEST_REST)).await;
                             continue;
                         }
                         Ok(Purged::Overtaken) => (Some(now()), TrashState::Purging),
@@ -266,8 +270,6 @@ impl Purger {
         self.metrics.purges.inc();
         let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(volume, file_system, millis, "a deleted volume was purged");
-        // Half of the time is left to others.
-        sleep(started.elapsed().min(LONGEST_REST)).await;
         Ok(Purged::Gone)
     }
 

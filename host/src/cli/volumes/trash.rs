@@ -129,9 +129,12 @@ fn table(deleted: &[Deleted]) -> String {
         };
         let Found { record, fate, left } = found;
         let state = match (state(it.bin, record, *fate), fate, left) {
+            (_, Fate::Keep(until), _) if record.on_delete() == OnDelete::Retain => {
+                format!("retained, its record until {}", moment(*until))
+            }
             (_, Fate::Keep(until), _) => format!("until {}", moment(*until)),
-            ("purging", _, Some(usize::MAX)) => "purging, very many entries left".to_string(),
-            ("purging", _, Some(left)) => format!("purging, {left} entries left"),
+            ("purging", _, Some(usize::MAX)) => "purging, very many left".to_string(),
+            ("purging", _, Some(left)) => format!("purging, {left} left"),
             (word, _, _) => word.to_string(),
         };
         let at = record.trashed().and_then(|trashed| trashed.at).map_or("-".to_string(), moment);
