@@ -383,6 +383,27 @@ pub enum Volumes {
         #[arg(long)]
         apply: bool,
     },
+    /// Lists deleted volumes that have not been purged: since when, until when, and where they lie.
+    ///
+    /// A deleted volume stays in the trash for as many days as its StorageClass says (`trashDays`), else the configuration
+    /// (`csi.trashDays`). With `onDelete: archive` it is never purged, and with `onDelete: retain` its directory never left its place.
+    /// What nobody's record speaks for is listed as `left alone`: Pith never removes it.
+    ///
+    /// Exit codes: 0 listed, 1 something is left alone, 2 the command could not run.
+    Trash(VolumesSource),
+    /// Brings a deleted volume back from the trash or the archive: its directory, with its quota, and its record, under the same id.
+    ///
+    /// It does so only where nothing else has its id or its directory by now, and of a restore and a purge that begin at the same time
+    /// one has it whole. Interrupted, run it again: it goes on. For a volume that is back, it prints the same once more.
+    ///
+    /// The cluster does not know the volume again until it has a PersistentVolume. `-o yaml` prints one with the right handle and
+    /// attributes, for the claim that the volume was made for; its Secret is named where the file of --secret-file says its name and
+    /// namespace:
+    ///
+    /// pith volumes restore-from-trash pvc-1 -c pith.yaml --secret-file secret.yaml -o yaml | kubectl apply -f -
+    ///
+    /// Exit codes: 0 it is back, 1 it cannot come back, 2 the command could not run.
+    RestoreFromTrash(VolumesRestore),
 }
 
 /// What `volumes check` takes.
@@ -398,6 +419,22 @@ pub struct VolumesCheck {
     /// Compare with those in the cluster of this kubeconfig; where neither is given, with the configuration's `objects`.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+}
+
+/// What `volumes restore-from-trash` takes.
+#[derive(Debug, ClapArgs)]
+pub struct VolumesRestore {
+    /// The volume's id, which was the `volumeHandle` of its PersistentVolume; or its place in the trash, as `pith volumes trash` lists
+    /// it, where a volume of that id was deleted more than once.
+    #[arg(value_name = "ID")]
+    pub wanted: String,
+    /// Where to look.
+    #[command(flatten)]
+    pub source: VolumesSource,
+    /// Kill the process at this step: for tests, in debug builds only.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true)]
+    pub die_at: Option<String>,
 }
 
 /// Where volumes are looked for.

@@ -20,6 +20,7 @@ use pith_core::policy::{Cache, Hook};
 use pith_core::selector::{LabelSelector, Operator, Requirement};
 use pith_core::settings::{Configuration, FileSystem};
 use pith_core::shape::Shape;
+use pith_core::volume::MOST_TRASH_DAYS;
 use serde_json::Value;
 
 use crate::args::Overrides;
@@ -178,6 +179,10 @@ pub struct Csi {
     pub record_key: KeyFile,
     /// Whether sizes are enforced.
     pub quota: bool,
+    /// How many days the trash keeps a volume whose class does not say it.
+    pub trash_days: u32,
+    /// Whether the trash is purged.
+    pub purge: bool,
 }
 
 /// A file with a key.
@@ -490,6 +495,8 @@ fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Resul
     for (key, value, most) in [("nodeId", &typed.node_id, 256), ("cluster", &typed.cluster, 128)] {
         ensure!(!value.is_empty() && value.len() <= most, "csi.{key} must have 1 to {most} bytes");
     }
+    let days = typed.trash_days;
+    ensure!(days <= MOST_TRASH_DAYS, "csi.trashDays is {days}: the most is {MOST_TRASH_DAYS}, a hundred years");
     Ok(Csi {
         socket: folder.join(typed.socket),
         node_id: typed.node_id,
@@ -499,6 +506,8 @@ fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Resul
             None => KeyFile::Own(state_dir.join("record.key")),
         },
         quota: typed.quota,
+        trash_days: days,
+        purge: typed.purge,
     })
 }
 
@@ -787,6 +796,9 @@ mod tests {
         let csi = config.csi.expect("it is configured");
         assert_eq!(csi.socket, Path::new("/run/pith/csi.sock"));
         assert_eq!(csi.record_key, KeyFile::Own(config.state_dir.join("record.key")));
+        assert_eq!((csi.trash_days, csi.purge), (7, true));
+        check_error("csi: {trashDays: 36501}", "csi.trashDays is 36501: the most is 36500, a hundred years");
+        check_error("csi: {trashDays: 1.5}", "csi.trashDays");
         let csi =
             load("csi: {socket: c.sock, recordKey: keys/k}").expect("it is well formed").csi.expect("it is there");
         let folder = csi.socket.parent().expect("a folder").to_path_buf();

@@ -19,7 +19,7 @@ pub mod store;
 mod process;
 mod redact;
 
-pub use dav::{Depth, Entry, Kind, Made, Moved, Path, PathError, Worker};
+pub use dav::{Depth, Entry, Kind, Made, Moved, Path, PathError, Removal, Worker};
 pub use pod_source::PodSource;
 pub use source::{FileSystem, FileSystemKey, SourceError};
 pub use worker::{WorkerOptions, Workers};

@@ -35,6 +35,9 @@ pub struct Metrics {
     claim_secrets: Family<ClaimSecretState, Gauge>,
     /// Cleaner pods that were started.
     pub cleaners: Counter,
+    /// Deleted volumes that this process removed for good.
+    pub purges: Counter,
+    trash: Family<TrashLabels, Gauge>,
     csi_seconds: Family<CsiCall, Histogram>,
 }
 
@@ -85,6 +88,35 @@ struct ClaimSecretState {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TrashLabels {
+    state: &'static str,
+}
+
+/// As what a place in the trash counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrashState {
+    /// Its time is not over.
+    Kept,
+    /// It is being removed.
+    Purging,
+    /// Nothing that can be relied upon says what it is.
+    LeftAlone,
+}
+
+impl TrashState {
+    /// All of them.
+    pub const ALL: [TrashState; 3] = [TrashState::Kept, TrashState::Purging, TrashState::LeftAlone];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            TrashState::Kept => "kept",
+            TrashState::Purging => "purging",
+            TrashState::LeftAlone => "left-alone",
+        }
+    }
+}
+
 /// The labels that csi-lib-utils gives to the same metric.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CsiCall {
@@ -120,6 +152,8 @@ impl Metrics {
             live_reads: Family::default(),
             claim_secrets: Family::default(),
             cleaners: Counter::default(),
+            purges: Counter::default(),
+            trash: Family::default(),
             csi_seconds: Family::new_with_constructor(|| Histogram::new(CSI_SECONDS)),
         };
         let help = "Time of a CSI call, from the whole request to the answer";
@@ -146,6 +180,10 @@ impl Metrics {
         registry.register("claim_secrets", help, metrics.claim_secrets.clone());
         let help = "Pods that were started to unmount what another pod left behind";
         registry.register("cleaners", help, metrics.cleaners.clone());
+        let help = "Deleted volumes that were removed from the trash for good";
+        registry.register("purges", help, metrics.purges.clone());
+        let help = "Deleted volumes in the trash, by what is to become of them";
+        registry.register("trash_volumes", help, metrics.trash.clone());
         metrics
     }
 
@@ -183,6 +221,11 @@ impl Metrics {
         for (state, count) in [("written", written), ("missing", missing)] {
             self.claim_secrets.get_or_create(&ClaimSecretState { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Changes how many places in the trash count as this.
+    pub fn trash(&self, state: TrashState, change: i64) {
+        self.trash.get_or_create(&TrashLabels { state: state.as_str() }).inc_by(change);
     }
 
     /// Says how many objects of each kind are in memory.

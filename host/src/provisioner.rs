@@ -11,19 +11,22 @@
 //! cut. A policy is asked once for each volume, because its answer is in the first record.
 
 mod adoption;
+mod purge;
 mod survey;
+mod trash;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pith_core::binding::Binding;
 use pith_core::object::{Claim, Namespace, Objects, Reference};
 use pith_core::policy::Hook;
 use pith_core::volume::{
-    self, Asked, ClaimName, Difference, NamingContext, Place, Record, RecordKey, SizeProblem, State, VolumeRefusal,
+    self, Asked, ClaimName, Difference, NamingContext, OnDelete, Place, Record, RecordKey, SizeProblem, State,
+    VolumeRefusal,
 };
 use serde_json::{Value, json};
 
@@ -34,6 +37,7 @@ use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Worke
 use crate::policy::Policies;
 
 pub use survey::Known;
+pub use trash::{Deleted, Found};
 
 /// How often a call starts again because another replica was faster.
 const TRIES: usize = 5;
@@ -164,6 +168,8 @@ pub struct Options {
     pub key: RecordKey,
     /// Whether a size becomes a quota.
     pub quota: bool,
+    /// How many days the trash keeps a volume whose class does not say it.
+    pub trash_days: u32,
     /// The most time for naming a volume.
     pub naming_timeout: Duration,
     /// Where a test kills the process.
@@ -179,12 +185,20 @@ pub struct Provisioner {
     objects: Arc<Mirror>,
     /// The file systems whose own directories are there.
     prepared: Mutex<HashSet<FileSystemKey>>,
+    opened: purge::Opened,
 }
 
 impl Provisioner {
     /// A provisioner over these workers, which it stops with [`stop`](Provisioner::stop).
     pub fn new(options: Options, workers: Arc<Workers>, policies: Arc<Policies>, objects: Arc<Mirror>) -> Provisioner {
-        Provisioner { options, workers, policies, objects, prepared: Mutex::default() }
+        Provisioner {
+            options,
+            workers,
+            policies,
+            objects,
+            prepared: Mutex::default(),
+            opened: purge::Opened::default(),
+        }
     }
 
     /// Ends the workers.
@@ -216,9 +230,7 @@ impl Provisioner {
     async fn open(&self, secrets: &Secrets) -> Result<(FileSystem, Store), VolumeError> {
         let source = |error: SourceError| VolumeError::FailedPrecondition(error.to_string());
         let file_system = FileSystem::from_secrets(secrets.reveal()).map_err(source)?;
-        let worker = self.workers.get(&file_system).await?;
-        let Options { key: seal, cluster, steps, .. } = &self.options;
-        let store = Store::new(worker, seal.clone(), cluster.clone(), steps.clone());
+        let store = self.store(&file_system).await?;
         // A digest of the whole Secret.
         let key = file_system.key();
         let known = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -226,7 +238,14 @@ impl Provisioner {
             store.prepare().await?;
             known().insert(key);
         }
+        self.opened.note(&file_system);
         Ok((file_system, store))
+    }
+
+    async fn store(&self, file_system: &FileSystem) -> Result<Store, JuiceFsError> {
+        let worker = self.workers.get(file_system).await?;
+        let Options { key, cluster, steps, .. } = &self.options;
+        Ok(Store::new(worker, key.clone(), cluster.clone(), steps.clone()))
     }
 
     /// Where a new volume lies. Nothing was written so far.
@@ -311,10 +330,12 @@ impl Volumes for Provisioner {
                     match record.state {
                         State::Ready => return Ok(record),
                         State::Creating => record,
-                        State::Deleting { .. } => return Err(busy(&id, "is being deleted")),
+                        State::Deleting(_) | State::Purging(_) => return Err(busy(&id, "is being deleted")),
+                        State::Restoring(_) => return Err(busy(&id, RESTORING)),
                     }
                 }
                 None => {
+                    OnDelete::of(&asked.parameters)?;
                     let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
                     let place = self.place(&asked, &id, claim.as_ref()).await?;
                     for warning in &place.warnings {
@@ -344,6 +365,13 @@ impl Volumes for Provisioner {
     }
 
     async fn delete(&self, id: &str, secrets: Secrets) -> Result<(), VolumeError> {
+        if secrets.reveal().is_empty() {
+            return Err(VolumeError::FailedPrecondition(format!(
+                "volume `{id}` was to be deleted without a Secret, so nothing says which file system it is in: name the Secret in \
+                 the annotations volume.kubernetes.io/provisioner-deletion-secret-name and -namespace of its PersistentVolume, or \
+                 in csi.storage.k8s.io/provisioner-secret-name and -namespace of its StorageClass"
+            )));
+        }
         let (file_system, store) = self.open(&secrets).await?;
         for _ in 0..TRIES {
             let record = match store.current(id).await? {
@@ -353,19 +381,25 @@ impl Volumes for Provisioner {
                     None => return Ok(()),
                 },
             };
-            if let State::Deleting { trash } = &record.state {
-                store.discard(&record, trash).await?;
-                return Ok(());
+            match &record.state {
+                State::Deleting(trashed) => {
+                    store.discard(&record, trashed).await?;
+                    return Ok(());
+                }
+                State::Restoring(_) => return Err(busy(id, RESTORING)),
+                State::Creating | State::Ready | State::Purging(_) => {}
             }
             if self.is_kept(&file_system, &store, &record).await? {
                 // The volume goes, and its directory stays.
                 store.abandon(&record).await?;
                 return Ok(());
             }
-            let trash = store::trash_name(id);
-            let deleting = record.deleting(&trash);
-            if store.put(&deleting).await? {
-                store.discard(&deleting, &trash).await?;
+            let deleting = record.deleting(&store::trash_name(id), now());
+            if let Some(trashed) = deleting.trashed()
+                && store.put(&deleting).await?
+            {
+                store.discard(&deleting, trashed).await?;
+                self.opened.look(&file_system);
                 return Ok(());
             }
         }
@@ -392,7 +426,8 @@ impl Volumes for Provisioner {
                     continue;
                 }
                 State::Creating => return Err(busy(id, "is being made")),
-                State::Deleting { .. } => return Err(busy(id, "is being deleted")),
+                State::Deleting(_) | State::Purging(_) => return Err(busy(id, "is being deleted")),
+                State::Restoring(_) => return Err(busy(id, RESTORING)),
             }
             let wanted = volume::capacity(required, limit)?;
             let held = record.capacity_bytes;
@@ -421,6 +456,15 @@ impl Volumes for Provisioner {
             None => self.seen(id).await,
         }
     }
+}
+
+/// Why a volume is busy that somebody is bringing back.
+const RESTORING: &str =
+    "is being brought back from the trash (if nobody is at it, run `pith volumes restore-from-trash` again)";
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn busy(id: &str, why: &str) -> VolumeError {

@@ -119,6 +119,15 @@ pub fn serve(args: &Serve) -> Result<()> {
             }
             None => tokio::spawn(std::future::pending()),
         };
+        let purge = tokio::spawn({
+            let (provisioner, metrics) = (provisioner.clone(), metrics.clone());
+            async move {
+                match provisioner {
+                    Some((csi, provisioner)) if csi.purge => provisioner.purge(metrics).await,
+                    _ => std::future::pending().await,
+                }
+            }
+        });
         let watches = tokio::spawn({
             let (client, objects, metrics) = (client.clone(), objects.clone(), metrics.clone());
             async move {
@@ -140,7 +149,7 @@ pub fn serve(args: &Serve) -> Result<()> {
 
         let stops = (webhook_at.is_some().then_some(&stop), &admin_stop);
         let announced = announce(stops, args.addresses_file.as_deref(), &readiness);
-        tokio::pin!(webhook, admin, csi);
+        tokio::pin!(webhook, admin, csi, purge);
         // A listener that ends before it is told to is the end of the process: a webhook that does not answer is worse than
         // one that is restarted, and so is one that knows nothing new.
         tokio::select! {
@@ -149,6 +158,10 @@ pub fn serve(args: &Serve) -> Result<()> {
             ended = &mut csi => {
                 ended.context("the CSI listener died")??;
                 bail!("the CSI listener ended");
+            }
+            ended = &mut purge => {
+                ended.context("the purge of the trash died")?;
+                bail!("the purge of the trash ended");
             }
             ended = watches => {
                 ended.context("the watches of the API server died")?;
@@ -167,6 +180,9 @@ pub fn serve(args: &Serve) -> Result<()> {
         tracing::info!("stopping: no new requests, finishing those that were begun");
         readiness.set(false);
         stop.graceful_shutdown(Some(DRAIN));
+        // Whatever it was at, it goes on from there after the next start.
+        purge.abort();
+        let _ = purge.await;
         csi_stop.notify_one();
         let drained = async {
             if webhook_at.is_some() {
@@ -274,6 +290,7 @@ pub fn provisioner(
         cluster: csi.cluster.clone(),
         key: record_key::load(&csi.record_key)?,
         quota: csi.quota,
+        trash_days: csi.trash_days,
         naming_timeout: NAMING,
         steps,
     };

@@ -96,16 +96,28 @@ impl Redis {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
+    /// How many commands it was given since it was started.
+    pub fn commands(&self) -> Result<u64> {
+        let answers = self.tell("INFO stats")?;
+        let count = answers.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+        Ok(count.context("it does not say")?.trim().parse()?)
+    }
+
     /// Cuts every connection and refuses new ones, or takes them again. Unlike the end of the process, it loses nothing.
     pub fn refuse(&self, refused: bool) -> Result<()> {
         let port = if refused { 0 } else { self.port };
+        self.tell(&format!("CONFIG SET port {port}\r\nCLIENT KILL TYPE normal SKIPME yes"))?;
+        Ok(())
+    }
+
+    fn tell(&self, commands: &str) -> Result<String> {
         let mut socket = UnixStream::connect(self.folder.path().join("socket"))?;
         let password = if self.password.is_empty() { String::new() } else { format!("AUTH {}\r\n", self.password) };
-        write!(socket, "{password}CONFIG SET port {port}\r\nCLIENT KILL TYPE normal SKIPME yes\r\nQUIT\r\n")?;
+        write!(socket, "{password}{commands}\r\nQUIT\r\n")?;
         let mut answers = String::new();
         socket.read_to_string(&mut answers)?;
         ensure!(!answers.contains("-ERR"), "{answers}");
-        Ok(())
+        Ok(answers)
     }
 }
 

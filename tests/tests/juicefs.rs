@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pith::juicefs::{Depth, FileSystem, JuiceFsError, Kind, Made, Moved, Path, Worker, WorkerOptions, Workers};
+use pith::juicefs::{
+    Depth, FileSystem, JuiceFsError, Kind, Made, Moved, Path, Removal, Worker, WorkerOptions, Workers,
+};
 use pith_tests::juicefs::{Scratch, options};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -97,6 +99,21 @@ async fn directories_and_files_are_made_read_listed_and_removed() {
     assert_eq!(worker.remove(&path("/b")).await, Ok(false));
     check_refused(worker.remove(&path("/")).await, "never removed");
     workers.stop().await;
+}
+
+#[tokio::test]
+async fn a_removal_goes_on_when_nobody_waits_for_it_any_more() {
+    let (scratch, workers) = (Scratch::new(), workers(|_| {}));
+    let worker = workers.get(&scratch.file_system()).await.expect("a worker");
+    for number in 0..100 {
+        assert_eq!(worker.make_directories(&path(&format!("/a/{number}"))).await, Ok(Made::Made));
+    }
+    assert_eq!(worker.remove_for(&path("/a"), Duration::ZERO).await, Ok(Removal::GoesOn));
+    let patience = Duration::from_secs(30);
+    assert_eq!(worker.remove_for(&path("/a"), patience).await, Ok(Removal::Done));
+    assert_eq!(list(&worker, "/a", Depth::One).await, None);
+    assert_eq!(worker.remove_for(&path("/a"), patience).await, Ok(Removal::Done));
+    check_refused(worker.remove_for(&path("/"), patience).await, "the root of a file system is never removed");
 }
 
 #[tokio::test]

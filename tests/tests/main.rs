@@ -22,6 +22,7 @@ mod policies;
 mod repair;
 mod scenarios;
 mod secrets;
+mod trash;
 mod unmount;
 mod volumes;
 mod watch;

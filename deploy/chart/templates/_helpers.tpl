@@ -109,7 +109,7 @@ stateDir: /var/lib/pith
 {{/* The controller's configuration. */}}
 {{- define "pith.config.controller" -}}
 {{- $config := include "pith.config.common" . | fromYaml -}}
-{{- $_ := set $config "csi" (dict "socket" "/run/pith/csi.sock" "cluster" .Values.clusterName "recordKey" "/etc/pith/record-key/record.key") -}}
+{{- $_ := set $config "csi" (dict "socket" "/run/pith/csi.sock" "cluster" .Values.clusterName "recordKey" "/etc/pith/record-key/record.key" "trashDays" .Values.csi.trashDays) -}}
 {{- $controller := dict -}}
 {{- if .Values.controller.cleaner -}}
 {{- $cleaner := dict "namespace" .Release.Namespace "serviceAccount" (printf "%s-cleaner" (include "pith.name" .)) -}}

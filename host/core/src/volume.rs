@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Asked ─ id ─ record? ┬─ Some: compare ──────────────────────────► Difference, or carry on where it stopped
-//!                        └─ None: capacity ─ place ─ Record::begin ─► conflict? ─ .ready() ─ .resized() ─ .deleting()
+//!                        └─ None: capacity ─ place ─ Record::begin ─► conflict? ─ .ready() ─ .resized() ─ .deleting() (trash)
 //! ```
 //!
 //! The host reads and writes; what is read and written, and whether it may be, is decided here. Not here: the layout of
@@ -13,6 +13,8 @@ mod place;
 mod record;
 mod adoption;
 pub mod check;
+mod trash;
+mod manifest;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -21,8 +23,10 @@ use crate::object::Entries;
 
 pub use adoption::{NotAdopted, User, adopt, named, users};
 pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict};
+pub use manifest::persistent_volume;
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
 pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, compare};
+pub use trash::{Fate, MOST_TRASH_DAYS, OnDelete, Trashed};
 
 /// What CreateVolume asks. Secrets are not part of it: it is kept in the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pith_core::object::SecretRef;
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
@@ -240,10 +241,23 @@ pub(super) fn read(args: &CsiSecrets) -> Result<BTreeMap<String, String>> {
     Ok(content)
 }
 
-fn secret_file(path: &Path) -> Result<BTreeMap<String, String>> {
+/// What the Secret of the file is called in its cluster, where the file says so.
+pub(super) fn secret_name(args: &CsiSecrets) -> Result<Option<SecretRef>> {
+    let Some(path) = &args.secret_file else { return Ok(None) };
+    let secret = secret_object(path)?;
+    let text = |key: &str| secret["metadata"][key].as_str().map(String::from);
+    Ok(text("namespace").zip(text("name")).map(|(namespace, name)| SecretRef { namespace, name }))
+}
+
+fn secret_object(path: &Path) -> Result<Value> {
     let documents = cluster::documents(path)?;
-    let mut secrets = documents.iter().map(|(_, document)| document).filter(|it| it["kind"] == "Secret");
+    let mut secrets = documents.into_iter().map(|(_, document)| document).filter(|it| it["kind"] == "Secret");
     let (Some(secret), None) = (secrets.next(), secrets.next()) else { bail!("it must have exactly one Secret") };
+    Ok(secret)
+}
+
+fn secret_file(path: &Path) -> Result<BTreeMap<String, String>> {
+    let secret = secret_object(path)?;
     let mut content = BTreeMap::new();
     for (key, value) in secret["data"].as_object().into_iter().flatten() {
         let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());

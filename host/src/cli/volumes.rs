@@ -1,6 +1,7 @@
 //! `pith volumes`: the records of a file system, read as the controller reads them.
 
 mod check;
+mod trash;
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -25,25 +26,19 @@ use crate::{run, telemetry};
 /// Reads and prints. The exit code is 1 if a record cannot be relied upon, the volume is not there, or something is wrong.
 pub fn run(args: &Volumes) -> Result<ExitCode> {
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn".into() })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.context("starting the runtime")?;
     match args {
-        Volumes::Ls(source) => list(&runtime, source, None),
-        Volumes::Show { id, source } => list(&runtime, source, Some(id)),
-        Volumes::Check(args) => runtime.block_on(check::run(args, false)),
-        Volumes::Repair { check, apply } => runtime.block_on(check::run(check, *apply)),
+        Volumes::Ls(source) => list(source, None),
+        Volumes::Show { id, source } => list(source, Some(id)),
+        Volumes::Check(args) => runtime()?.block_on(check::run(args, false)),
+        Volumes::Repair { check, apply } => runtime()?.block_on(check::run(check, *apply)),
+        Volumes::Trash(source) => trash::ls(source),
+        Volumes::RestoreFromTrash(args) => trash::restore(args),
     }
 }
 
-fn list(runtime: &Runtime, source: &VolumesSource, id: Option<&String>) -> Result<ExitCode> {
-    let mut found = runtime.block_on(async {
-        let config = Config::load(&source.config, &Overrides::default())?;
-        let provisioner = provisioner(&config, Arc::new(Mirror::fixed(Objects::default())))?;
-        let secrets = Secrets::from(csi::read(&source.secrets)?);
-        let found = provisioner.list(&secrets).await;
-        provisioner.stop().await;
-        found.context("reading the volumes")
-    })?;
+fn list(source: &VolumesSource, id: Option<&String>) -> Result<ExitCode> {
+    let mut found = ask(source, Steps::default(), async |provisioner, secrets, _| provisioner.list(secrets).await)?
+        .context("reading the volumes")?;
     if let Some(id) = id {
         found.retain(|(known, _)| known == id);
         if found.is_empty() {
@@ -67,18 +62,43 @@ fn list(runtime: &Runtime, source: &VolumesSource, id: Option<&String>) -> Resul
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn provisioner(config: &Config, objects: Arc<Mirror>) -> Result<Provisioner> {
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.context("starting the runtime")
+}
+
+/// A provisioner of the command's own, to which these objects are all that there are.
+fn provisioner(config: &Config, objects: Mirror, steps: Steps) -> Result<Provisioner> {
     let csi = config.csi.as_ref();
     let csi = csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
     let workers = Arc::new(run::workers(&config.juicefs)?);
-    run::provisioner(&config.sidecars.driver, csi, workers, Steps::default(), Arc::new(Policies::none()), objects)
+    let (driver, policies) = (&config.sidecars.driver, Arc::new(Policies::none()));
+    run::provisioner(driver, csi, workers, steps, policies, Arc::new(objects))
+}
+
+/// Asks a provisioner of this command's own, with the Secret and the configuration that it was given.
+fn ask<T>(
+    source: &VolumesSource,
+    steps: Steps,
+    question: impl AsyncFnOnce(&Provisioner, &Secrets, &Config) -> T,
+) -> Result<T> {
+    runtime()?.block_on(async {
+        let config = Config::load(&source.config, &Overrides::default())?;
+        let provisioner = provisioner(&config, Mirror::fixed(Objects::default()), steps)?;
+        let secrets = Secrets::from(csi::read(&source.secrets)?);
+        let answer = question(&provisioner, &secrets, &config).await;
+        provisioner.stop().await;
+        Ok(answer)
+    })
 }
 
 fn item(record: &Record) -> Value {
     let state = match &record.state {
         State::Creating => "creating",
         State::Ready => "ready",
-        State::Deleting { .. } => "deleting",
+        State::Deleting(_) => "deleting",
+        State::Purging(_) => "purging",
+        State::Restoring(_) => "restoring",
     };
     json!({
         "id": record.id,
@@ -95,7 +115,7 @@ fn item(record: &Record) -> Value {
     })
 }
 
-/// One line for each volume, in columns as wide as their widest text.
+/// One line for each volume.
 fn table(items: &[Value]) -> String {
     let text = |item: &Value, key: &str| item[key].as_str().unwrap_or("-").to_string();
     let mut rows = vec![["ID", "SIZE", "STATE", "CLAIM", "DIRECTORY"].map(String::from)];
@@ -111,14 +131,19 @@ fn table(items: &[Value]) -> String {
         };
         rows.push([text(item, "id"), size, text(item, "state"), text(item, "claim"), text(item, "directory")]);
     }
-    let mut widths = [0; 5];
-    for row in &rows {
+    columns(&rows)
+}
+
+/// Rows in columns as wide as their widest text.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut table = String::new();
-    for row in &rows {
+    for row in rows {
         let mut line = String::new();
         for (width, cell) in widths.iter().zip(row) {
             let _ = write!(line, "{cell:width$}  ");

@@ -480,6 +480,11 @@ pub struct Csi {
     pub record_key: Option<PathBuf>,
     /// Whether a volume's size is enforced, by a quota on its directory.
     pub quota: bool,
+    /// How many days a deleted volume stays in the trash, from where it can be brought back, before it is removed for good; 0 keeps
+    /// nothing. A StorageClass may say otherwise with the parameter `trashDays`. A change counts for what is in the trash too.
+    pub trash_days: u32,
+    /// Whether what was in the trash for long enough is removed. Off, nothing ever is.
+    pub purge: bool,
 }
 
 impl Default for Csi {
@@ -490,6 +495,8 @@ impl Default for Csi {
             cluster: "default".into(),
             record_key: None,
             quota: true,
+            trash_days: 7,
+            purge: true,
         }
     }
 }

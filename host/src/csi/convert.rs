@@ -292,7 +292,10 @@ fn refused(refusal: &VolumeRefusal) -> Code {
         // and a policy that always fails would then be asked for ever.
         VolumeRefusal::PolicyFailed(_) => Code::Internal,
         VolumeRefusal::Size(_) => Code::OutOfRange,
-        VolumeRefusal::Path { .. } | VolumeRefusal::Pattern { .. } | VolumeRefusal::Subdir(_) => Code::InvalidArgument,
+        VolumeRefusal::Path { .. }
+        | VolumeRefusal::Pattern { .. }
+        | VolumeRefusal::Subdir(_)
+        | VolumeRefusal::Parameter { .. } => Code::InvalidArgument,
     }
 }
 

@@ -148,6 +148,15 @@ pub enum Moved {
     Missing,
 }
 
+/// What removing for a while came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Nothing is there.
+    Done,
+    /// It takes longer. The client goes on with it, also unasked, for as long as it runs.
+    GoesOn,
+}
+
 /// What something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -329,9 +338,31 @@ impl Worker {
     /// Removes a file or a directory with everything in it; false where there is nothing.
     pub async fn remove(&self, path: &Path) -> Result<bool, JuiceFsError> {
         if path.components().is_empty() {
-            return Err(JuiceFsError::Refused("the root of a file system is never removed".into()));
+            return Err(root_stays());
         }
         let answer = self.ask(path, self.request("DELETE", path), Bytes::new(), LARGEST_SENTENCE).await?;
+        self.removed(path, &answer)
+    }
+
+    /// Removes as [`remove`](Worker::remove) does, and waits for this long at most. The client does not stop when nobody waits any more:
+    /// it refuses a second request for the same with 423 until it is done, so asking again is waiting on.
+    pub async fn remove_for(&self, path: &Path, patience: Duration) -> Result<Removal, JuiceFsError> {
+        if path.components().is_empty() {
+            return Err(root_stays());
+        }
+        let request = whole(self.request("DELETE", path), Bytes::new())?;
+        match self.send_for(request, LARGEST_SENTENCE, patience.min(self.call_timeout)).await {
+            Ok(answer) => self.removed(path, &answer).map(|_| Removal::Done),
+            // An engine that does not answer is an error, as ever.
+            Err(Unanswered::Late) => match self.kind(path).await? {
+                Some(_) => Ok(Removal::GoesOn),
+                None => Ok(Removal::Done),
+            },
+            Err(other) => Err(self.unanswered(path, &other)),
+        }
+    }
+
+    fn removed(&self, path: &Path, answer: &Answer) -> Result<bool, JuiceFsError> {
         match answer.status.as_u16() {
             204 => Ok(true),
             404 => Ok(false),
@@ -407,8 +438,17 @@ impl Worker {
         self.send(whole(request, body)?, largest).await.map_err(|unanswered| self.unanswered(path, &unanswered))
     }
 
-    /// Sends a request, again where it met another one for its path.
     async fn send(&self, request: Request<Full<Bytes>>, largest: usize) -> Result<Answer, Unanswered> {
+        self.send_for(request, largest, self.call_timeout).await
+    }
+
+    /// Sends a request, again where it met another one for its path.
+    async fn send_for(
+        &self,
+        request: Request<Full<Bytes>>,
+        largest: usize,
+        patience: Duration,
+    ) -> Result<Answer, Unanswered> {
         let unmet = async {
             let mut wait = LOCKED_WAIT;
             loop {
@@ -421,7 +461,7 @@ impl Worker {
             }
         };
         self.touch();
-        let answer = timeout(self.call_timeout, unmet).await;
+        let answer = timeout(patience, unmet).await;
         self.touch();
         answer.unwrap_or(Err(Unanswered::Late))
     }
@@ -459,6 +499,10 @@ impl Worker {
 
 fn file_there(path: &Path, file: &Path) -> JuiceFsError {
     JuiceFsError::Refused(format!("the directory {path} can't be made: {file} is a file"))
+}
+
+fn root_stays() -> JuiceFsError {
+    JuiceFsError::Refused("the root of a file system is never removed".into())
 }
 
 fn no_parent(what: &str, path: &Path) -> JuiceFsError {

@@ -5,7 +5,8 @@
 //! /.pith/volumes/<id>/made.<mark>/            all that the record says is made
 //! /.pith/volumes/<id>/<generation>/record     what is known of it since, from 2; the highest generation counts
 //! /.pith/paths/<a>/.below/<b>/<id>/           volume <id> holds the directory /a/b: a tree like that of the directories
-//! /.pith/trash/<id>.<random>/                 what a deleted volume left: data, paths and record
+//! /.pith/trash/<id>.<random>/                 what a deleted volume left: data, paths and record, until it is purged
+//! /.pith/archive/<id>.<random>/               the same of a volume that is to be archived: nothing here is ever removed
 //! /.pith/staging/<random>/                    a generation before it is moved into place
 //! ```
 //!
@@ -17,20 +18,26 @@
 //! Every step can be repeated: one that was done already says so and changes nothing.
 
 mod survey;
+mod trash;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pith_core::volume::{Conflict, Directory, Holder, Record, RecordKey, RecordProblem, Relation, State, conflict};
+use pith_core::volume::{
+    Conflict, Directory, Holder, OnDelete, Record, RecordKey, RecordProblem, Relation, State, Trashed, conflict,
+};
 
 use super::{Depth, Entry, JuiceFsError, Kind, Made, Moved, Path, PathError, Worker};
 use crate::juicefs::steps::Steps;
+
+pub use trash::{Bin, Cleared, Returned, volume_of};
 
 /// Our own part of the file system. Directories of volumes never begin with a dot.
 const PITH: &str = ".pith";
 const VOLUMES: &str = "volumes";
 const PATHS: &str = "paths";
 const TRASH: &str = "trash";
+const ARCHIVE: &str = "archive";
 const STAGING: &str = "staging";
 /// In the tree of paths, what lies below a directory. Neither an id nor the name of a directory begins with a dot.
 const BELOW: &str = ".below";
@@ -67,6 +74,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether it would be the same the next time, because of what lies there and not of whom was asked.
+    pub fn is_about_what_is_there(&self) -> bool {
+        matches!(self, StoreError::Record { .. } | StoreError::FileSystem(JuiceFsError::Refused(_)))
+    }
+}
+
 impl From<PathError> for StoreError {
     fn from(error: PathError) -> StoreError {
         JuiceFsError::from(error).into()
@@ -78,8 +92,9 @@ impl From<PathError> for StoreError {
 #[must_use = "it is to be placed or withdrawn, or it stays in the file system"]
 struct Staged {
     id: String,
-    generation: u64,
     path: Path,
+    /// Where it counts.
+    place: Path,
 }
 
 /// What beginning a volume came to.
@@ -110,7 +125,7 @@ impl Store {
 
     /// Makes the directories that everything else relies on.
     pub async fn prepare(&self) -> Result<(), StoreError> {
-        for name in [VOLUMES, PATHS, TRASH, STAGING] {
+        for name in [VOLUMES, PATHS, TRASH, ARCHIVE, STAGING] {
             self.worker.make_directories(&ours(&[name])?).await?;
         }
         Ok(())
@@ -118,28 +133,44 @@ impl Store {
 
     /// The newest record of a volume, ready where its mark is there too; none where there is no such volume.
     pub async fn current(&self, id: &str) -> Result<Option<Record>, StoreError> {
+        self.newest(&ours(&[VOLUMES, id])?, id).await
+    }
+
+    /// The newest record of a volume whose records lie in this directory; none where there is no such directory.
+    async fn newest(&self, volume: &Path, id: &str) -> Result<Option<Record>, StoreError> {
         let mut found = None;
         // A volume that is deleted meanwhile takes its records along: look again.
         for _ in 0..LOOKS {
-            let Some(entries) = self.worker.list(&ours(&[VOLUMES, id])?, Depth::One).await? else { return Ok(None) };
+            let Some(entries) = self.worker.list(volume, Depth::One).await? else { return Ok(None) };
             found = newest(&entries);
             let Some(generation) = found else { continue };
-            let path = place(id, generation)?.join(RECORD)?;
-            let Some(bytes) = self.worker.read(&path).await? else { continue };
-            let checked = Record::open(&bytes, &self.key).and_then(|record| {
-                record.check_owner(&self.cluster)?;
-                record.check_place(id, generation)?;
-                Ok(record)
-            });
-            let record = checked.map_err(|problem| StoreError::Record { path, problem })?;
+            let Some(record) = self.generation(volume, id, generation).await? else { continue };
+            if generation > 1 {
+                // Where somebody who can write there put back what a deleted volume of the same name had.
+                let Some(first) = self.generation(volume, id, 1).await? else { continue };
+                let path = place(volume, generation)?.join(RECORD)?;
+                record.check_volume(&first).map_err(|problem| StoreError::Record { path, problem })?;
+            }
             let marks = entries.iter().filter_map(|entry| name(entry)?.strip_prefix(MADE));
             return Ok(Some(record.marked(marks, &self.key)));
         }
-        if found.is_none() {
+        if found.is_none_or(|generation| generation > 1) {
             // It comes into being with its first record, and goes with all of them.
-            return Err(StoreError::Record { path: place(id, 1)?.join(RECORD)?, problem: RecordProblem::Missing });
+            return Err(StoreError::Record { path: place(volume, 1)?.join(RECORD)?, problem: RecordProblem::Missing });
         }
         Err(JuiceFsError::Unavailable(format!("volume `{id}` changes too fast to be read: ask again")).into())
+    }
+
+    /// One record of a volume; none where it is not there.
+    async fn generation(&self, volume: &Path, id: &str, generation: u64) -> Result<Option<Record>, StoreError> {
+        let path = place(volume, generation)?.join(RECORD)?;
+        let Some(bytes) = self.worker.read(&path).await? else { return Ok(None) };
+        let checked = Record::open(&bytes, &self.key).and_then(|record| {
+            record.check_owner(&self.cluster)?;
+            record.check_place(id, generation)?;
+            Ok(record)
+        });
+        checked.map(Some).map_err(|problem| StoreError::Record { path, problem })
     }
 
     /// Adds the first generation, unless something lies at a directory that is not to be shared. Meanwhile the index's part of it
@@ -150,7 +181,8 @@ impl Store {
             self.steps.reached("index-begun");
             Ok::<_, StoreError>(())
         };
-        let (staged, occupied, index) = tokio::join!(self.stage(record), self.occupied(record), index);
+        let volume = ours(&[VOLUMES, &record.id])?;
+        let (staged, occupied, index) = tokio::join!(self.stage(record, &volume), self.occupied(record), index);
         let staged = staged?;
         match index.and(occupied) {
             Ok(false) => Ok(if self.place(staged).await? { Begun::Begun } else { Begun::Overtaken }),
@@ -185,23 +217,23 @@ impl Store {
 
     /// Adds a further generation. False where another caller was faster: then what is there counts.
     pub async fn put(&self, record: &Record) -> Result<bool, StoreError> {
-        let staged = self.stage(record).await?;
+        let staged = self.stage(record, &ours(&[VOLUMES, &record.id])?).await?;
         self.place(staged).await
     }
 
-    /// Writes a generation that nobody sees before it is placed.
-    async fn stage(&self, record: &Record) -> Result<Staged, StoreError> {
+    /// Writes a generation that nobody sees before it is placed where the volume's records lie.
+    async fn stage(&self, record: &Record, volume: &Path) -> Result<Staged, StoreError> {
         let staged = ours(&[STAGING, &unique()])?;
         self.worker.make_directories(&staged).await?;
         self.steps.reached("record-staged");
         self.worker.write(&staged.clone().join(RECORD)?, record.seal(&self.key)).await?;
         self.steps.reached("record-written");
-        Ok(Staged { id: record.id.clone(), generation: record.generation, path: staged })
+        Ok(Staged { id: record.id.clone(), path: staged, place: place(volume, record.generation)? })
     }
 
     /// Moves a generation to where it counts. False where another caller was faster: then what is there counts.
     async fn place(&self, staged: Staged) -> Result<bool, StoreError> {
-        match self.worker.move_exclusive(&staged.path, &place(&staged.id, staged.generation)?).await? {
+        match self.worker.move_exclusive(&staged.path, &staged.place).await? {
             Moved::Moved => {
                 self.steps.reached("record-moved");
                 Ok(true)
@@ -252,7 +284,7 @@ impl Store {
                 && let Some(other) = self.current(&id).await?
             {
                 // What is being deleted takes its directory along, unless it has seen another volume there in time.
-                let shared = other.shared && !matches!(other.state, State::Deleting { .. });
+                let shared = other.shared && !matches!(other.state, State::Deleting(_));
                 others.push((Holder { id, relation, shared }, other.state != State::Ready));
             }
         }
@@ -313,13 +345,13 @@ impl Store {
         Ok(())
     }
 
-    /// Moves everything of a volume whose newest record says that it is being deleted into that record's place in the trash.
-    /// The data first, and only while the volume holds its directory: afterwards the directory may be somebody else's.
-    pub async fn discard(&self, record: &Record, trash: &str) -> Result<(), StoreError> {
-        let trash = ours(&[TRASH, trash])?;
-        self.worker.make_directories(&trash).await?;
+    /// Moves everything of a volume whose newest record says that it is being deleted into that record's place in the trash, or in
+    /// the archive. The data first, and only while the volume holds its directory: afterwards the directory may be somebody else's.
+    pub async fn discard(&self, record: &Record, trashed: &Trashed) -> Result<(), StoreError> {
+        let bin = Bin::of(record).place(&trashed.trash)?;
+        self.worker.make_directories(&bin).await?;
         self.steps.reached("trash-made");
-        let in_trash = |name: &str| trash.clone().join(name);
+        let in_bin = |name: &str| bin.clone().join(name);
 
         let holders: Vec<String> = self
             .holders(&record.directory)
@@ -329,16 +361,18 @@ impl Store {
             .collect();
         if holders.contains(&record.id) {
             if holders.len() == 1 {
-                self.worker.move_exclusive(&path(&record.directory)?, &in_trash(DATA)?).await?;
-                self.steps.reached("data-moved");
-                self.worker.move_exclusive(&index(record.directory.components())?, &in_trash(PATHS)?).await?;
+                if record.on_delete() != OnDelete::Retain {
+                    self.worker.move_exclusive(&path(&record.directory)?, &in_bin(DATA)?).await?;
+                    self.steps.reached("data-moved");
+                }
+                self.worker.move_exclusive(&index(record.directory.components())?, &in_bin(PATHS)?).await?;
             } else {
                 // The others go on using the directory.
                 self.worker.remove(&entry_of(record)?).await?;
             }
             self.steps.reached("index-moved");
         }
-        self.worker.move_exclusive(&ours(&[VOLUMES, &record.id])?, &in_trash(RECORD)?).await?;
+        self.worker.move_exclusive(&ours(&[VOLUMES, &record.id])?, &in_bin(RECORD)?).await?;
         self.steps.reached("volume-gone");
         Ok(())
     }
@@ -357,10 +391,9 @@ fn ours(names: &[&str]) -> Result<Path, PathError> {
     Path::of([PITH].iter().chain(names).copied())
 }
 
-/// The directory of a volume's generation. The first one's is the volume's own.
-fn place(id: &str, generation: u64) -> Result<Path, PathError> {
-    let volume = ours(&[VOLUMES, id])?;
-    if generation == 1 { Ok(volume) } else { volume.join(generation.to_string()) }
+/// The directory of a volume's generation. The first one's is that of all its records.
+fn place(volume: &Path, generation: u64) -> Result<Path, PathError> {
+    if generation == 1 { Ok(volume.clone()) } else { volume.clone().join(generation.to_string()) }
 }
 
 /// The newest generation in a volume's directory.

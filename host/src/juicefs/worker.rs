@@ -37,9 +37,9 @@ const PORTS: usize = 3;
 const COMMANDS: usize = 4;
 
 /// Options of a worker. The engine is not asked again and again before an operation fails (ten times, 40 s, by default): whoever
-/// waits is told, and asks again.
+/// waits is told, and asks again. One thread removes what is in a directory, instead of 50 that would leave calls no room.
 const OPTIONS: &str = "--no-usage-report --metrics 127.0.0.1:0 --no-bgjob --backup-meta 0 --cache-dir memory --cache-size 0 \
-                       --buffer-size 32 --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 --io-retries 3";
+                       --buffer-size 32 --threads 1 --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 --io-retries 3";
 
 /// How workers are run.
 #[derive(Debug, Clone)]
@@ -135,6 +135,11 @@ impl Workers {
             let name = file_system.name();
             Err(JuiceFsError::Unavailable(format!("the start of a worker for `{name}` was cut short: {error}")))
         })
+    }
+
+    /// The most workers at once.
+    pub fn most(&self) -> usize {
+        self.shared.options.max_workers
     }
 
     /// Stops every worker and waits for it. Nothing is started any more.

@@ -73,10 +73,11 @@ impl Provisioner {
                 self.delete(id, secrets.clone()).await
             }
             Repair::Delete(id) => match store.current(id).await? {
-                Some(Record { state: State::Deleting { .. }, .. }) => self.delete(id, secrets.clone()).await,
+                Some(Record { state: State::Deleting(_) | State::Purging(_), .. }) => self.delete(id, secrets.clone()).await,
                 Some(_) => Err(busy(id, "is not being deleted any more")),
                 None => Ok(()),
             },
+            Repair::Restore(id) => self.restore(id, secrets).await.map(drop),
             Repair::Enter(id) => {
                 let record = in_state(&store, id, &State::Ready).await?;
                 match store.reserve(&record).await? {

@@ -79,6 +79,8 @@ pub enum Repair {
     GiveUp(String),
     /// Goes on with a deletion.
     Delete(String),
+    /// Goes on with bringing a volume back from the trash.
+    Restore(String),
     /// Enters a volume in the index.
     Enter(String),
     /// Takes an empty entry out of the index.
@@ -103,6 +105,7 @@ impl Display for Repair {
             Repair::Finish(id) => write!(f, "make what is missing of volume `{id}`"),
             Repair::GiveUp(id) => write!(f, "move what is there of volume `{id}` to the trash, as nobody waits for it"),
             Repair::Delete(id) => write!(f, "move what is left of volume `{id}` to the trash"),
+            Repair::Restore(id) => write!(f, "go on with bringing volume `{id}` back from the trash"),
             Repair::Enter(id) => write!(f, "enter volume `{id}` in the index"),
             Repair::RemoveEntry { directory, id } => {
                 write!(f, "remove the empty entry of volume `{id}` for /{} from the index", directory.join("/"))
@@ -200,10 +203,15 @@ impl<'a> Check<'a> {
         let id = record.id.clone();
         let volume = Object::of("Volume", &id);
         match &record.state {
-            State::Deleting { .. } => {
+            State::Deleting(_) | State::Purging(_) => {
                 let message = "it is being deleted, and what is left of it is still where it was";
                 let repair = Some(Repair::Delete(id));
                 return self.found(Level::Warning, Code::VolumeDeletionUnfinished, volume, message, repair);
+            }
+            State::Restoring(_) => {
+                let message = "it is being brought back from the trash, and nobody seems to be at it";
+                let repair = Some(Repair::Restore(id));
+                return self.found(Level::Warning, Code::VolumeUnfinished, volume, message, repair);
             }
             State::Creating => {
                 let (message, repair) = self.unfinished(record);

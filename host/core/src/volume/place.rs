@@ -91,6 +91,16 @@ pub enum VolumeRefusal {
     /// The mount options do not say where volumes lie.
     #[error("the mount option `subdir` is not usable: {0}")]
     Subdir(String),
+    /// A parameter has a value that it cannot have.
+    #[error("the parameter {name} is `{value}`: {rule}")]
+    Parameter {
+        /// The parameter.
+        name: &'static str,
+        /// What it says.
+        value: String,
+        /// What it may say.
+        rule: &'static str,
+    },
     /// The size that is asked cannot be given.
     #[error(transparent)]
     Size(#[from] SizeProblem),
@@ -105,6 +115,7 @@ impl VolumeRefusal {
             VolumeRefusal::PolicyFailed(_) => "policy-failed",
             VolumeRefusal::Pattern { .. } => "path-pattern",
             VolumeRefusal::Subdir(_) => "invalid-subdir",
+            VolumeRefusal::Parameter { .. } => "invalid-parameter",
             VolumeRefusal::Size(_) => "size",
         }
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use super::place::{SUB_PATH, prefix};
+use super::trash::Trashed;
 use super::{Asked, Capability, Directory, NamedBy, Place, capacity, id};
 use crate::object::{Claim, Entries};
 
@@ -78,11 +79,12 @@ pub enum State {
     Creating,
     /// It can be used.
     Ready,
-    /// It is no more; what is left of it goes to the trash.
-    Deleting {
-        /// The name of its place in the trash, chosen once, so that each step can be repeated.
-        trash: String,
-    },
+    /// It is no more; what is left of it goes to the trash, and lies there.
+    Deleting(Trashed),
+    /// What is left of it in the trash is being removed.
+    Purging(Trashed),
+    /// It is on its way back from the trash.
+    Restoring(Trashed),
 }
 
 /// The key that records are sealed with. Nothing shows it.
@@ -139,11 +141,20 @@ pub enum RecordProblem {
         /// Which of them.
         generation: u64,
     },
+    /// It is of a volume of the same name that is deleted.
+    #[error("it is generation {generation} of another volume that was called `{id}`, and was copied there")]
+    OtherVolume {
+        /// The name of both.
+        id: String,
+        /// Which of that one's records.
+        generation: u64,
+    },
 }
 
 /// The first word of a record.
 const MAGIC: &str = "pith-record";
-/// The format of both the first line and the JSON, as it is written. Every older one is read: 1 has no volume that was adopted.
+/// The format of both the first line and the JSON, as it is written. Every older one is read: 1 has no volume that was adopted, and
+/// no time of a deletion.
 const FORMAT: u64 = 2;
 /// The first word of what a mark seals. That is a list, and what a record seals an object, so neither is ever the other.
 const MADE: &str = "pith-made";
@@ -192,7 +203,7 @@ impl Record {
         self.named_by == NamedBy::PersistentVolume
     }
 
-    fn next(&self, change: impl FnOnce(&mut Record)) -> Record {
+    pub(super) fn next(&self, change: impl FnOnce(&mut Record)) -> Record {
         let mut next = self.clone();
         next.generation += 1;
         change(&mut next);
@@ -207,11 +218,6 @@ impl Record {
     /// The next record: its size has changed.
     pub fn resized(&self, capacity_bytes: u64) -> Record {
         self.next(|next| next.capacity_bytes = capacity_bytes)
-    }
-
-    /// The next and last record: it is on its way to this place in the trash.
-    pub fn deleting(&self, trash: &str) -> Record {
-        self.next(|next| next.state = State::Deleting { trash: trash.to_string() })
     }
 
     /// The record as a file: a line with the seal, then JSON.
@@ -270,6 +276,14 @@ impl Record {
             return Ok(());
         }
         Err(RecordProblem::OtherCluster { owner: self.cluster.clone(), cluster: cluster.to_string() })
+    }
+
+    /// Refuses what belongs to a volume of the same name that was there before, seen from the first record of the one that is.
+    pub fn check_volume(&self, first: &Record) -> Result<(), RecordProblem> {
+        if self.nonce == first.nonce {
+            return Ok(());
+        }
+        Err(RecordProblem::OtherVolume { id: self.id.clone(), generation: self.generation })
     }
 
     /// Refuses what was found where another record belongs.

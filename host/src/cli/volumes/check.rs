@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use pith_core::catalogue::Level;
@@ -15,6 +14,7 @@ use crate::cli::{check, csi, print};
 use crate::cluster::{self, Look, Mirror};
 use crate::config::{Config, ObjectSource};
 use crate::install_crypto;
+use crate::juicefs::steps::Steps;
 use crate::provisioner::{Known, Secrets};
 
 /// Something that was found, and what came of its repair.
@@ -52,7 +52,7 @@ pub(super) async fn run(args: &VolumesCheck, apply: bool) -> Result<ExitCode> {
     let (objects, complete) = objects(args, config.objects.as_ref()).await?;
     let secrets = Secrets::from(csi::read(&args.source.secrets)?);
     let mirror = Mirror::fixed(objects.clone().unwrap_or_default());
-    let provisioner = super::provisioner(&config, Arc::new(mirror))?;
+    let provisioner = super::provisioner(&config, mirror, Steps::default())?;
     let known =
         Known { objects: objects.as_ref().map_err(Clone::clone), complete, secret: secret(&args.source.secrets)? };
     let mut lines = Vec::new();

@@ -67,10 +67,15 @@ fn a_record_is_a_seal_and_json() {
     let written = written(2, "846e73e9ec8798ccdbf452f1fa97c2a04cdcd82a686baca1d842a7bf5fd96a7d");
     assert_eq!(String::from_utf8(record().seal(&key())).expect("text"), written);
     assert_eq!(Record::open(written.as_bytes(), &key()), Ok(record()));
-    let other = Record { claim: None, named_by: NamedBy::VolumeName, ..record().deleting("pvc-1.x") };
+    let other = Record { claim: None, named_by: NamedBy::VolumeName, ..record().deleting("pvc-1.x", 7) };
     let text = String::from_utf8(other.seal(&key())).expect("text");
     assert!(text.contains(r#""claim":null,"#) && text.contains(r#""namedBy":"volumeName","#), "{text}");
-    assert!(text.contains(r#""state":{"deleting":{"trash":"pvc-1.x"}},"generation":2"#), "{text}");
+    assert!(text.contains(r#""state":{"deleting":{"trash":"pvc-1.x","at":7}},"generation":2"#), "{text}");
+    // The first Pith did not say when.
+    let untimed = Record { state: State::Deleting(Trashed { trash: "pvc-1.x".into(), at: None }), ..record() };
+    let text = String::from_utf8(untimed.seal(&key())).expect("text");
+    assert!(text.contains(r#""state":{"deleting":{"trash":"pvc-1.x"}},"#), "{text}");
+    assert_eq!(Record::open(text.as_bytes(), &key()), Ok(untimed));
 }
 
 #[test]
@@ -81,8 +86,8 @@ fn each_change_is_the_next_generation_and_changes_one_thing() {
     assert_eq!(ready, Record { state: State::Ready, ..first.clone() });
     let resized = ready.resized(3 * GIB);
     assert_eq!(resized, Record { generation: 2, capacity_bytes: 3 * GIB, ..ready.clone() });
-    let trash = State::Deleting { trash: "pvc-1.x".into() };
-    assert_eq!(resized.deleting("pvc-1.x"), Record { generation: 3, state: trash, ..resized.clone() });
+    let trash = State::Deleting(Trashed { trash: "pvc-1.x".into(), at: Some(7) });
+    assert_eq!(resized.deleting("pvc-1.x", 7), Record { generation: 3, state: trash, ..resized.clone() });
     assert_eq!(begun(Asked { name: "a/b".into(), ..asked() }).id, id("a/b"));
 }
 
@@ -178,7 +183,7 @@ fn only_its_own_mark_makes_a_record_ready() {
         assert_eq!(state(record(), &[other.as_str()]), State::Creating, "{other}");
     }
     // A deleted volume stays deleted.
-    let deleting = record().deleting("pvc-1.x");
+    let deleting = record().deleting("pvc-1.x", 7);
     let own = deleting.mark(&key());
     assert_eq!(state(deleting.clone(), &[mark, own.as_str()]), deleting.state);
 }
@@ -304,7 +309,7 @@ fn a_record() -> impl Strategy<Value = Record> {
         .prop_map(|it| it.map(|(namespace, name)| ClaimName { namespace, name }));
     (an_asked(), claim, any::<u64>(), any::<String>()).prop_map(|(asked, claim, size, trash)| {
         let record = Record::begin("blue", "n-1".into(), asked, claim, place(), size);
-        if trash.len() % 2 == 0 { record.deleting(&trash) } else { record }
+        if trash.len() % 2 == 0 { record.deleting(&trash, 7) } else { record }
     })
 }
 
