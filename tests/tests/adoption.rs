@@ -15,6 +15,11 @@ use crate::volumes::{directories, tree, with_worker};
 
 const CONFIG: &str = "csi: {socket: csi.sock, cluster: test}\n";
 
+/// Three volumes as provisioners call them.
+const A: &str = "pvc-00000000-0000-4000-8000-00000000000a";
+const B: &str = "pvc-00000000-0000-4000-8000-00000000000b";
+const C: &str = "pvc-00000000-0000-4000-8000-00000000000c";
+
 /// A volume as the driver's provisioner makes it, of 1 GiB, whose claim is gone.
 fn provisioned(name: &str, path: &str) -> Value {
     json!({
@@ -119,20 +124,20 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn a_volume_of_the_driver_is_deleted_where_it_lies_and_nothing_beside_it() {
-    let mut with_subdir = provisioned("pvc-b", "/team//app/");
+    let mut with_subdir = provisioned(B, "/team//app/");
     with_subdir["spec"]["mountOptions"] = json!(["writeback,subdir=/mounted"]);
-    let volumes = [provisioned("pvc-a", "pvc-a"), with_subdir, provisioned("pvc-c", "not/there/yet")];
-    const PATHS: [&str; 6] = ["pvc-a", "pvc-ab", "mounted/team/app", "mounted/team/apple", "team/app", "pvc-b"];
+    let volumes = [provisioned(A, A), with_subdir, provisioned(C, "not/there/yet")];
+    const PATHS: [&str; 6] = [A, "pvc-ab", "mounted/team/app", "mounted/team/apple", "team/app", B];
     let left = Left::new(&PATHS, &volumes);
     let _serving = left.site.serve(&[]).expect("it serves");
-    for id in ["pvc-a", "pvc-b", "pvc-c", "pvc-c", "pvc-a", "pvc-unknown"] {
+    for id in [A, B, C, C, A, "pvc-unknown"] {
         left.site.ask(&["delete", id]).expect("pith csi runs").expect("it is deleted");
     }
-    assert_eq!(left.there(&PATHS), names(&["pvc-ab", "mounted/team/apple", "team/app", "pvc-b"]));
+    assert_eq!(left.there(&PATHS), names(&["pvc-ab", "mounted/team/apple", "team/app", B]));
     assert!(left.recorded().is_empty());
     // What was there can be had again, and nothing lies there of what was not.
     let trash: Vec<String> = left.of_pith(&["trash"]).into_iter().collect();
-    assert_eq!(trash.iter().map(|it| it.split('.').next().expect("an id")).collect::<Vec<_>>(), ["pvc-a", "pvc-b"]);
+    assert_eq!(trash.iter().map(|it| it.split('.').next().expect("an id")).collect::<Vec<_>>(), [A, B]);
     let data: Vec<String> = trash.iter().map(|it| format!(".pith/trash/{it}/data")).collect();
     let data: Vec<&str> = data.iter().map(String::as_str).collect();
     assert_eq!(left.there(&data), names(&data));
@@ -140,13 +145,13 @@ fn a_volume_of_the_driver_is_deleted_where_it_lies_and_nothing_beside_it() {
     assert!(log.contains("there is neither a record nor a PersistentVolume of it"), "{log}");
 }
 
-/// `/t/app` is asked to be deleted as the driver's volume `pvc-a`, with these other volumes there.
+/// `/t/app` is asked to be deleted as the driver's volume [`A`], with these other volumes there.
 #[track_caller]
 fn check_stays(others: &[Value]) {
-    let left = Left::new(&["t/app"], &[others, &[provisioned("pvc-a", "t/app")]].concat());
+    let left = Left::new(&["t/app"], &[others, &[provisioned(A, "t/app")]].concat());
     let _serving = left.site.serve(&[]).expect("it serves");
     for _ in 0..2 {
-        let answer = left.site.ask(&["delete", "pvc-a"]).expect("pith csi runs");
+        let answer = left.site.ask(&["delete", A]).expect("pith csi runs");
         assert!(answer.is_ok(), "{others:?}: {answer:?}");
         assert_eq!(left.there(&["t/app"]), names(&["t/app"]), "{others:?}");
         assert!(left.recorded().is_empty(), "{others:?}: {:?}", left.recorded());
@@ -156,11 +161,11 @@ fn check_stays(others: &[Value]) {
 
 #[test]
 fn a_directory_that_another_volume_uses_stays_in_whatever_way_it_does() {
-    check_stays(&[in_use("pvc-b", "t/app")]);
-    check_stays(&[in_use("pvc-b", "/t/./x/../app//")]);
+    check_stays(&[in_use(B, "t/app")]);
+    check_stays(&[in_use(B, "/t/./x/../app//")]);
     check_stays(&[by_hand("root", &[])]);
     check_stays(&[by_hand("above", &["subdir=t"])]);
-    let mut of_another_class = in_use("pvc-b", "t/app/below");
+    let mut of_another_class = in_use(B, "t/app/below");
     of_another_class["spec"]["storageClassName"] = json!("another");
     check_stays(&[of_another_class]);
     let mut of_another_driver = by_hand("same", &["subdir=/t/app"]);
@@ -168,12 +173,12 @@ fn a_directory_that_another_volume_uses_stays_in_whatever_way_it_does() {
     check_stays(&[of_another_driver]);
 }
 
-/// What deleting `pvc-a` of this volume is refused with. Its directory stays as it is.
+/// What deleting [`A`], this volume, is refused with. Its directory stays as it is.
 #[track_caller]
 fn check_refused(volume: Value, others: &[Value], expected: (&str, &str)) {
     let left = Left::new(&["t/app"], &[others, &[volume]].concat());
     let _serving = left.site.serve(&[]).expect("it serves");
-    let refusal = left.site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect_err("it is refused");
+    let refusal = left.site.ask(&["delete", A]).expect("pith csi runs").expect_err("it is refused");
     assert_eq!(refusal, Refusal { code: expected.0.into(), sentence: expected.1.into() });
     assert_eq!(left.there(&["t/app"]), names(&["t/app"]));
     assert!(left.of_pith(&["trash"]).is_empty());
@@ -182,11 +187,11 @@ fn check_refused(volume: Value, others: &[Value], expected: (&str, &str)) {
 #[test]
 fn nothing_is_deleted_where_something_is_not_clear() {
     let of = |change: &dyn Fn(&mut Value)| {
-        let mut volume = provisioned("pvc-a", "t/app");
+        let mut volume = provisioned(A, "t/app");
         change(&mut volume);
         volume
     };
-    let sentence = |why: &str| format!("volume `pvc-a` has no record, and of its PersistentVolume `pvc-a`: {why}");
+    let sentence = |why: &str| format!("volume `{A}` has no record, and of its PersistentVolume `{A}`: {why}");
     let retained = of(&|volume| volume["spec"]["persistentVolumeReclaimPolicy"] = json!("Retain"));
     let expected = sentence("it is to stay, by its `persistentVolumeReclaimPolicy`");
     check_refused(retained, &[], ("FailedPrecondition", &expected));
@@ -197,21 +202,22 @@ fn nothing_is_deleted_where_something_is_not_clear() {
     let expected = sentence("where it lies is not clear: its attribute `subPath` names no directory");
     check_refused(whole, &[], ("FailedPrecondition", &expected));
     // Of another Secret: without a cluster, nobody can tell which file system that is of.
-    let mut elsewhere = in_use("pvc-b", "t/app");
+    let mut elsewhere = in_use(B, "t/app");
     elsewhere["spec"]["csi"]["nodePublishSecretRef"]["name"] = json!("two");
-    let expected = "whether the PersistentVolume `pvc-b` uses the same directory cannot be told: there is no cluster to ask for \
-                    Secrets";
-    check_refused(provisioned("pvc-a", "t/app"), &[elsewhere], ("FailedPrecondition", expected));
+    let expected = format!(
+        "whether the PersistentVolume `{B}` uses the same directory cannot be told: there is no cluster to ask for Secrets"
+    );
+    check_refused(provisioned(A, "t/app"), &[elsewhere], ("FailedPrecondition", &expected));
 }
 
 #[test]
 fn what_was_made_by_hand_is_never_deleted() {
-    let mut imported = provisioned("pvc-b", "pvc-b");
+    let mut imported = provisioned(B, B);
     imported["metadata"]["annotations"] = json!({});
     imported["status"]["phase"] = json!("Released");
-    let mut handle = by_hand("other", &["subdir=pvc-c"]);
-    handle["spec"]["csi"]["volumeHandle"] = json!("pvc-c");
-    const PATHS: [&str; 3] = ["static", "pvc-b", "pvc-c"];
+    let mut handle = by_hand("other", &[&format!("subdir={C}")]);
+    handle["spec"]["csi"]["volumeHandle"] = json!(C);
+    const PATHS: [&str; 3] = ["static", B, C];
     let left = Left::new(&PATHS, &[by_hand("static", &["subdir=static"]), imported, handle]);
     let _serving = left.site.serve(&[]).expect("it serves");
     for id in PATHS {
@@ -223,70 +229,70 @@ fn what_was_made_by_hand_is_never_deleted() {
     assert!(refusal.sentence.contains("it was made by hand"), "{refusal:?}");
 
     // Nothing is known of any volume where no objects are.
-    let left = Left::new(&["pvc-a"], &[]);
+    let left = Left::new(&[A], &[]);
     let config = left.site.path().join("pith.yaml");
     let text = std::fs::read_to_string(&config).expect("it is there").replace("objects: {directory: objects}\n", "");
     std::fs::write(&config, text).expect("it is written");
     let _serving = left.site.serve(&[]).expect("it serves");
-    left.site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect("there is nothing to delete");
-    assert_eq!(left.there(&["pvc-a"]), names(&["pvc-a"]));
+    left.site.ask(&["delete", A]).expect("pith csi runs").expect("there is nothing to delete");
+    assert_eq!(left.there(&[A]), names(&[A]));
 }
 
 #[test]
 fn of_volumes_that_share_a_directory_the_last_one_takes_it_along() {
-    let both = [provisioned("pvc-a", "t/app"), provisioned("pvc-b", "t/app")];
+    let both = [provisioned(A, "t/app"), provisioned(B, "t/app")];
     let left = Left::new(&["t/app"], &both);
     let serving = left.site.serve(&[]).expect("it serves");
-    let refusal = left.site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect_err("the other one goes too");
+    let refusal = left.site.ask(&["delete", A]).expect("pith csi runs").expect_err("the other one goes too");
     let sentence =
-        "the directory /t/app is that of the PersistentVolume `pvc-b` too, which is being deleted: ask again";
-    assert_eq!(refusal, Refusal { code: "Aborted".into(), sentence: sentence.into() });
-    left.site.ask(&["delete", "pvc-b"]).expect("pith csi runs").expect("the first one has the directory");
+        format!("the directory /t/app is that of the PersistentVolume `{B}` too, which is being deleted: ask again");
+    assert_eq!(refusal, Refusal { code: "Aborted".into(), sentence });
+    left.site.ask(&["delete", B]).expect("pith csi runs").expect("the first one has the directory");
     assert_eq!(left.there(&["t/app"]), names(&["t/app"]));
     serving.kill().expect("it can be killed");
 
     left.now_with(&both[..1]);
     let _serving = left.site.serve(&[]).expect("it serves again");
-    left.site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect("it is deleted");
+    left.site.ask(&["delete", A]).expect("pith csi runs").expect("it is deleted");
     assert_eq!(left.there(&["t/app"]), names(&[]));
     assert!(left.recorded().is_empty());
 }
 
 #[test]
 fn a_volume_of_pith_leaves_the_driver_s_its_directory() {
-    let left = Left::new(&["t/app"], &[in_use("pvc-old", "t/app"), provisioned("pvc-new", "t/app")]);
+    let left = Left::new(&["t/app"], &[in_use(A, "t/app"), provisioned(B, "t/app")]);
     let _serving = left.site.serve(&[]).expect("it serves");
-    let create = ["create", "pvc-new", "--size", "1Gi", "--parameter", "pathPattern=t/app"];
+    let create = ["create", B, "--size", "1Gi", "--parameter", "pathPattern=t/app"];
     left.site.ask(&create).expect("pith csi runs").expect("directories of a pattern are shared");
-    left.site.ask(&["delete", "pvc-new"]).expect("pith csi runs").expect("it is deleted");
+    left.site.ask(&["delete", B]).expect("pith csi runs").expect("it is deleted");
     assert_eq!(left.there(&["t/app"]), names(&["t/app"]));
     assert!(left.recorded().is_empty());
 }
 
 #[test]
 fn a_volume_of_the_driver_grows_and_is_adopted_thereby() {
-    let left = Left::new(&["t/app"], &[in_use("pvc-a", "t/app"), in_use("pvc-b", "pvc-b")]);
+    let left = Left::new(&["t/app"], &[in_use(A, "t/app"), in_use(B, B)]);
     let serving = left.site.serve(&[]).expect("it serves");
-    let mode = ["validate", "pvc-a", "--mode", "rwx"];
+    let mode = ["validate", A, "--mode", "rwx"];
     left.site.ask(&mode).expect("pith csi runs").expect("it is there");
     assert!(left.recorded().is_empty(), "who looks writes nothing");
     // What it has already, it has.
-    for (id, size, expected) in [("pvc-a", "1Gi", 1_u64 << 30), ("pvc-a", "3Gi", 3 << 30), ("pvc-b", "2Gi", 2 << 30)] {
+    for (id, size, expected) in [(A, "1Gi", 1_u64 << 30), (A, "3Gi", 3 << 30), (B, "2Gi", 2 << 30)] {
         let grown = left.site.ask(&["expand", id, "--size", size]).expect("pith csi runs").expect("it grows");
         assert_eq!(grown["capacityBytes"], expected, "{id}: {grown}");
     }
     let quota = |path: &str| left.scratch.run(&["quota", "get", "META", "--path", path]);
     assert!(quota("/t/app").contains("3.0 GiB"), "{}", quota("/t/app"));
-    assert!(quota("/pvc-b").contains("2.0 GiB"), "{}", quota("/pvc-b"));
+    assert!(quota(&format!("/{B}")).contains("2.0 GiB"), "{}", quota(&format!("/{B}")));
     let recorded = left.recorded();
-    assert_eq!(recorded["pvc-a"]["namedBy"], "persistentVolume");
-    assert_eq!((&recorded["pvc-a"]["directory"], &recorded["pvc-a"]["state"]), (&json!("/t/app"), &json!("ready")));
+    assert_eq!(recorded[A]["namedBy"], "persistentVolume");
+    assert_eq!((&recorded[A]["directory"], &recorded[A]["state"]), (&json!("/t/app"), &json!("ready")));
     serving.kill().expect("it can be killed");
 
     // Now its record says where it lies, whatever becomes of the PersistentVolume.
     left.now_with(&[]);
     let _serving = left.site.serve(&[]).expect("it serves again");
-    left.site.ask(&["delete", "pvc-a"]).expect("pith csi runs").expect("it is deleted");
+    left.site.ask(&["delete", A]).expect("pith csi runs").expect("it is deleted");
     assert_eq!(left.there(&["t/app"]), names(&[]));
 }
 
@@ -294,16 +300,13 @@ fn a_volume_of_the_driver_grows_and_is_adopted_thereby() {
 fn killing_pith_at_any_step_of_an_adoption_loses_and_leaks_nothing() {
     let steps = ["record-staged", "record-written", "index-begun", "record-moved", "index-made", "made-marked"];
     for step in steps.into_iter().chain(["trash-made", "data-moved", "index-moved", "volume-gone"]) {
-        let left = Left::new(&["t/app", "t/other"], &[provisioned("pvc-a", "t/app")]);
+        let left = Left::new(&["t/app", "t/other"], &[provisioned(A, "t/app")]);
         let mut dying = left.site.serve(&["--die-at", step]).expect("it serves");
-        let cut = left.site.ask(&["delete", "pvc-a"]).expect("pith csi runs");
+        let cut = left.site.ask(&["delete", A]).expect("pith csi runs");
         assert!(cut.is_err(), "{step}: it was answered: {cut:?}");
         dying.wait().expect("it ends");
         let _serving = left.site.serve(&[]).expect("it serves again");
-        left.site
-            .insist(&["delete", "pvc-a"])
-            .expect("pith csi runs")
-            .unwrap_or_else(|error| panic!("{step}: {error:?}"));
+        left.site.insist(&["delete", A]).expect("pith csi runs").unwrap_or_else(|error| panic!("{step}: {error:?}"));
         assert_eq!(left.there(&["t/app", "t/other"]), names(&["t/other"]), "{step}");
         assert!(left.recorded().is_empty(), "{step}");
         let trash: Vec<String> = left.of_pith(&["trash"]).into_iter().collect();
@@ -330,7 +333,7 @@ fn in_a_cluster_volumes_of_the_driver_grow_and_go_and_stay_where_another_secret_
             "csi.storage.k8s.io/provisioner-secret-name": "own", "csi.storage.k8s.io/provisioner-secret-namespace": name,
         },
     });
-    let id = |claim: &str| format!("{name}-{claim}");
+    let id = |claim: &str| format!("{name}-{claim}-{}", &A[4..]);
     let volume = |claim: &str| {
         let mut volume = in_use(&id(claim), &format!("team/{claim}"));
         volume["spec"]["storageClassName"] = json!(name);

@@ -33,7 +33,7 @@ struct Site {
     /// Its certificate, configuration, socket and log.
     folder: TempDir,
     ca: String,
-    _redis: Redis,
+    redis: Redis,
 }
 
 /// The driver; it is killed when dropped.
@@ -60,6 +60,8 @@ impl Site {
         let mut volume = static_volume(name, "data");
         volume[0]["spec"]["csi"]["driver"] = json!(NAME);
         volume[0]["spec"]["csi"]["nodePublishSecretRef"] = secret.clone();
+        // What has the whole file system uses the directories of all others.
+        volume[0]["spec"]["mountOptions"] = json!(["subdir=data"]);
         let mut parameters = json!({});
         for what in ["provisioner", "controller-expand", "node-publish"] {
             parameters[format!("csi.storage.k8s.io/{what}-secret-name")] = secret["name"].clone();
@@ -67,7 +69,7 @@ impl Site {
         }
         let class = json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
-            "provisioner": NAME, "parameters": parameters, "reclaimPolicy": "Delete",
+            "provisioner": NAME, "parameters": parameters, "reclaimPolicy": "Delete", "allowVolumeExpansion": true,
         });
         let account =
             json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": name, "name": "driver"}});
@@ -102,7 +104,7 @@ impl Site {
         ] {
             fs::write(folder.path().join(file), text).expect("it is written");
         }
-        Site { cluster, namespace, folder, ca, _redis: redis }
+        Site { cluster, namespace, folder, ca, redis }
     }
 
     fn name(&self) -> &str {
@@ -281,6 +283,17 @@ impl Site {
         }
     }
 
+    /// What lies in a directory of the file system, by its metadata.
+    fn directories(&self, path: &[&str]) -> Vec<String> {
+        let mut dump = self.cluster.command(&CLIENT);
+        let output =
+            dump.args(["--no-agent", "dump", &self.redis.secrets()["metaurl"]]).output().expect("the client runs");
+        let dump: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
+        let entries = path.iter().fold(&dump["FSTree"]["entries"], |entries, name| &entries[name]["entries"]);
+        entries.as_object().map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
+    }
+
     /// What `pith check` finds in the namespace, with an administrator's rights.
     fn check(&self, server: &Server) -> String {
         let mut check: Command = self.cluster.command(&PITH);
@@ -303,6 +316,11 @@ fn a_cluster_moves_from_the_driver_to_pith_and_back_while_pods_run() {
     site.register_driver(&before);
     let theirs = site.claim("theirs");
     assert!(theirs["spec"]["csi"]["volumeAttributes"]["storage.kubernetes.io/csiProvisionerIdentity"].is_null());
+    let left = site.claim("left");
+    let left = left["metadata"]["name"].as_str().expect("a name");
+    site.run("once", &["left"], &["jfs-mount"]);
+    site.all_write(&[("once", &["left"])]);
+    cluster.kubectl(&["delete", "pod", "once", "--namespace", &name]).expect("it ends");
     const TWO: &[&str] = &["data", "theirs"];
     site.run("old", TWO, &["jfs-mount", "jfs-mount-1"]);
     site.all_write(&[("old", TWO)]);
@@ -339,6 +357,20 @@ fn a_cluster_moves_from_the_driver_to_pith_and_back_while_pods_run() {
     site.all_write(&[("old", TWO), ("new", TWO), ("newer", THREE)]);
     let found = site.check(&server);
     assert!(!found.contains("two-injectors"), "{found}");
+
+    // What the driver has made grows, and what is deleted of it lies in the trash.
+    assert!(site.directories(&[]).iter().any(|it| it == left));
+    let larger = r#"{"spec": {"resources": {"requests": {"storage": "2Gi"}}}}"#;
+    cluster.kubectl(&["patch", "pvc", "left", "--namespace", &name, "--patch", larger]).expect("it is patched");
+    cluster.wait(&name, "jsonpath={.status.capacity.storage}=2Gi", "pvc/left").expect("csi-resizer calls Pith");
+    cluster.kubectl(&["delete", "pvc", "left", "--namespace", &name]).expect("it is deleted");
+    cluster.wait(&name, "delete", &format!("pv/{left}")).expect("csi-provisioner calls Pith");
+    assert!(!site.directories(&[]).iter().any(|it| it == left));
+    let trash = site.directories(&[".pith", "trash"]);
+    let [of_left] = &trash[..] else { panic!("{trash:?}") };
+    assert!(of_left.starts_with(left), "{of_left}");
+    assert_eq!(site.directories(&[".pith", "trash", of_left, "data"]), ["once"]);
+    site.all_write(&[("old", TWO), ("new", TWO), ("newer", THREE)]);
 
     // And back.
     site.unregister(&of_pith);

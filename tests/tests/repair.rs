@@ -19,12 +19,12 @@ const OBJECTS: &str = "
 ---
 apiVersion: v1
 kind: PersistentVolume
-metadata: {name: pvc-old, annotations: {pv.kubernetes.io/provisioned-by: csi.juicefs.com}}
+metadata: {name: pvc-00000000-0000-4000-8000-00000000001d, annotations: {pv.kubernetes.io/provisioned-by: csi.juicefs.com}}
 spec:
   capacity: {storage: 1Gi}
   csi:
     driver: csi.juicefs.com
-    volumeHandle: pvc-old
+    volumeHandle: pvc-00000000-0000-4000-8000-00000000001d
     volumeAttributes: {subPath: team/old}
     nodePublishSecretRef: {namespace: kube-system, name: one}
 ---
@@ -90,7 +90,10 @@ fn whatever_is_wrong_is_found_and_put_right_and_no_data_is_lost() {
         site.ask(&["create", id, "--size", "1Gi"]).expect("pith csi runs").expect("it is made");
     }
     serving.kill().expect("it can be killed");
-    assert_eq!(found(&site, &["check"]), (set(&["volume-unrecorded pvc-old by hand"]), Some(0)));
+    assert_eq!(
+        found(&site, &["check"]),
+        (set(&["volume-unrecorded pvc-00000000-0000-4000-8000-00000000001d by hand"]), Some(0))
+    );
 
     // Another cluster's volume, half made, in the same file system.
     let key = site.path().join("state/record.key");
@@ -146,7 +149,7 @@ fn whatever_is_wrong_is_found_and_put_right_and_no_data_is_lost() {
     let by_hand = set(&[
         "volume-record-unusable pvc-torn by hand",
         "volume-directory-missing pvc-gone by hand",
-        "volume-unrecorded pvc-old by hand",
+        "volume-unrecorded pvc-00000000-0000-4000-8000-00000000001d by hand",
         "directory-unrecorded /stray by hand",
     ]);
     let all = |outcome: &str| -> BTreeSet<String> {
@@ -182,6 +185,8 @@ fn whatever_is_wrong_is_found_and_put_right_and_no_data_is_lost() {
         assert!(quota.contains(size), "{path}: {quota}");
     }
     assert_eq!(site.volumes().expect("the records can be read")["pvc-half"]["state"], "ready");
+    let other_volume = serde_json::json!({"id": "pvc-other", "cluster": "other"});
+    assert_eq!(site.volumes().expect("the records can be read")["pvc-other"], other_volume);
     // The other cluster goes on as if nothing had been.
     let _serving = other.serve(&[]).expect("it serves");
     other.ask(&["create", "pvc-other", "--size", "1Gi"]).expect("pith csi runs").expect("it is made");

@@ -5,6 +5,9 @@
 //!                        └─ None: capacity ─ place ─ Record::begin ─► conflict? ─ .ready() ─ .resized() ─ .deleting() (trash)
 //! ```
 //!
+//! A volume that another provisioner has made has no record: [`adopt`] reads it from its PersistentVolume, and [`users`] says which
+//! others use its directory. [`check`] says what is wrong with all of them.
+//!
 //! The host reads and writes; what is read and written, and whether it may be, is decided here. Not here: the layout of
 //! `/.pith` in the file system, CSI's types and its codes.
 

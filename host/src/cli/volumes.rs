@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use pith_core::object::Objects;
-use pith_core::volume::{Record, State};
+use pith_core::volume::{Record, RecordProblem, State};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -19,6 +19,7 @@ use crate::cluster::Mirror;
 use crate::config::Config;
 use crate::config::file::{Log, LogFormat};
 use crate::juicefs::steps::Steps;
+use crate::juicefs::store::StoreError;
 use crate::policy::Policies;
 use crate::provisioner::{Provisioner, Secrets};
 use crate::{run, telemetry};
@@ -45,11 +46,16 @@ fn list(source: &VolumesSource, id: Option<&String>) -> Result<ExitCode> {
             bail!("there is no volume `{id}` in this file system");
         }
     }
-    let sound = found.iter().all(|(_, record)| record.is_ok());
+    let owner = |error: &StoreError| match error {
+        StoreError::Record { problem: RecordProblem::OtherCluster { owner, .. }, .. } => Some(owner.clone()),
+        _ => None,
+    };
+    let sound = found.iter().all(|(_, record)| record.as_ref().err().is_none_or(|error| owner(error).is_some()));
     let items: Vec<Value> = found
         .iter()
         .map(|(id, record)| match record {
             Ok(record) => item(record),
+            Err(error) if owner(error).is_some() => json!({"id": id, "cluster": owner(error)}),
             Err(error) => json!({"id": id, "problem": error.to_string()}),
         })
         .collect();
@@ -122,6 +128,10 @@ fn table(items: &[Value]) -> String {
     for item in items {
         if let Some(problem) = item["problem"].as_str() {
             rows.push([text(item, "id"), "-".into(), "unreadable".into(), "-".into(), problem.into()]);
+            continue;
+        }
+        if item["state"].is_null() {
+            rows.push([text(item, "id"), "-".into(), format!("of {}", text(item, "cluster")), "-".into(), "-".into()]);
             continue;
         }
         let size = match item["capacityBytes"].as_u64() {

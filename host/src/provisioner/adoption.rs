@@ -172,12 +172,13 @@ impl Provisioner {
         Ok(!store.is_seen_by(&worker).await?)
     }
 
-    /// The PersistentVolume of an id: that of its name, else any that has it as its handle. Where it was made a moment ago, the API
+    /// Our driver's PersistentVolume of an id: that of its name, else any that has it as its handle. Where it was made a moment ago, the API
     /// server is asked.
     async fn persistent_volume(&self, id: &str) -> Result<Option<Arc<PersistentVolume>>, VolumeError> {
         let known = self.objects()?;
         let of_handle = |objects: &Objects| {
-            let is_it = |volume: &&Arc<PersistentVolume>| volume.handle() == id;
+            let driver = Some(self.options.driver.as_str());
+            let is_it = |volume: &&Arc<PersistentVolume>| volume.handle() == id && volume.driver.as_deref() == driver;
             let named = objects.persistent_volume(id).filter(is_it);
             named.or_else(|| objects.persistent_volumes().find(is_it)).cloned()
         };

@@ -3,6 +3,7 @@
 //! A record is as good as its seal. A PersistentVolume is what whoever may write one wrote, in any spelling that a mount takes. So of
 //! its own volume it must say clearly where that lies, and of every other one it is taken to lie wherever it may.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use super::place::{SUB_PATH, subdirs};
@@ -19,7 +20,10 @@ const IDENTITY: &str = "storage.kubernetes.io/csiProvisionerIdentity";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdopted {
     /// It is somebody's own, and never deleted.
-    #[error("it was made by hand, by its annotation `pv.kubernetes.io/provisioned-by`")]
+    #[error(
+        "it was made by hand: what a provisioner makes has the annotation `pv.kubernetes.io/provisioned-by`, and the UID of its \
+         claim in its name"
+    )]
     MadeByHand,
     /// Its claim is gone, and it is to stay.
     #[error("it is to stay, by its `persistentVolumeReclaimPolicy`")]
@@ -32,8 +36,8 @@ pub enum NotAdopted {
 /// Adopts the volume of a PersistentVolume that the provisioner of our driver's name has made: its first record, in the state
 /// [`State::Creating`] until its directory is entered as its own. The nonce is a word that no other has.
 pub fn adopt(volume: &PersistentVolume, driver: &str, cluster: &str, nonce: String) -> Result<Record, NotAdopted> {
-    let is_own = volume.provisioned && volume.driver.as_deref() == Some(driver) && volume.handle() == volume.name;
-    if !is_own {
+    let is_of_driver = volume.driver.as_deref() == Some(driver);
+    if !(volume.provisioned && is_of_driver && volume.handle() == volume.name && is_of_claim(&volume.name)) {
         return Err(NotAdopted::MadeByHand);
     }
     let directory = own_directory(volume).map_err(NotAdopted::Unclear)?;
@@ -64,6 +68,16 @@ pub fn adopt(volume: &PersistentVolume, driver: &str, cluster: &str, nonce: Stri
         generation: 1,
         id,
     })
+}
+
+/// Whether a name ends in a UID, as provisioners choose it (`pvc-` and that of the claim). What somebody has copied from such a
+/// volume has the annotation too, and as a rule another name.
+fn is_of_claim(name: &str) -> bool {
+    const UID: [usize; 5] = [8, 4, 4, 4, 12];
+    let parts: Vec<&str> = name.rsplitn(UID.len() + 1, '-').collect();
+    let is_part =
+        |(part, length): (&&str, &usize)| part.len() == *length && part.bytes().all(|it| it.is_ascii_hexdigit());
+    parts.len() > UID.len() && parts.iter().zip(UID.iter().rev()).all(is_part)
 }
 
 fn used_as(mode: AccessMode) -> VolumeAccessMode {
@@ -137,22 +151,20 @@ pub fn users<'a>(
     let own = objects.persistent_volume(&record.id).and_then(|volume| volume.secret.as_ref());
     let user = |volume: &PersistentVolume| {
         let is_own = volume.name == record.id && volume.handle() == record.id;
-        if is_own {
+        // The cheapest question first: of thousands of volumes hardly one is anywhere near.
+        let relation = relation(record.directory.components(), volume).filter(|_| !is_own)?;
+        if relation == Relation::Ancestor && !record.is_adopted() {
             return None;
         }
         let opened = opened(volume, objects);
         let has_secret = own.is_some_and(|own| opened == Opened::By(own));
         let is_of_driver = volume.driver.as_deref() == Some(driver) && opened != Opened::ByNothing;
-        if !(has_secret || is_of_driver) {
-            return None;
-        }
         let elsewhere = match opened {
             Opened::By(secret) if !has_secret => Some(secret.clone()),
             _ => None,
         };
-        let relation = relation(record.directory.components(), volume)?;
         let is_there = relation == Relation::Same && volume.provisioned && volume.handle() == volume.name;
-        (record.is_adopted() || relation != Relation::Ancestor).then(|| User {
+        (has_secret || is_of_driver).then(|| User {
             volume: volume.name.clone(),
             relation,
             id: is_there.then(|| volume.name.clone()),
@@ -204,18 +216,18 @@ fn relation(directory: &[String], volume: &PersistentVolume) -> Option<Relation>
     }
     let seen = |prefix: &str| {
         let place = resolved(prefix.split('/').chain(below.split('/')));
-        if place == directory {
-            return Some(Relation::Same);
-        }
-        let is_above = directory.starts_with(&place);
-        let is_below = place.starts_with(directory);
-        is_above.then_some(Relation::Ancestor).or(is_below.then_some(Relation::Descendant))
+        let is_on_the_way = place.iter().zip(directory).all(|(theirs, ours)| theirs == ours);
+        is_on_the_way.then(|| match place.len().cmp(&directory.len()) {
+            Ordering::Less => Relation::Ancestor,
+            Ordering::Equal => Relation::Same,
+            Ordering::Greater => Relation::Descendant,
+        })
     };
     prefixes.into_iter().filter_map(seen).min()
 }
 
 /// A path as a mount resolves it; nothing leads above the root.
-fn resolved<'a>(components: impl Iterator<Item = &'a str>) -> Vec<String> {
+fn resolved<'a>(components: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut resolved = Vec::new();
     for component in components {
         match component {
@@ -223,7 +235,7 @@ fn resolved<'a>(components: impl Iterator<Item = &'a str>) -> Vec<String> {
             ".." => {
                 resolved.pop();
             }
-            name => resolved.push(name.to_string()),
+            name => resolved.push(name),
         }
     }
     resolved

@@ -1,10 +1,16 @@
 //! Which volumes without a record are adopted, and who counts as using a directory.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use super::*;
 use crate::object::{Object, StorageClass};
 use crate::testing::{claim, class, entries, secret, volume};
 
 const DRIVER: &str = "csi.juicefs.com";
+/// A volume as provisioners call it.
+const ID: &str = "pvc-00000000-0000-4000-8000-000000000001";
 
 /// A volume that the driver has made with a pattern, of 5 GiB.
 fn provisioned(name: &str, attributes: &[(&str, &str)]) -> PersistentVolume {
@@ -35,14 +41,14 @@ fn what_the_driver_made_is_adopted_as_its_volume_says() {
         ("pathPattern", "${.pvc.namespace}-${.pvc.name}"),
         ("storage.kubernetes.io/csiProvisionerIdentity", "1-8081-csi.juicefs.com"),
     ];
-    let record = adopted(&with_options(provisioned("pvc-1", &attributes), &["subdir=/t/", "writeback"]));
+    let record = adopted(&with_options(provisioned(ID, &attributes), &["subdir=/t/", "writeback"]));
     let mount_flags = vec!["subdir=/t/".to_string(), "writeback".to_string()];
     let expected = Record {
         cluster: "blue".into(),
-        id: "pvc-1".into(),
+        id: ID.into(),
         nonce: "n-1".into(),
         asked: Asked {
-            name: "pvc-1".into(),
+            name: ID.into(),
             required_bytes: Some(5 << 30),
             limit_bytes: None,
             capabilities: vec![Capability { access_mode: VolumeAccessMode::MultiNodeMultiWriter, mount_flags }],
@@ -57,7 +63,7 @@ fn what_the_driver_made_is_adopted_as_its_volume_says() {
         generation: 1,
     };
     assert_eq!(record, Ok(expected));
-    let own = adopted(&provisioned("pvc-1", &[("subPath", "pvc-1")])).expect("it is adopted");
+    let own = adopted(&provisioned(ID, &[("subPath", ID)])).expect("it is adopted");
     assert!(!own.shared, "a directory that is called by its volume is nobody else's");
 }
 
@@ -70,7 +76,7 @@ fn check_adopted(volume: &PersistentVolume, expected: Result<&str, &str>) {
 
 #[test]
 fn what_is_made_by_hand_is_not_adopted_and_nothing_is_guessed() {
-    let at = |path: &str| provisioned("pvc-1", &[("subPath", path)]);
+    let at = |path: &str| provisioned(ID, &[("subPath", path)]);
     for (path, place) in [
         ("a", "/a"),
         ("/a/", "/a"),
@@ -81,15 +87,28 @@ fn what_is_made_by_hand_is_not_adopted_and_nothing_is_guessed() {
     ] {
         check_adopted(&at(path), Ok(place));
     }
-    let by_hand = Err("it was made by hand, by its annotation `pv.kubernetes.io/provisioned-by`");
+    let by_hand = Err(
+        "it was made by hand: what a provisioner makes has the annotation `pv.kubernetes.io/provisioned-by`, and the UID of \
+                       its claim in its name",
+    );
     check_adopted(&PersistentVolume { provisioned: false, ..at("a") }, by_hand);
     check_adopted(&PersistentVolume { other_handle: Some("a".into()), ..at("a") }, by_hand);
     check_adopted(&PersistentVolume { driver: Some("other".into()), ..at("a") }, by_hand);
     check_adopted(&PersistentVolume { driver: None, ..at("a") }, by_hand);
+    let called = |name: &str| provisioned(name, &[("subPath", "a")]);
+    let uid = &ID[4..];
+    for name in
+        ["abc", "pvc-1", "pvc-", uid, &ID[..39], &format!("{ID}-copy"), &format!("pvc-{}", uid.replace('4', "g"))]
+    {
+        check_adopted(&called(name), by_hand);
+    }
+    for name in [&format!("pvc-{}", uid.to_uppercase()), &format!("a-b-{uid}")] {
+        check_adopted(&called(name), Ok("/a"));
+    }
 
     let unclear = |why: &str| format!("where it lies is not clear: {why}");
     let nothing = unclear("its attribute `subPath` names no directory");
-    check_adopted(&provisioned("pvc-1", &[]), Err(&nothing));
+    check_adopted(&provisioned(ID, &[]), Err(&nothing));
     for path in ["", "/", ".", "//./"] {
         check_adopted(&at(path), Err(&nothing));
         check_adopted(&with_options(at(path), &["subdir=a"]), Err(&nothing));
@@ -108,14 +127,14 @@ fn what_is_made_by_hand_is_not_adopted_and_nothing_is_guessed() {
     check_adopted(&with_options(at("a"), &["subdir=/t", "subdir=t/"]), Ok("/t/a"));
     let twice = unclear("its mount options have `subdir` twice");
     check_adopted(&with_options(at("a"), &["subdir=t", "subdir=u"]), Err(&twice));
-    let both = provisioned("pvc-1", &[("subPath", "a"), ("mountOptions", "writeback,subdir=u")]);
+    let both = provisioned(ID, &[("subPath", "a"), ("mountOptions", "writeback,subdir=u")]);
     check_adopted(&both, Ok("/u/a"));
     check_adopted(&with_options(both, &["subdir=t"]), Err(&twice));
 }
 
 /// The volume `pvc-1` in `/t/app`, and objects that have nothing but it.
 fn app() -> (PersistentVolume, Objects) {
-    let own = provisioned("pvc-1", &[("subPath", "t/app")]);
+    let own = provisioned(ID, &[("subPath", "t/app")]);
     let mut objects = Objects::default();
     objects.insert(Object::PersistentVolume(own.clone()));
     (own, objects)
@@ -144,7 +163,7 @@ fn every_volume_that_lies_there_above_or_below_uses_a_directory_in_any_spelling(
         check_users(&[at(path)], &[("pvc-2", Ancestor)]);
     }
     check_users(&[at("t/app/deep/er")], &[("pvc-2", Descendant)]);
-    for path in ["t/apple", "t/ap", "app", "T/app", "t/App", "pvc-1", "u/t/app"] {
+    for path in ["t/apple", "t/ap", "app", "T/app", "t/App", ID, "u/t/app"] {
         check_users(&[at(path)], &[]);
     }
     // By its mount options, in either place.
@@ -156,7 +175,7 @@ fn every_volume_that_lies_there_above_or_below_uses_a_directory_in_any_spelling(
     check_users(&[with_options(at("app"), &["subdir=${x}"])], &[("pvc-2", Same)]);
     check_users(&[at("${.pvc.name}")], &[("pvc-2", Same)]);
     // Another one of the same handle is another one.
-    let copy = PersistentVolume { name: "copy".into(), other_handle: Some("pvc-1".into()), ..at("t/app") };
+    let copy = PersistentVolume { name: "copy".into(), other_handle: Some(ID.into()), ..at("t/app") };
     check_users(&[copy], &[("copy", Same)]);
     check_users(&[at("t/app/x"), provisioned("a", &[]), at("x")], &[("a", Ancestor), ("pvc-2", Descendant)]);
 }
@@ -216,4 +235,34 @@ fn a_volume_that_pith_made_is_not_used_by_what_lies_above_it() {
     }
     let many: Vec<PersistentVolume> = (0..5).map(|it| at(&format!("v-{it}"), "t/app")).collect();
     assert_eq!(named(&users(&made, DRIVER, &objects, &many)), "`v-0`, `v-1`, `v-2` and 2 more");
+}
+
+proptest! {
+    /// However a directory is spelled, it is the same one; and what is adopted lies where its users are looked for.
+    #[test]
+    fn a_spelling_makes_no_other_directory(noise in vec(select(vec!["", ".", "x/..", "../../.."]), 3)) {
+        // What leads above the root ends there, so it may only stand in front.
+        let inner: Vec<&str> = noise.iter().map(|it| if it.contains("../..") { "" } else { it }).collect();
+        let spelled = format!("/{}/t/{}/app/{}", noise[0], inner[1], inner[2]);
+        let (own, objects) = app();
+        let record = adopted(&own).expect("it is adopted");
+        let other = provisioned("pvc-2", &[("subPath", &spelled)]);
+        let found = users(&record, DRIVER, &objects, [&other]);
+        prop_assert_eq!(found.first().map(|it| it.relation), Some(Relation::Same), "{}", spelled);
+        if let Ok(other) = adopted(&other) {
+            prop_assert_eq!(other.directory, record.directory, "{}", spelled);
+        }
+    }
+
+    #[test]
+    fn no_volume_makes_it_panic_or_lie_outside(path in "\\PC{0,40}", option in "\\PC{0,40}") {
+        let (own, objects) = app();
+        let record = adopted(&own).expect("it is adopted");
+        let other = with_options(provisioned("pvc-2", &[("subPath", &path)]), &[&format!("subdir={option}")]);
+        users(&record, DRIVER, &objects, [&other]);
+        if let Ok(other) = adopted(&other) {
+            prop_assert!(other.directory.components().iter().all(|it| !it.starts_with('.')), "{}", other.directory);
+            prop_assert_eq!(relation(other.directory.components(), &provisioned("pvc-2", &[("subPath", &other.directory.to_string())])), Some(Relation::Same));
+        }
+    }
 }

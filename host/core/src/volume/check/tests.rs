@@ -8,6 +8,9 @@ use crate::volume::{Asked, NamedBy};
 
 const DRIVER: &str = "csi.juicefs.com";
 
+/// What every volume's name ends in, as provisioners have it. The cases leave it out.
+const UID: &str = "-00000000-0000-4000-8000-000000000000";
+
 /// What was read, to be changed by a test.
 struct World {
     records: BTreeMap<String, Read<Record, Unusable>>,
@@ -21,12 +24,12 @@ struct World {
 
 /// A volume that is made, of 2 GiB, in this directory.
 fn record(id: &str, directory: &str) -> Record {
+    let id = format!("{id}{UID}");
     Record {
         cluster: "blue".into(),
-        id: id.into(),
         nonce: "n-1".into(),
         asked: Asked {
-            name: id.into(),
+            name: id.clone(),
             required_bytes: Some(2 * GIB),
             limit_bytes: None,
             capabilities: Vec::new(),
@@ -39,15 +42,12 @@ fn record(id: &str, directory: &str) -> Record {
         capacity_bytes: 2 * GIB,
         state: State::Ready,
         generation: 1,
+        id,
     }
 }
 
 fn creating(id: &str) -> Record {
     Record { state: State::Creating, ..record(id, "/t/half") }
-}
-
-fn unusable(problem: RecordProblem) -> Read<Record, Unusable> {
-    Err(Unusable { path: "/.pith/volumes/pvc-b/record".into(), problem })
 }
 
 /// A volume as a provisioner has made it.
@@ -57,7 +57,7 @@ fn provisioned(name: &str, path: &str) -> PersistentVolume {
         goes_with_claim: true,
         volume_attributes: entries(&[("subPath", path)]).into(),
         secret: Some(secret("one")),
-        ..volume(name)
+        ..volume(&format!("{name}{UID}"))
     }
 }
 
@@ -67,12 +67,17 @@ impl World {
     }
 
     fn with_claim(&mut self, uid: &str) {
-        let claim = Claim { uid: uid.into(), ..claim(uid) };
+        let claim = Claim { uid: format!("{uid}{UID}"), ..claim(uid) };
         self.objects.as_mut().expect("they were read").insert(Kept::Claim(claim));
     }
 
     fn with_record(&mut self, record: Record) {
         self.records.insert(record.id.clone(), Ok(record));
+    }
+
+    fn with_unusable(&mut self, problem: RecordProblem) {
+        let unusable = Unusable { path: "/.pith/volumes/pvc-b/record".into(), problem };
+        self.records.insert(format!("pvc-b{UID}"), Err(unusable));
     }
 
     fn findings(&self) -> Vec<Finding> {
@@ -82,7 +87,7 @@ impl World {
             driver: DRIVER,
             records: self.records.clone(),
             directories: self.directories.iter().map(|path| components(path)).collect(),
-            entries: self.entries.iter().map(|(path, id)| (components(path), (*id).to_string())).collect(),
+            entries: self.entries.iter().map(|(path, id)| (components(path), format!("{id}{UID}"))).collect(),
             quotas: self.quotas.clone(),
             staged: self.staged.clone(),
             objects: self.objects.as_ref().map_err(Clone::clone),
@@ -97,7 +102,7 @@ fn healthy() -> World {
     let mut objects = Objects::default();
     objects.insert(Kept::PersistentVolume(provisioned("pvc-a", "t/a")));
     World {
-        records: BTreeMap::from([("pvc-a".into(), Ok(record("pvc-a", "/t/a")))]),
+        records: BTreeMap::from([(format!("pvc-a{UID}"), Ok(record("pvc-a", "/t/a")))]),
         directories: vec!["t", "t/a"],
         entries: vec![("t/a", "pvc-a")],
         quotas: Ok(BTreeMap::from([("/t/a".into(), "2.0 GiB".into())])),
@@ -114,26 +119,26 @@ const CASES: &[Case] = &[
     ("a healthy file system", |_| {}, &[]),
     (
         "a forged record is left alone",
-        |it| _ = it.records.insert("pvc-b".into(), unusable(RecordProblem::NotAuthentic)),
+        |it| it.with_unusable(RecordProblem::NotAuthentic),
         &["error volume-record-unusable Volume pvc-b"],
     ),
     (
         "a forged record of a known volume is left alone too",
         |it| {
-            it.records.insert("pvc-b".into(), unusable(RecordProblem::NotAuthentic));
+            it.with_unusable(RecordProblem::NotAuthentic);
             it.with_volume(provisioned("pvc-b", "t/b"));
         },
         &["error volume-record-unusable Volume pvc-b"],
     ),
     (
         "a torn record of a volume that nobody knows",
-        |it| _ = it.records.insert("pvc-b".into(), unusable(RecordProblem::Malformed("x".into()))),
+        |it| it.with_unusable(RecordProblem::Malformed("x".into())),
         &["error volume-record-unusable Volume pvc-b"],
     ),
     (
         "a torn record of a volume that says where it lies",
         |it| {
-            it.records.insert("pvc-b".into(), unusable(RecordProblem::Malformed("x".into())));
+            it.with_unusable(RecordProblem::Malformed("x".into()));
             it.with_volume(provisioned("pvc-b", "t/b"));
         },
         &[
@@ -143,7 +148,7 @@ const CASES: &[Case] = &[
     (
         "the same in files, which may be old",
         |it| {
-            it.records.insert("pvc-b".into(), unusable(RecordProblem::Missing));
+            it.with_unusable(RecordProblem::Missing);
             it.with_volume(provisioned("pvc-b", "t/b"));
             it.complete = false;
         },
@@ -152,7 +157,7 @@ const CASES: &[Case] = &[
     (
         "a record of a newer Pith",
         |it| {
-            it.records.insert("pvc-b".into(), unusable(RecordProblem::NewerFormat(9)));
+            it.with_unusable(RecordProblem::NewerFormat(9));
             it.with_volume(provisioned("pvc-b", "t/b"));
         },
         &["error volume-record-unusable Volume pvc-b"],
@@ -161,7 +166,7 @@ const CASES: &[Case] = &[
         "another cluster's volume is nobody's business",
         |it| {
             let problem = RecordProblem::OtherCluster { owner: "green".into(), cluster: "blue".into() };
-            it.records.insert("pvc-b".into(), unusable(problem));
+            it.with_unusable(problem);
             it.entries.push(("t/b", "pvc-b"));
             it.directories.push("t/b");
             it.with_volume(provisioned("pvc-b", "t/b"));
@@ -339,7 +344,8 @@ fn each_thing_that_is_wrong_is_found_with_what_can_be_done_and_nothing_else() {
                 Level::Info => "info",
             };
             let repair = repair.as_ref().map(|it| format!(" => {it}")).unwrap_or_default();
-            lines.push(format!("{level} {} {} {}{repair}", found.code, found.object.kind, found.object.path()));
+            let line = format!("{level} {} {} {}{repair}", found.code, found.object.kind, found.object.path());
+            lines.push(line.replace(UID, ""));
             let place = Place::OfVolumes(found.level);
             assert!(
                 found.code.entry().places.contains(&place),
