@@ -73,7 +73,9 @@ impl Provisioner {
                 self.delete(id, secrets.clone()).await
             }
             Repair::Delete(id) => match store.current(id).await? {
-                Some(Record { state: State::Deleting(_) | State::Purging(_), .. }) => self.delete(id, secrets.clone()).await,
+                Some(Record { state: State::Deleting(_) | State::Purging(_), .. }) => {
+                    self.delete(id, secrets.clone()).await
+                }
                 Some(_) => Err(busy(id, "is not being deleted any more")),
                 None => Ok(()),
             },

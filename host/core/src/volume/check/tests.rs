@@ -277,8 +277,13 @@ const CASES: &[Case] = &[
     ),
     (
         "a deletion that was cut off",
-        |it| it.with_record(record("pvc-b", "/t/b").deleting("pvc-b.x")),
+        |it| it.with_record(record("pvc-b", "/t/b").deleting("pvc-b.x", 0)),
         &["warning volume-deletion-unfinished Volume pvc-b => move what is left of volume `pvc-b` to the trash"],
+    ),
+    (
+        "a return from the trash that was cut off",
+        |it| it.with_record(record("pvc-b", "/t/b").deleting("pvc-b.x", 0).restoring().expect("it lies in the trash")),
+        &["warning volume-unfinished Volume pvc-b => go on with bringing volume `pvc-b` back from the trash"],
     ),
     (
         "what is left in the staging area",
