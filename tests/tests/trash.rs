@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use pith::juicefs::steps::{PURGE_STEPS, RESTORE_STEPS};
-use pith::juicefs::{Moved, Path, Worker};
+use pith::juicefs::{Depth, Moved, Path, Worker};
 use pith_tests::client::get;
 use pith_tests::juicefs::Scratch;
 use pith_tests::provisioner::{Refusal, Site};
@@ -22,6 +22,9 @@ const AT_ONCE: &str = "csi: {socket: csi.sock, cluster: test, quota: false, tras
 const NEVER: &str = "csi: {socket: csi.sock, cluster: test, quota: false, trashDays: 0, purge: false}\n";
 /// As installed: seven days.
 const DEFAULT: &str = "csi: {socket: csi.sock, cluster: test}\n";
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Secrets = BTreeMap<String, String>;
 
@@ -61,14 +64,21 @@ fn copy(secrets: &Secrets, from: &str, to: &str) {
     }
 }
 
-/// The names in the trash.
+/// The names in the trash. A listing fails when something goes away in its midst, which a purge may do again and again.
 fn trash(secrets: &Secrets) -> BTreeSet<String> {
-    directories(&wait(tree(secrets)), &[".pith", "trash"])
+    let deadline = Instant::now() + PATIENCE;
+    let list = async |worker: &Worker| loop {
+        match worker.list(&path(".pith/trash"), Depth::One).await {
+            Ok(entries) => return entries.expect("it is made at once"),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
+    directories(&wait(with_worker(secrets, list)), &[])
 }
 
 #[track_caller]
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "waited too long until {what}");
         std::thread::sleep(Duration::from_millis(50));
