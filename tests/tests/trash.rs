@@ -551,7 +551,9 @@ fn deletion_without_a_secret_or_a_record_says_so() {
     let _serving = site.serve(&[]).expect("it serves");
     site.ask(&["delete", "pvc-none"]).expect("pith csi runs").expect("there is nothing to delete");
     let log = site.log();
-    let line = log.lines().find(|line| line.contains("there is neither a record nor a PersistentVolume of it: it counts as deleted"));
+    let line = log
+        .lines()
+        .find(|line| line.contains("there is neither a record nor a PersistentVolume of it: it counts as deleted"));
     assert!(line.is_some_and(|line| line.contains("pvc-none")), "{log}");
 
     let endpoint = format!("unix://{}", site.socket().display());

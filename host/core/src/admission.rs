@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use crate::binding::{self, Binding, Evaluate};
 use crate::catalogue::Code;
 use crate::claim_secret;
-use crate::file_system::FileSystemFacts;
 use crate::json::list;
-use crate::object::{AccessMode, Claim, Namespace, Objects, PersistentVolume, Reference, StorageClass};
+use crate::object::{
+    AccessMode, Claim, FileSystemFacts, Namespace, Objects, PersistentVolume, Reference, StorageClass,
+};
 use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource};
 use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use pith_proto::Quantity;
 use rpds::HashTrieMapSync;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::file_system::FileSystemFacts;
 use crate::json::{entries, list};
 
 pub use crate::json::Entries;
@@ -176,6 +176,53 @@ pub fn access_modes(value: &Value) -> Result<Vec<AccessMode>, String> {
             .ok_or_else(|| format!("spec.accessModes has `{name}`, which Kubernetes does not know"))
     };
     list(value).iter().map(mode).collect()
+}
+
+/// What pods must know of a file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FileSystemFacts {
+    /// What it is called.
+    pub name: String,
+    /// Whether it is of the Enterprise Edition, which has a client of its own.
+    pub enterprise: bool,
+    /// What is done in the pod before the client mounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Preparation>,
+    /// Whether there is a private key that the client, or what prepares it, needs as a file.
+    pub rsa_key: bool,
+    /// Secrets of the pod's namespace, and the folders that the client has them at: `configs`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub folders: BTreeMap<String, String>,
+}
+
+impl FileSystemFacts {
+    /// Whether pods make it where it is not there.
+    pub fn is_made_in_pods(&self) -> bool {
+        matches!(self.preparation, Some(Preparation::Format(_)))
+    }
+}
+
+/// What is done before a client mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Preparation {
+    /// The file system is made where it is not there: nobody but a pod reaches its engine.
+    Format(Vec<PreparationOption>),
+    /// The client of the Enterprise Edition gets its configuration from the console.
+    Authenticate(Vec<PreparationOption>),
+    /// That configuration lies in the Secret.
+    Configured,
+}
+
+/// An option of the command that prepares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PreparationOption {
+    /// One without a value.
+    Switch(String),
+    /// One whose value the claim's Secret has, under [this key](crate::secret_key::option).
+    Secret(String),
 }
 
 /// The kinds that decisions look up.

@@ -13,9 +13,8 @@ use pith_proto::quantity::Quantity;
 use serde_json::Value;
 
 use crate::cache::CacheVolume;
-use crate::file_system::FileSystemFacts;
 use crate::mount_pod_patch::MountPodPatch;
-use crate::object::{AmountByName, Claim, Entries, PersistentVolume, SecretRef, StorageClass};
+use crate::object::{AmountByName, Claim, Entries, FileSystemFacts, PersistentVolume, SecretRef, StorageClass};
 use crate::pod::Pod;
 use crate::policy::{Cache, Change, Failure, OptionChange, SidecarFacts};
 use crate::reason::Refusal;

@@ -28,8 +28,8 @@ pub use adoption::{NotAdopted, User, adopt, named, users};
 pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict};
 pub use manifest::persistent_volume;
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
-pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, compare};
-pub use trash::{Fate, MOST_TRASH_DAYS, OnDelete, Trashed};
+pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, Trashed, compare};
+pub use trash::{Fate, MOST_TRASH_DAYS, OnDelete};
 
 /// What CreateVolume asks. Secrets are not part of it: it is kept in the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use anyhow::{Error, Result, ensure};
 use pith_core::Quantity;
-use pith_core::file_system::{self, FileSystemFacts};
+use pith_core::file_system;
 use pith_core::json::{entries, list};
 use pith_core::object::{
-    Claim, Entries, Kind, Namespace, Object, PersistentVolume, SecretRef, StorageClass, access_modes,
+    Claim, Entries, FileSystemFacts, Kind, Namespace, Object, PersistentVolume, SecretRef, StorageClass, access_modes,
 };
 use serde_json::Value;
 

@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use pith_core::file_system::FileSystemFacts;
-use pith_core::object::{Kind, Object, Objects, PersistentVolume, Reference, SecretRef};
+use pith_core::object::{FileSystemFacts, Kind, Object, Objects, PersistentVolume, Reference, SecretRef};
 use serde_json::Value;
 use tokio::sync::watch;
 

@@ -10,7 +10,7 @@ use kube::runtime::watcher::watch_object;
 use serde::de::DeserializeOwned;
 
 use super::api::cause;
-use super::watch::Pauses;
+use super::pauses::Pauses;
 
 /// The object of this name as it is, and again whenever it changes; none where there is none. It never ends.
 pub(crate) fn object_by_name<K>(api: Api<K>, kind: &'static str, name: &str) -> impl Stream<Item = Option<K>> + Send

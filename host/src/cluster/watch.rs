@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -22,6 +22,7 @@ use super::api::{cause, lacks_native_sidecars, read, reference, resource};
 use super::feed::{Feed, Told};
 use super::mirror::Mirror;
 use super::one::object_by_name;
+use super::pauses::Pauses;
 use crate::config::ConfigMapRef;
 use crate::memory;
 use crate::metrics::Metrics;
@@ -29,13 +30,6 @@ use crate::metrics::Metrics;
 /// How many objects come in one page of a list. As they come they take some thirty times of what is kept, and what is kept lies
 /// between them. 10 000 claims and volumes are listed in two seconds with this and with 250, and then take up to 20 MB less.
 const PAGE: u32 = 50;
-/// The pause after a failure, which doubles from one to the next.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest: what is known is as old as this when the API server is back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// A failure after this long begins with the first pause again.
-const CALM: Duration = Duration::from_secs(60);
-
 /// Follows all kinds, and the ConfigMap with what is known of file systems. It ends only with a defect.
 pub async fn follow(client: Client, known: Option<&ConfigMapRef>, mirror: &Mirror, metrics: &Metrics) {
     let started = Instant::now();
@@ -137,27 +131,6 @@ where
     }
 }
 
-/// The pauses between things that are tried again and again. It begins with none behind it.
-#[derive(Debug, Default)]
-pub(crate) struct Pauses(Option<(Instant, Duration)>);
-
-impl Pauses {
-    /// How long the pause is that begins now.
-    pub(crate) fn next(&mut self, now: Instant) -> Duration {
-        let pause = pause_after(self.0, now);
-        self.0 = Some((now + pause, pause));
-        pause
-    }
-}
-
-/// The pause after a failure at this moment, by when the pause after the one before ended and how long it was.
-fn pause_after(last: Option<(Instant, Duration)>, now: Instant) -> Duration {
-    match last {
-        Some((ended, pause)) if now.saturating_duration_since(ended) < CALM => (pause * 2).min(LONGEST_PAUSE),
-        _ => FIRST_PAUSE,
-    }
-}
-
 /// From events as they come to what is kept of them.
 struct Reader {
     kind: Kind,
@@ -203,18 +176,6 @@ impl Reader {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn pauses_grow_from_failure_to_failure_and_not_for_ever() {
-        let now = Instant::now();
-        let after = |ago: u64, pause: u64| {
-            let last = now.checked_sub(Duration::from_secs(ago)).map(|ended| (ended, Duration::from_millis(pause)));
-            pause_after(last, now).as_millis()
-        };
-        assert_eq!(pause_after(None, now), FIRST_PAUSE);
-        assert_eq!([after(0, 500), after(2, 4_000), after(2, 8_000), after(5, 10_000)], [1_000, 8_000, 10_000, 10_000]);
-        assert_eq!(after(61, 10_000), 500);
-    }
 
     #[test]
     fn what_cannot_be_read_is_gone_until_it_can_be() {

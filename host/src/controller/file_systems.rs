@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use pith_core::file_system::{FileSystemFacts, key, write};
-use pith_core::object::SecretRef;
+use pith_core::file_system::{key, write};
+use pith_core::object::{FileSystemFacts, SecretRef};
 use serde_json::{Value, json};
 
 use crate::cluster::in_time;

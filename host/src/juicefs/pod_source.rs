@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pith_core::file_system::{FileSystemFacts, Preparation, PreparationOption};
+use pith_core::object::{FileSystemFacts, Preparation, PreparationOption};
 use pith_core::secret_key;
 
 use super::source::{FileSystem, Secrets, SourceError, check_name};

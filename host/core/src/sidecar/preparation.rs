@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::{CLIENT, INIT_PREFIX, Place, from_secret, named, resources, volume_name};
-use crate::file_system::{FileSystemFacts, Preparation, PreparationOption};
+use crate::object::{FileSystemFacts, Preparation, PreparationOption};
 use crate::secret_key;
 use crate::settings::Settings;
 

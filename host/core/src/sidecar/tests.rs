@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::file_system::{FileSystemFacts, Preparation, PreparationOption};
 use crate::json::list;
-use crate::object::StorageClass;
+use crate::object::{FileSystemFacts, Preparation, PreparationOption, StorageClass};
 use crate::pod::Pod;
 use crate::policy::{Change, OptionChange};
 use crate::settings::{Configuration, Layers, Usage, resolve};

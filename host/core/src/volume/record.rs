@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use super::place::{SUB_PATH, prefix};
-use super::trash::Trashed;
 use super::{Asked, Capability, Directory, NamedBy, Place, capacity, id};
 use crate::object::{Claim, Entries};
 
@@ -68,6 +67,17 @@ impl fmt::Display for ClaimName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
+}
+
+/// Where a deleted volume lies, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Trashed {
+    /// The name of its place in the trash, chosen once, so that each step can be repeated.
+    pub trash: String,
+    /// When it was deleted, in seconds since 1970. Records of the first Pith do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
 }
 
 /// How far a volume has come.

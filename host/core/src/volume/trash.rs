@@ -9,10 +9,8 @@
 //! Each is the next generation of the record. Of two that would be the same generation one is made, so whoever purges and whoever
 //! restores cannot both have it.
 
-use serde::{Deserialize, Serialize};
-
 use super::VolumeRefusal;
-use super::record::{Record, RecordProblem, State};
+use super::record::{Record, RecordProblem, State, Trashed};
 use crate::object::Entries;
 
 /// The StorageClass parameter that says what becomes of a deleted volume.
@@ -65,17 +63,6 @@ impl OnDelete {
 fn whole_days(text: &str) -> Option<u32> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| plain && *number <= MOST_TRASH_DAYS)
-}
-
-/// Where a deleted volume lies, and since when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Trashed {
-    /// The name of its place in the trash, chosen once, so that each step can be repeated.
-    pub trash: String,
-    /// When it was deleted, in seconds since 1970. Records of the first Pith do not say it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<u64>,
 }
 
 /// What is to be done about a place in the trash.
