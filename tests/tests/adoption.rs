@@ -162,6 +162,7 @@ fn check_stays(others: &[Value]) {
 #[test]
 fn a_directory_that_another_volume_uses_stays_in_whatever_way_it_does() {
     check_stays(&[in_use(B, "t/app")]);
+    check_stays(&[in_use(B, "t/app"), provisioned(C, "t/app")]);
     check_stays(&[in_use(B, "/t/./x/../app//")]);
     check_stays(&[by_hand("root", &[])]);
     check_stays(&[by_hand("above", &["subdir=t"])]);

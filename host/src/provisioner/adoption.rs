@@ -95,8 +95,8 @@ impl Provisioner {
         let objects = self.objects()?;
         let driver = &self.options.driver;
         let known = objects.persistent_volumes().map(|volume| &**volume);
-        let mut users = volume::users(record, driver, &objects, known);
-        self.keep_those_without_record(file_system, store, record, &mut users).await?;
+        let users = volume::users(record, driver, &objects, known);
+        let mut users = self.unrecorded(file_system, store, record, users).await?;
         if users.is_empty() && (record.shared || record.is_adopted()) {
             // What many may have is not deleted by what was known a moment ago.
             let now = self.objects.volumes_now().await.map_err(|why| {
@@ -104,34 +104,33 @@ impl Provisioner {
                     format!("the PersistentVolumes that may use {} cannot be listed: {why}", record.directory);
                 VolumeError::Unavailable(sentence)
             })?;
-            users = volume::users(record, driver, &objects, now.iter().map(|volume| &**volume));
-            self.keep_those_without_record(file_system, store, record, &mut users).await?;
+            let now = volume::users(record, driver, &objects, now.iter().map(|volume| &**volume));
+            users = self.unrecorded(file_system, store, record, now).await?;
         }
-        if let Some(going) = users.iter().find(|user| user.is_going) {
-            return Err(VolumeError::Aborted(format!(
-                "the directory {} is that of the PersistentVolume `{}` too, which is being deleted: ask again",
-                record.directory, going.volume
-            )));
+        let (used_by, directory) = (volume::named(&users), &record.directory);
+        if users.iter().any(|user| !user.is_going) {
+            tracing::warn!(volume = %record.id, %directory, %used_by, "the directory of a deleted volume stays");
+            return Ok(true);
         }
         if users.is_empty() {
             return Ok(false);
         }
-        let (used_by, directory) = (volume::named(&users), &record.directory);
-        tracing::warn!(volume = %record.id, %directory, %used_by, "the directory of a deleted volume stays");
-        Ok(true)
+        Err(VolumeError::Aborted(format!(
+            "the directory {directory} is that of the PersistentVolume {used_by} too, which is being deleted: ask again"
+        )))
     }
 
-    /// Leaves those out that are in another file system, and those whose record says that they have the directory: whoever deletes
-    /// either of the two sees the other.
-    async fn keep_those_without_record(
+    /// Those of the users that are in this file system, and have no record that says that the directory is theirs: where they have,
+    /// whoever deletes either of the two sees the other.
+    async fn unrecorded(
         &self,
         file_system: &FileSystem,
         store: &Store,
         record: &Record,
-        users: &mut Vec<User>,
-    ) -> Result<(), VolumeError> {
+        users: Vec<User>,
+    ) -> Result<Vec<User>, VolumeError> {
         let mut kept = Vec::new();
-        for user in users.drain(..) {
+        for user in users {
             let other = match &user.id {
                 Some(id) if volume::is_id(id) => store.current(id).await?,
                 _ => None,
@@ -145,8 +144,7 @@ impl Provisioner {
                 kept.push(user);
             }
         }
-        *users = kept;
-        Ok(())
+        Ok(kept)
     }
 
     /// Whether a volume is in another file system than this one.

@@ -1,6 +1,8 @@
 //! A look at all volumes of a file system, and the repair of what was found. What is wrong, and what can be done, is decided in
 //! `pith_core::volume::check`; each repair looks again at what it is about before it does anything.
 
+use std::collections::BTreeMap;
+
 use pith_core::object::{Objects, SecretRef};
 use pith_core::volume::check::{self, Finding, Observed, Repair, Unusable};
 use pith_core::volume::{self, Record, RecordProblem, State};
@@ -25,7 +27,7 @@ impl Provisioner {
         let (file_system, store) = self.open(secrets).await?;
         // In the order in which a volume loses them, so that one that goes meanwhile does not seem to lack any.
         let entries = store.entries().await?;
-        let mut records = std::collections::BTreeMap::new();
+        let mut records = BTreeMap::new();
         for (id, record) in self.records(&store).await? {
             let record = match record {
                 Ok(record) => Ok(record),

@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::{Serialize, Serializer};
 
-use super::{Directory, GIB, NotAdopted, Record, RecordProblem, State, adopt};
+use super::{Directory, GIB, NotAdopted, Record, RecordProblem, State, adopt, whereabouts};
 use crate::catalogue::{Code, Level};
 use crate::check::{Object, Read};
 use crate::object::{Objects, PersistentVolume, SecretRef};
@@ -327,7 +327,11 @@ impl<'a> Check<'a> {
         let of_volumes: Vec<Vec<String>> = objects
             .into_iter()
             .flat_map(|objects| objects.persistent_volumes())
-            .filter_map(|volume| Some(self.adopted(volume).ok()?.directory.components().to_vec()))
+            .filter_map(|volume| match self.adopted(volume) {
+                Ok(record) => Some(record.directory),
+                Err(_) => whereabouts(volume).ok()?.parse().ok(),
+            })
+            .map(|directory: Directory| directory.components().to_vec())
             .collect();
         let recorded = self.records().map(|record| record.directory.components());
         let known: BTreeSet<&[String]> = entered.chain(recorded).chain(of_volumes.iter().map(Vec::as_slice)).collect();
@@ -408,9 +412,11 @@ fn written(gib: u64) -> String {
     }
     // In tenths, the nearest one.
     size = (size + divisor / 2) / divisor;
-    match size {
-        100.. => format!("{} {}", (size + 5) / 10, UNITS[unit]),
-        tenths => format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]),
+    let (whole, tenths) = (size / 10, size % 10);
+    match whole {
+        // A half goes to the even one, as C and Go have it.
+        10.. => format!("{} {}", whole + u64::from(tenths > 5 || tenths == 5 && whole % 2 == 1), UNITS[unit]),
+        _ => format!("{whole}.{tenths} {}", UNITS[unit]),
     }
 }
 

@@ -6,13 +6,13 @@ use pith_core::volume::check::Staged;
 use pith_core::volume::{Directory, Record};
 
 use super::{BELOW, PATHS, RECORD, STAGING, Store, StoreError, TRASH, VOLUMES, index, name, ours, trash_name};
-use crate::juicefs::{Depth, JuiceFsError, Kind, Path};
+use crate::juicefs::{Depth, Entry, JuiceFsError, Kind, Path};
 
 impl Store {
     /// Every entry of the index: a directory, and whose it is.
     pub async fn entries(&self) -> Result<BTreeSet<(Vec<String>, String)>, StoreError> {
         let listed = self.worker.list(&ours(&[PATHS])?, Depth::Infinity).await?.unwrap_or_default();
-        let entry = |it: &crate::juicefs::Entry| {
+        let entry = |it: &Entry| {
             let (id, directory) = it.path.components().split_last().filter(|_| it.kind == Kind::Directory)?;
             // `a/.below/b/<id>`: every second name is [`BELOW`], and what follows a directory's own name is an id.
             let is_entry = directory.len() % 2 == 1 && id != BELOW;

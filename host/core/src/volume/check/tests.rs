@@ -319,8 +319,12 @@ const CASES: &[Case] = &[
         &["info volume-unrecorded PersistentVolume pvc-b"],
     ),
     (
-        "a volume that was made by hand",
-        |it| it.with_volume(PersistentVolume { provisioned: false, ..provisioned("mine", "") }),
+        "volumes that were made by hand, of the whole file system and of a directory",
+        |it| {
+            it.with_volume(PersistentVolume { provisioned: false, ..provisioned("mine", "") });
+            it.with_volume(PersistentVolume { provisioned: false, ..provisioned("lists", "t/lists") });
+            it.directories.push("t/lists");
+        },
         &[],
     ),
     (
@@ -385,6 +389,10 @@ fn sizes_are_written_as_the_client_writes_them() {
         (1024, "1.0 TiB"),
         (1537, "1.5 TiB"),
         (10 << 10, "10 TiB"),
+        (10752, "10 TiB"),
+        (10803, "10 TiB"),
+        (11776, "12 TiB"),
+        (10200, "10 TiB"),
         (1 << 20, "1.0 PiB"),
         (1 << 30, "1.0 EiB"),
     ] {
