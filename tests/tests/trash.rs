@@ -186,6 +186,10 @@ fn a_purge_that_is_killed_at_any_step_goes_on_once_the_file_system_is_opened() {
         site.insist(&["delete", "pvc-a"]).expect("pith csi runs").expect("it is deleted");
         until(step, || trash(&secrets).len() == 1);
         assert_eq!(listed(&site).values().next().expect("one is left")["id"], "pvc-b", "{step}");
+        // What was on its way out when it was killed is known again.
+        let repaired = volumes(&site, &["repair", "--apply"]);
+        let staging = directories(&wait(tree(&secrets)), &[".pith", "staging"]);
+        assert_eq!(staging, BTreeSet::new(), "{step}: {}", String::from_utf8_lossy(&repaired.stdout));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pith_core::volume::check::Staged;
-use pith_core::volume::{Directory, Record};
+use pith_core::volume::{Directory, Record, State};
 
 use super::{BELOW, PATHS, RECORD, STAGING, Store, StoreError, TRASH, VOLUMES, index, name, ours, trash_name};
 use crate::juicefs::{Depth, Entry, JuiceFsError, Kind, Path};
@@ -58,16 +58,31 @@ impl Store {
             Some(Kind::Directory) => {}
         }
         let inside = self.worker.list(&place, Depth::One).await?.unwrap_or_default();
-        let (true, Some(only)) = (inside.len() < 2, inside.first()) else {
-            return Ok(Some(if inside.is_empty() { Staged::Empty } else { Staged::NotOurs }));
+        let is_of_trash = |entry: &Entry| name(entry).is_some_and(|name| [PATHS, RECORD].contains(&name));
+        let record = match inside.as_slice() {
+            [] => return Ok(Some(Staged::Empty)),
+            [only] if only.path.components() == [RECORD] && only.kind == Kind::File => self.opened(&place).await?,
+            all if all.iter().all(is_of_trash) => self.purged(&place.join(RECORD)?).await?,
+            _ => None,
         };
-        if only.path.components() != [RECORD] || only.kind != Kind::File {
-            return Ok(Some(Staged::NotOurs));
+        Ok(Some(record.map_or(Staged::NotOurs, |record| Staged::Ours(record.id))))
+    }
+
+    /// The record in a directory, if it is this cluster's.
+    async fn opened(&self, place: &Path) -> Result<Option<Record>, StoreError> {
+        let bytes = self.worker.read(&place.clone().join(RECORD)?).await?;
+        let record = bytes.and_then(|bytes| Record::open(&bytes, &self.key).ok());
+        Ok(record.filter(|record| record.check_owner(&self.cluster).is_ok()))
+    }
+
+    /// The newest record in a directory, if its volume was purged: its place in the trash is on its way out.
+    async fn purged(&self, volume: &Path) -> Result<Option<Record>, StoreError> {
+        let Some(first) = self.opened(volume).await? else { return Ok(None) };
+        match self.newest(volume, &first.id).await {
+            Ok(newest) => Ok(newest.filter(|newest| matches!(newest.state, State::Purging(_)))),
+            Err(StoreError::Record { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
-        let record =
-            self.worker.read(&place.join(RECORD)?).await?.and_then(|bytes| Record::open(&bytes, &self.key).ok());
-        let ours = record.filter(|record| record.check_owner(&self.cluster).is_ok());
-        Ok(Some(ours.map_or(Staged::NotOurs, |record| Staged::Ours(record.id))))
     }
 
     /// Removes from the staging area what is empty or this cluster's own. Whoever may still be at it is told, and tries again.
