@@ -4,7 +4,7 @@
 //! no clients, so every file system is the pods' to make. The client of the Enterprise Edition is a stand-in (`tests/cluster/enterprise`), made of what is public about how that one is called.
 
 use pith_tests::cluster::{ADDRESS, CLUSTER, static_volume};
-use pith_tests::juicefs::VERSION;
+use pith_tests::juicefs::{CLIENT, VERSION};
 use pith_tests::redis::Redis;
 use pith_tests::server::Server;
 use serde_json::{Value, json};
@@ -98,6 +98,9 @@ fn a_pod_makes_its_file_system_and_one_of_the_enterprise_edition_is_authenticate
             .wait(name, "jsonpath={.status.phase}=Succeeded", &format!("pod/{file_system}"))
             .expect("it has written");
     }
+    let status = cluster.command(&CLIENT).args(["status", &redis.url()]).output().expect("the client runs");
+    let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(status["Setting"]["TrashDays"], 0, "format-options say so: {status:#}");
     let pod = cluster.get(&["pod", "fresh", "--namespace", name]).expect("it is there");
     let client = &pod["spec"]["initContainers"][2];
     let folder = json!({"name": "pith-config-0-data", "mountPath": "/etc/motd.d", "readOnly": true});

@@ -50,8 +50,8 @@ impl Store {
         Ok(found)
     }
 
-    async fn staged_as(&self, name: &str) -> Result<Option<Staged>, StoreError> {
-        let place = ours(&[STAGING, name])?;
+    async fn staged_as(&self, staged: &str) -> Result<Option<Staged>, StoreError> {
+        let place = ours(&[STAGING, staged])?;
         match self.worker.kind(&place).await? {
             None => return Ok(None),
             Some(Kind::File) => return Ok(Some(Staged::NotOurs)),
