@@ -11,6 +11,7 @@ mod pauses;
 mod live;
 mod look;
 mod secret;
+pub(crate) mod event;
 mod api;
 mod convert;
 mod folder;

@@ -179,6 +179,8 @@ pub struct Csi {
     pub record_key: KeyFile,
     /// Whether sizes are enforced.
     pub quota: bool,
+    /// Whether a template that has no value refuses the volume.
+    pub strict_templates: bool,
     /// How many days the trash keeps a volume whose class does not say it.
     pub trash_days: u32,
     /// Whether the trash is purged.
@@ -506,6 +508,7 @@ fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Resul
             None => KeyFile::Own(state_dir.join("record.key")),
         },
         quota: typed.quota,
+        strict_templates: typed.strict_templates,
         trash_days: days,
         purge: typed.purge,
     })

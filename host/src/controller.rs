@@ -12,7 +12,6 @@ mod completion;
 mod exempt;
 mod notes;
 mod due;
-mod event;
 
 use std::sync::Arc;
 

@@ -22,15 +22,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pith_core::binding::Binding;
+use pith_core::catalogue::Code;
 use pith_core::object::{Claim, Namespace, Objects, Reference};
 use pith_core::policy::Hook;
+use pith_core::text::clean;
 use pith_core::volume::{
     self, Asked, ClaimName, Difference, NamingContext, OnDelete, Place, Record, RecordKey, SizeProblem, State,
-    VolumeRefusal,
+    Templates, VolumeRefusal,
 };
 use serde_json::{Value, json};
 
 use crate::cluster::Mirror;
+use crate::cluster::event::Happened;
 use crate::juicefs::steps::Steps;
 use crate::juicefs::store::{self, Begun, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
@@ -39,6 +42,8 @@ use crate::policy::Policies;
 pub use survey::Known;
 pub use trash::{Deleted, Found};
 
+/// How much of a note is said in an event, in bytes: it may repeat a class's or a claim's words.
+const LONGEST_NOTE: usize = 800;
 /// How often a call starts again because another replica was faster.
 const TRIES: usize = 5;
 
@@ -170,6 +175,8 @@ pub struct Options {
     pub quota: bool,
     /// How many days the trash keeps a volume whose class does not say it.
     pub trash_days: u32,
+    /// What becomes of a template that has no value.
+    pub templates: Templates,
     /// The most time for naming a volume.
     pub naming_timeout: Duration,
     /// Where a test kills the process.
@@ -258,13 +265,23 @@ impl Provisioner {
             Some(name) if needed => Some(self.claim(name, deadline).await?),
             _ => None,
         };
-        let context = known.as_ref().map(|(claim, namespace, object)| NamingContext {
-            claim: claim.clone(),
-            namespace: namespace.clone(),
-            object,
-        });
-        let evaluator = self.policies.evaluator(deadline);
-        Ok(volume::place(asked, id, context.as_ref(), bindings, &evaluator)?)
+        let place = {
+            let context = known.as_ref().map(|(claim, namespace, object)| NamingContext {
+                claim: claim.clone(),
+                namespace: namespace.clone(),
+                object,
+            });
+            let evaluator = self.policies.evaluator(deadline);
+            volume::place(asked, id, context.as_ref(), self.options.templates, bindings, &evaluator)?
+        };
+        if let Some((claim, ..)) = &known {
+            for note in &place.notes {
+                tracing::warn!(volume = %id, "{note}");
+                let (kind, reason, action) = ("Warning", Code::TemplateValueUnknown, "Provision");
+                self.objects.say(claim, Happened { kind, reason, action, note: &clean(note, LONGEST_NOTE) }).await;
+            }
+        }
+        Ok(place)
     }
 
     /// The claim that a volume is for, as policies see it.

@@ -11,6 +11,7 @@ use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use pith_core::object::Objects;
+use pith_core::volume::Templates;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore};
@@ -291,6 +292,7 @@ pub fn provisioner(
         key: record_key::load(&csi.record_key)?,
         quota: csi.quota,
         trash_days: csi.trash_days,
+        templates: if csi.strict_templates { Templates::Strict } else { Templates::Lenient },
         naming_timeout: NAMING,
         steps,
     };

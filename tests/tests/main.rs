@@ -18,6 +18,7 @@ mod in_pods;
 mod inject;
 mod juicefs;
 mod migration;
+mod naming;
 mod policies;
 mod repair;
 mod scenarios;

@@ -187,8 +187,10 @@ catalogue! {
         "The Secret beside a claim, or that of a pod whose claim came later, cannot be what it is to be. Pods wait for it."
         "see to what the sentence says, mostly the Secret of the file system; it is tried again within a minute";
     TemplateValueUnknown "template-value-unknown" [Event]
-        "A template of `mountPodPatch` has a value that was not known when the pod was made, because its claim was not bound: it is empty."
-        "make the pod anew if it needs the value; with `sidecar.strictTemplates` such pods are refused instead";
+        "A template has no value, so it is empty text. On a pod it is one of `mountPodPatch`, whose claim was not bound when the pod was \
+         made; on a claim it is one of its class's `pathPattern`, and the claim lacks the label or annotation."
+        "make the pod anew if it needs the value; give the next claim what the event names, as the directory of this one stays what it is; \
+         with `sidecar.strictTemplates` and `csi.strictTemplates` such pods and claims are refused instead";
     MountLeftBehind "mount-left-behind" [Event]
         "A pod could not end, because JuiceFS was still mounted on its node when its containers were gone. A cleaner pod unmounts it."
         "nothing; where it happens often, look at why clients are killed: out of memory, mostly";

@@ -12,6 +12,7 @@
 //! `/.pith` in the file system, CSI's types and its codes.
 
 mod directory;
+mod template;
 mod place;
 mod record;
 mod adoption;
@@ -29,6 +30,7 @@ pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict
 pub use manifest::persistent_volume;
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
 pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, Trashed, compare};
+pub use template::Templates;
 pub use trash::{Fate, MOST_TRASH_DAYS, OnDelete};
 
 /// What CreateVolume asks. Secrets are not part of it: it is kept in the record.

@@ -9,12 +9,13 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::core::DynamicObject;
 use kube::{Api, Client};
-use pith_core::object::{Kind, Object, PersistentVolume, Reference, SecretRef};
+use pith_core::object::{Claim, Kind, Object, PersistentVolume, Reference, SecretRef};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use super::api::{cause, read, resource};
+use super::event::{self, Happened};
 use super::look::list;
 use super::secret::secret;
 use crate::metrics::Metrics;
@@ -101,6 +102,15 @@ impl Live {
     /// The content of a file system's Secret.
     pub(super) async fn secret(&self, name: &SecretRef) -> Result<BTreeMap<String, String>, String> {
         secret(&self.client, name).await
+    }
+
+    /// Says something in an event on a claim.
+    pub(super) async fn say(&self, claim: &Claim, happened: Happened<'_>, until: Instant) {
+        let Claim { namespace, name, uid, .. } = claim;
+        let told = event::tell(&self.client, event::about("PersistentVolumeClaim", namespace, name, uid), happened);
+        if timeout_at(until.into(), told).await.is_err() {
+            tracing::warn!(%namespace, claim = %name, "an event cannot be written: the API server did not answer in time");
+        }
     }
 
     async fn ask(&self, reference: &Reference) -> anyhow::Result<Option<Object>> {

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use pith_core::object::{FileSystemFacts, Kind, Object, Objects, PersistentVolume, Reference, SecretRef};
+use pith_core::object::{Claim, FileSystemFacts, Kind, Object, Objects, PersistentVolume, Reference, SecretRef};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::event::Happened;
 use super::feed::{Feed, Told};
 use super::live::{Live, Unanswered};
 
@@ -148,6 +149,13 @@ impl Mirror {
         match &self.live {
             None => Err("there is no cluster to ask for Secrets".into()),
             Some(live) => live.secret(name).await,
+        }
+    }
+
+    /// Says something in an event on a claim, where there is a cluster.
+    pub(crate) async fn say(&self, claim: &Claim, happened: Happened<'_>) {
+        if let Some(live) = &self.live {
+            live.say(claim, happened, Instant::now() + PATIENCE).await;
         }
     }
 

@@ -480,6 +480,9 @@ pub struct Csi {
     pub record_key: Option<PathBuf>,
     /// Whether a volume's size is enforced, by a quota on its directory.
     pub quota: bool,
+    /// Whether a volume is refused where a template in its class has no value: `pathPattern` names a label, say, that the claim does
+    /// not have. Else it is empty text, and an event on the claim says so.
+    pub strict_templates: bool,
     /// How many days a deleted volume stays in the trash, from where it can be brought back, before it is removed for good; 0 keeps
     /// nothing. A StorageClass may say otherwise with the parameter `trashDays`. A change counts for what is in the trash too.
     pub trash_days: u32,
@@ -495,6 +498,7 @@ impl Default for Csi {
             cluster: "default".into(),
             record_key: None,
             quota: true,
+            strict_templates: false,
             trash_days: 7,
             purge: true,
         }

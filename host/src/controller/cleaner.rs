@@ -13,9 +13,8 @@ use kube::{Api, Client, ResourceExt};
 use pith_core::catalogue::Code;
 use serde_json::{Value, json};
 
-use super::event;
 use super::pods::{InjectedPod, PodName, Pods};
-use crate::cluster;
+use crate::cluster::{self, event};
 use crate::config::Cleaner;
 use crate::metrics::Metrics;
 

@@ -15,9 +15,8 @@ use pith_core::reason::{DONE_LABEL, SKIPPED_ANNOTATION, SKIPPED_LABEL};
 use pith_core::text::clean;
 
 use super::due::Due;
-use super::event;
 use super::notes::REMEMBERED;
-use crate::cluster;
+use crate::cluster::{self, event};
 use crate::metrics::Metrics;
 
 /// How much of a reason is said, in bytes.

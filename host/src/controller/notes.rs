@@ -8,8 +8,8 @@ use kube::Client;
 use pith_core::catalogue::Code;
 use pith_core::text::clean;
 
-use super::event;
 use super::pods::Pods;
+use crate::cluster::event;
 
 /// How long API servers remember an event, if nobody says otherwise: of a pod that is older it was said, and forgotten.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(60 * 60);

@@ -26,10 +26,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
-use super::event;
 use super::file_systems::FileSystems;
 use super::pods::{InjectedPod, PodName, Pods};
-use crate::cluster::{self, Mirror, in_time};
+use crate::cluster::{self, Mirror, event, in_time};
 use crate::config::Controller;
 use crate::juicefs::{FileSystem, PodSource, Workers};
 use crate::metrics::Metrics;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use unicode_normalization::is_nfc;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 const LONGEST_COMPONENT: usize = 255;
 const MOST_COMPONENTS: usize = 32;
@@ -61,6 +61,17 @@ impl Directory {
         Ok(Directory(components))
     }
 
+    /// The directory that a new volume is to have: of these names none may be another one in disguise.
+    pub fn chosen(components: Vec<String>) -> Result<Directory, PathProblem> {
+        let directory = Directory::new(components)?;
+        for component in &directory.0 {
+            if let Some(reason) = disguise(component) {
+                return Err(PathProblem::Component { component: component.clone(), reason });
+            }
+        }
+        Ok(directory)
+    }
+
     /// From the root down, never empty.
     pub fn components(&self) -> &[String] {
         &self.0
@@ -68,7 +79,7 @@ impl Directory {
 }
 
 /// What keeps a text from being a plain name. A list of what is refused, on purpose: file names in any script are allowed,
-/// as with the JuiceFS driver.
+/// as with the JuiceFS driver, and as there `Web` and `web` are two names.
 fn defect(component: &str) -> Option<&'static str> {
     let rules = [
         (component.is_empty(), "is empty"),
@@ -84,6 +95,55 @@ fn defect(component: &str) -> Option<&'static str> {
         ),
     ];
     rules.into_iter().find(|(broken, _)| *broken).map(|(_, reason)| reason)
+}
+
+/// What more keeps a plain name from being that of a new directory. One that is there already may have it, and is what it is.
+fn disguise(component: &str) -> Option<&'static str> {
+    let rules = [
+        (component.contains(is_invisible), "has a character that nobody sees, or one that turns text about"),
+        (is_path_in_disguise(component), "is a path for whoever decodes it, or mounts it elsewhere"),
+    ];
+    rules.into_iter().find(|(broken, _)| *broken).map(|(_, reason)| reason)
+}
+
+/// Whether a character is written nowhere, or writes others in another order: with one, two names look the same. Those that join
+/// letters or keep them apart are part of how some scripts are written.
+fn is_invisible(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Whether a plain name is none any more for somebody who reads it otherwise than Linux does, who decodes it say, however often:
+/// `%2e%2e`, `%252e`, `a%2fb`, dots and slashes of another width, or `a\..\b`. Nothing here does; gateways, tools and scripts that are
+/// given it may. The name is short by now.
+fn is_path_in_disguise(name: &str) -> bool {
+    let leads_elsewhere =
+        |text: &str| text.starts_with('.') || text.contains(['/', '\0']) || text.split('\\').any(|part| part == "..");
+    let folded: String = name.nfkc().collect();
+    if leads_elsewhere(name) || leads_elsewhere(&folded) {
+        return true;
+    }
+    match decoded(name).map(String::from_utf8) {
+        None => false,
+        Some(Ok(text)) => is_path_in_disguise(&text),
+        // What is no text may be dots to a decoder that takes more than it should, as `%c0%ae`.
+        Some(Err(_)) => true,
+    }
+}
+
+/// A text with each `%` and two digits replaced by what they stand for; none where there is nothing to decode.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| *first == b'%');
+        let mut byte = [0];
+        let is_encoded = digits.is_some_and(|digits| hex::decode_to_slice(digits, &mut byte).is_ok());
+        bytes.push(if is_encoded { byte[0] } else { *first });
+        rest = if is_encoded { &after[2..] } else { after };
+    }
+    (bytes.len() < text.len()).then_some(bytes)
 }
 
 /// A text from elsewhere for a sentence: quoted, escaped, and not longer than a line.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::directory::{split, trim};
+use super::template::{self, EXTRA_METADATA, Piece, Templates};
 use super::{Asked, Directory, PathProblem, SizeProblem};
 use crate::binding::{self, Binding, Evaluate};
 use crate::object::{Claim, Namespace, PersistentVolume};
@@ -15,7 +16,6 @@ use crate::policy::{Failure, Hook, Naming, NamingRequest};
 use crate::reason::PolicyFailure;
 
 const PATH_PATTERN: &str = "pathPattern";
-const EXTRA_METADATA: &str = "run external-provisioner with --extra-create-metadata";
 
 /// The attribute that says where below `subdir` a volume lies. It is made here and nowhere else.
 pub(super) const SUB_PATH: &str = "subPath";
@@ -42,6 +42,8 @@ pub struct Place {
     pub named_by: NamedBy,
     /// What people should know about how it came to be.
     pub warnings: Vec<String>,
+    /// What is to be said on the claim: what of it a template asked for in vain.
+    pub notes: Vec<String>,
 }
 
 /// Who named a directory.
@@ -135,11 +137,12 @@ pub fn place(
     asked: &Asked,
     id: &str,
     naming: Option<&NamingContext<'_>>,
+    templates: Templates,
     bindings: &[Binding],
     policies: &dyn Evaluate,
 ) -> Result<Place, VolumeRefusal> {
     let prefix = prefix(asked)?;
-    let mut warnings = Vec::new();
+    let (mut warnings, mut notes) = (Vec::new(), Vec::new());
     if asked.parameters.contains_key(SUB_PATH) {
         warnings.push(format!("the parameter {SUB_PATH} has no effect: each volume has its own"));
     }
@@ -155,9 +158,9 @@ pub fn place(
     };
     let (directory, shared, named_by) = match named {
         Some(named) => named,
-        None => by_default(asked, &prefix, id, naming)?,
+        None => by_default(asked, &prefix, id, naming.map(|context| &*context.claim), templates, &mut notes)?,
     };
-    Ok(Place { directory, shared, named_by, warnings })
+    Ok(Place { directory, shared, named_by, warnings, notes })
 }
 
 /// A directory, whether it is shared, and who named it.
@@ -167,14 +170,16 @@ fn by_default(
     asked: &Asked,
     prefix: &[String],
     id: &str,
-    naming: Option<&NamingContext<'_>>,
+    claim: Option<&Claim>,
+    templates: Templates,
+    notes: &mut Vec<String>,
 ) -> Result<Named, VolumeRefusal> {
     let refuse = |origin| move |problem| VolumeRefusal::Path { origin, problem };
     let Some(pattern) = asked.parameters.get(PATH_PATTERN).filter(|pattern| !pattern.is_empty()) else {
         let directory = below(prefix, vec![id.to_string()]).map_err(refuse(format!("the id `{id}`")))?;
         return Ok((directory, false, NamedBy::VolumeName));
     };
-    let components = fill_in(pattern, naming.map(|context| &*context.claim))
+    let components = fill_in(pattern, claim, templates, notes)
         .map_err(|why| VolumeRefusal::Pattern { pattern: pattern.clone(), why })?;
     let directory = below(prefix, components).map_err(refuse(format!("{PATH_PATTERN} `{pattern}`")))?;
     Ok((directory, true, NamedBy::PathPattern))
@@ -228,7 +233,7 @@ fn by_policy(
 /// The components below a prefix. They are checked by themselves first: no name is the prefix itself, as none is the
 /// root.
 fn below(prefix: &[String], components: Vec<String>) -> Result<Directory, PathProblem> {
-    let own = Directory::new(components)?;
+    let own = Directory::chosen(components)?;
     Directory::new([prefix, own.components()].concat())
 }
 
@@ -284,59 +289,54 @@ pub fn whereabouts(volume: &PersistentVolume) -> Result<String, VolumeRefusal> {
     Ok(format!("/{}", components.join("/")))
 }
 
-/// The components of a pattern with `${.pvc.name}`, `${.pvc.namespace}`, `${.pvc.labels.KEY}` and
-/// `${.pvc.annotations.KEY}` replaced (`.PVC` is the same). All that follows the third dot is the key, with its dots,
-/// dashes and slashes.
-///
-/// Where the JuiceFS driver puts nothing for what it does not find, this refuses: one missing label would put the
-/// volumes of many claims into one directory. And only the pattern parts levels: a value with a `/` makes a component
-/// that is refused.
-fn fill_in(pattern: &str, claim: Option<&Claim>) -> Result<Vec<String>, String> {
-    let mut rest = trim(pattern);
-    if rest.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (mut components, mut component) = (Vec::new(), String::new());
-    loop {
-        let (text, template) = rest.split_once("${").map_or((rest, None), |(text, after)| (text, Some(after)));
-        for (index, part) in text.split('/').enumerate() {
-            if index > 0 {
-                components.push(std::mem::take(&mut component));
-            }
-            component.push_str(part);
-        }
-        let Some(template) = template else {
-            components.push(component);
-            return Ok(components);
-        };
-        let (template, after) = template.split_once('}').ok_or("a `${` in it has no `}`")?;
-        component.push_str(value(template, claim)?);
-        rest = after;
-    }
+/// One level of a directory that a pattern names.
+#[derive(Default)]
+struct Level {
+    text: String,
+    /// What the claim lacks for a template in it.
+    missing: Option<String>,
 }
 
-/// What one `${template}` stands for.
-fn value<'a>(template: &str, claim: Option<&'a Claim>) -> Result<&'a str, String> {
-    let unknown = || {
-        format!(
-            "`${{{template}}}` is not known here; what is: ${{.pvc.name}}, ${{.pvc.namespace}}, ${{.pvc.labels.KEY}} \
-             and ${{.pvc.annotations.KEY}}"
-        )
+/// The components of a pattern with its templates filled in. A template that has no value is empty text, as with the JuiceFS
+/// driver, and a note says so.
+///
+/// Where the driver then leaves a level out, this refuses: a volume that is to lie in `teams/…` would become `teams`, with the
+/// volumes of every team in it. And only the pattern parts levels: a value with a `/` makes a component that is refused.
+fn fill_in(
+    pattern: &str,
+    claim: Option<&Claim>,
+    templates: Templates,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>, String> {
+    let path = trim(pattern);
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut levels, mut level) = (Vec::new(), Level::default());
+    for piece in template::pieces(path, claim)? {
+        match piece {
+            Piece::Text(text) => {
+                for (index, part) in text.split('/').enumerate() {
+                    if index > 0 {
+                        levels.push(std::mem::take(&mut level));
+                    }
+                    level.text.push_str(part);
+                }
+            }
+            Piece::Value(value) => level.text.push_str(value),
+            Piece::Missing(why) if templates == Templates::Strict => return Err(why),
+            Piece::Missing(why) => {
+                notes.push(format!("{PATH_PATTERN} `{pattern}` has an empty text in it: {why}"));
+                level.missing = Some(why);
+            }
+        }
+    }
+    levels.push(level);
+    let component = |level: Level| match level.missing {
+        Some(why) if level.text.is_empty() => Err(format!("{why}, and a level of the directory has no other text")),
+        _ => Ok(level.text),
     };
-    let field = template.strip_prefix(".pvc.").or_else(|| template.strip_prefix(".PVC.")).ok_or_else(unknown)?;
-    let claim = claim
-        .ok_or_else(|| format!("`${{{template}}}` needs the claim, and the caller names none: {EXTRA_METADATA}"))?;
-    let (kind, entries, key) = match field.split_once('.') {
-        None if field == "name" => return Ok(&claim.name),
-        None if field == "namespace" => return Ok(&claim.namespace),
-        Some(("labels", key)) => ("label", &claim.labels, key),
-        Some(("annotations", key)) => ("annotation", &claim.annotations, key),
-        _ => return Err(unknown()),
-    };
-    let value = entries.get(key).filter(|value| !value.is_empty());
-    value
-        .map(String::as_str)
-        .ok_or_else(|| format!("the claim `{}/{}` has no {kind} `{key}`, or an empty one", claim.namespace, claim.name))
+    levels.into_iter().map(component).collect()
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ fn whatever_could_lead_elsewhere_or_be_read_as_another_is_refused() {
         ("a\u{85}b", r#""a\u{85}b""#, "has a control character"),
         (".pith", r#"".pith""#, dot),
         (".trash", r#"".trash""#, dot),
+        (".config", r#"".config""#, dot),
+        (".accesslog", r#"".accesslog""#, dot),
         ("...", r#""...""#, dot),
         (" a", r#"" a""#, white),
         ("a\u{a0}", r#""a\u{a0}""#, white),
@@ -57,6 +59,68 @@ fn whatever_could_lead_elsewhere_or_be_read_as_another_is_refused() {
     }
     let long = "ä".repeat(128);
     check(&[&long], Err(&format!("the component {:?}… is longer than 255 bytes", "ä".repeat(64))));
+}
+
+#[track_caller]
+fn check_chosen(component: &str, expected: Option<&str>) {
+    let problem = Directory::chosen(components(&["a", component])).err().map(|problem| problem.to_string());
+    let sentence = |why| format!("the component {component:?} {why}");
+    assert_eq!(problem, expected.map(sentence), "{component:?}");
+    // Whoever has the name already keeps it.
+    assert!(Directory::new(components(&["a", component])).is_ok(), "{component:?}");
+}
+
+#[test]
+fn a_new_directory_has_no_name_that_reads_as_a_path_or_as_another_name() {
+    for plain in [
+        "100%",
+        "%",
+        "50%-off",
+        "%zz",
+        "a%20b",
+        "a\\b",
+        "Web",
+        "WEB",
+        "größe",
+        "日本",
+        "a…b",
+        "½",
+        "می\u{200c}خواهم",
+        "👩\u{200d}🔧",
+    ] {
+        check_chosen(plain, None);
+    }
+    let path = Some("is a path for whoever decodes it, or mounts it elsewhere");
+    for encoded in [
+        "%2e%2e",
+        "%2E%2e",
+        "%2e.",
+        "%2epith",
+        "%252e%252e",
+        "%25252e",
+        "%%32%65",
+        "a%2fb",
+        "a%2F..%2Fb",
+        "a%00",
+        "a%252fb",
+        "%c0%ae%c0%ae",
+        "%ff",
+        "a\\..\\b",
+        "a%5c..",
+        "\u{ff0e}\u{ff0e}",
+        "\u{2025}",
+        "\u{2024}\u{2024}",
+        "…",
+        "a\u{ff0f}b",
+        "%ef%bc%8e",
+        "℀",
+    ] {
+        check_chosen(encoded, path);
+    }
+    let unseen = Some("has a character that nobody sees, or one that turns text about");
+    for hidden in ["a\u{200b}", "\u{202e}a", "a\u{ad}b", "\u{feff}a", "a\u{2060}", "a\u{2028}b", "a\u{e0041}"] {
+        check_chosen(hidden, unseen);
+    }
 }
 
 #[test]
@@ -158,6 +222,19 @@ proptest! {
         prop_assert_eq!(text.parse::<Directory>(), Ok(directory.clone()));
         let json = serde_json::to_string(&directory).unwrap();
         prop_assert_eq!(serde_json::from_str::<Directory>(&json).unwrap(), directory);
+    }
+
+    #[test]
+    fn no_new_name_decodes_to_a_path(name in prop_oneof!["[a.%25eEfF0cC/\\\\]{0,16}", "(%(25)*(2e|2E|2f|5c|00|61)|\\.|a){1,6}", any::<String>()]) {
+        let Ok(directory) = Directory::chosen(vec![name]) else { return Ok(()) };
+        let mut text = directory.components()[0].clone();
+        // As the most eager of decoders does it: until nothing changes any more.
+        while let Some(bytes) = decoded(&text) {
+            let next = String::from_utf8_lossy(&bytes).into_owned();
+            prop_assert!(!next.contains(['/', '\0']) && !next.split('\\').any(|part| matches!(part, "..")), "{:?}", next);
+            prop_assert!(!next.starts_with('.'), "{:?}", next);
+            text = next;
+        }
     }
 
     #[test]

@@ -36,14 +36,20 @@ impl Asked {
 fn context(object: &Value) -> NamingContext<'_> {
     let claim = Claim {
         labels: entries(&[("team", "web"), ("a.b-c/d", "dotted"), ("none", ""), ("odd", "..")]),
-        annotations: entries(&[("x/y", "note"), ("path", "a/b"), ("'q'", "quoted"), ("again", "${.pvc.name}")]),
+        annotations: entries(&[
+            ("x/y", "note"),
+            ("path", "a/b"),
+            ("'q'", "quoted"),
+            ("again", "${.pvc.name}"),
+            ("volume.kubernetes.io/selected-node", "node-1"),
+        ]),
         ..claim("orders")
     };
     NamingContext { claim: Arc::new(claim), namespace: Arc::new(Namespace::default()), object }
 }
 
 fn placed(world: &World, asked: &Asked) -> Result<Place, VolumeRefusal> {
-    place(asked, "pvc-1", Some(&context(&Value::Null)), &world.bindings, world)
+    place(asked, "pvc-1", Some(&context(&Value::Null)), Templates::Lenient, &world.bindings, world)
 }
 
 /// Where a volume lies: the directory, `shared` or not, and the rest of the place on a line of its own each.
@@ -105,7 +111,7 @@ fn a_policy_is_told_all_of_the_request() {
         assert_eq!((request, object), (&expected, &told));
         Ok(Naming::Pass)
     });
-    assert!(place(&asked, "pvc-1", Some(&context), &world.bindings, &world).is_ok());
+    assert!(place(&asked, "pvc-1", Some(&context), Templates::Lenient, &world.bindings, &world).is_ok());
 }
 
 #[test]
@@ -146,6 +152,8 @@ fn a_directory_that_cannot_be_had_is_a_failure_of_its_policy() {
         (&["a", ".."][..], r#"the component ".." leads elsewhere in the tree"#),
         (&[][..], "it is the root of the file system, which is never a volume"),
         (&[".pith"][..], r#"the component ".pith" begins with a dot: such names are kept for JuiceFS and Pith"#),
+        (&["/a"][..], r#"the component "/a" has a `/`: each component is one level"#),
+        (&["%2e%2e"][..], r#"the component "%2e%2e" is a path for whoever decodes it, or mounts it elsewhere"#),
     ] {
         let world = named(world(), "a", directory(components, false));
         let why = format!("its answer is not usable: the directory that it names cannot be had: {problem}");
@@ -159,7 +167,7 @@ fn a_directory_that_cannot_be_had_is_a_failure_of_its_policy() {
 
 #[test]
 fn without_a_claim_no_policy_is_asked_and_a_warning_says_so() {
-    let place = |world: &World, asked: &Asked| place(asked, "pvc-1", None, &world.bindings, world);
+    let place = |world: &World, asked: &Asked| place(asked, "pvc-1", None, Templates::Lenient, &world.bindings, world);
     let policy = named(world(), "a", Err(Failure::Stack));
     let found = place(&policy, &asked()).expect("a place");
     assert_eq!((found.directory.to_string().as_str(), found.named_by), ("/pvc-1", NamedBy::VolumeName));
@@ -185,6 +193,7 @@ fn a_pattern_is_filled_in_from_the_claim() {
         ("${.pvc.labels.a.b-c/d}", "/dotted"),
         ("${.pvc.annotations.x/y}x", "/notex"),
         ("${.pvc.annotations.'q'}", "/quoted"),
+        ("${.node.name}/${.pvc.name}", "/node-1/orders"),
         ("plain $ {x} }", "/plain $ {x} }"),
         // What a value says is not read again.
         ("${.pvc.annotations.again}", "/${.pvc.name}"),
@@ -194,16 +203,60 @@ fn a_pattern_is_filled_in_from_the_claim() {
     }
 }
 
+/// What a pattern gives, and what is said of it on the claim: why each template in it has no value.
+#[track_caller]
+fn check_lenient(pattern: &str, directory: &str, missing: &[&str]) {
+    let asked = asked().with("pathPattern", pattern);
+    let place = placed(&world(), &asked).expect("a place");
+    assert_eq!((place.directory.to_string().as_str(), place.shared), (directory, true), "{pattern}");
+    let note = |why: &&str| format!("pathPattern `{pattern}` has an empty text in it: {why}");
+    assert_eq!(place.notes, missing.iter().map(note).collect::<Vec<_>>(), "{pattern}");
+    assert_eq!(place.warnings, [""; 0]);
+
+    let context = context(&Value::Null);
+    let world = world();
+    let strict = super::place(&asked, "pvc-1", Some(&context), Templates::Strict, &world.bindings, &world)
+        .map(|it| it.directory);
+    match missing.first() {
+        None => assert_eq!(strict.expect("nothing is missing").to_string(), directory),
+        Some(why) => {
+            let sentence = format!("pathPattern `{pattern}` cannot be filled in: {why}");
+            assert_eq!(strict.expect_err("something is missing").to_string(), sentence);
+        }
+    }
+}
+
+#[test]
+fn a_value_that_is_missing_is_empty_text_and_said_on_the_claim_and_refused_where_templates_are_strict() {
+    let label = |key: &str| format!("the claim `shop/orders` has no label `{key}`, or an empty one");
+    let (absent, none) = (label("absent"), label("none"));
+    let annotation = "the claim `shop/orders` has no annotation `team`, or an empty one";
+    check_lenient("t-${.pvc.labels.team}", "/t-web", &[]);
+    check_lenient("t-${.pvc.labels.absent}", "/t-", &[&absent]);
+    check_lenient("${.pvc.labels.none}x/${.pvc.name}", "/x/orders", &[&none]);
+    check_lenient(
+        "a${.pvc.labels.absent}b${.pvc.annotations.team}/${.PVC.labels.absent}c",
+        "/ab/c",
+        &[&absent, annotation, &absent],
+    );
+}
+
+#[test]
+fn a_level_of_nothing_is_refused_always() {
+    let why = "the claim `shop/orders` has no label `absent`, or an empty one, and a level of the directory has no other text";
+    for pattern in ["${.pvc.labels.absent}", "teams/${.pvc.labels.absent}", "${.pvc.labels.absent}/${.pvc.name}"] {
+        let sentence = format!("pathPattern `{pattern}` cannot be filled in: {why}");
+        check_refused(&world(), asked().with("pathPattern", pattern), "path-pattern", &sentence);
+    }
+}
+
 #[test]
 fn a_pattern_that_cannot_be_filled_in_is_refused() {
-    let known =
-        "is not known here; what is: ${.pvc.name}, ${.pvc.namespace}, ${.pvc.labels.KEY} and ${.pvc.annotations.KEY}";
+    let known = "is not known here; what is: ${.pvc.name}, ${.pvc.namespace}, ${.pvc.labels.KEY}, \
+                 ${.pvc.annotations.KEY} and ${.node.name}";
     for (pattern, why) in [
-        ("${.pvc.labels.absent}", "the claim `shop/orders` has no label `absent`, or an empty one".to_string()),
-        ("x${.pvc.labels.none}", "the claim `shop/orders` has no label `none`, or an empty one".to_string()),
-        ("${.pvc.annotations.team}", "the claim `shop/orders` has no annotation `team`, or an empty one".to_string()),
         ("a${.pvc.name", "a `${` in it has no `}`".to_string()),
-        ("${.node.name}", format!("`${{.node.name}}` {known}")),
+        ("${.node.labels.zone}", format!("`${{.node.labels.zone}}` {known}")),
         ("${pvc.name}", format!("`${{pvc.name}}` {known}")),
         ("${.pvc.uid}", format!("`${{.pvc.uid}}` {known}")),
         ("${.pvc.labels}", format!("`${{.pvc.labels}}` {known}")),
@@ -266,7 +319,7 @@ proptest! {
     #[test]
     fn nothing_leads_out_of_subdir(
         components in vec("[a./]{0,3}", 0..4),
-        label in "[a./\\x00$}{]{0,6}",
+        label in "[a./%2e\\x00$}{]{0,6}",
         pattern in "([a./]|\\$\\{\\.pvc\\.labels\\.l\\}){0,4}",
     ) {
         let policy = components.clone();
@@ -276,7 +329,7 @@ proptest! {
         let claim = Arc::new(Claim { labels: entries(&[("l", &label)]), ..claim("orders") });
         let context = NamingContext { claim, namespace: Arc::default(), object: &Value::Null };
         let asked = asked().mounted(&["subdir=/tenants/a"]).with("pathPattern", &pattern);
-        if let Ok(place) = place(&asked, "pvc-1", Some(&context), &world.bindings, &world) {
+        if let Ok(place) = place(&asked, "pvc-1", Some(&context), Templates::Lenient, &world.bindings, &world) {
             let components = place.directory.components();
             prop_assert!(components.len() > 2 && components[..2] == ["tenants", "a"], "{}", place.directory);
         }

@@ -31,7 +31,8 @@ fn asked() -> Asked {
 
 fn place() -> Place {
     let directory = "/t/shop/orders".parse().expect("a directory");
-    Place { directory, shared: true, named_by: NamedBy::Policy("teams".into()), warnings: vec!["x".into()] }
+    let named_by = NamedBy::Policy("teams".into());
+    Place { directory, shared: true, named_by, warnings: vec!["x".into()], notes: vec!["y".into()] }
 }
 
 fn begun(asked: Asked) -> Record {

@@ -45,7 +45,8 @@ fn volume(parameters: &[(&str, &str)]) -> Record {
         parameters: entries(parameters),
     };
     let directory = "/pvc-1".parse().expect("a directory");
-    let place = Place { directory, shared: false, named_by: NamedBy::VolumeName, warnings: Vec::new() };
+    let place =
+        Place { directory, shared: false, named_by: NamedBy::VolumeName, warnings: Vec::new(), notes: Vec::new() };
     Record::begin("blue", "n".into(), asked, None, place, 0)
 }
 

@@ -10,26 +10,26 @@ use kube::{Api, Client};
 use pith_core::catalogue::Code;
 use sha2::{Digest, Sha256};
 
-use crate::cluster;
+use super::api::cause;
 
 /// The API server refuses a longer one.
 const LONGEST_NOTE: usize = 1024;
 
 /// What happened.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Happened<'a> {
+pub(crate) struct Happened<'a> {
     /// `Normal` or `Warning`.
-    pub(super) kind: &'static str,
+    pub(crate) kind: &'static str,
     /// Why, which Kubernetes writes as in `SecretNotWritten`.
-    pub(super) reason: Code,
+    pub(crate) reason: Code,
     /// What Pith was doing, as in `WriteSecret`.
-    pub(super) action: &'static str,
+    pub(crate) action: &'static str,
     /// The sentence.
-    pub(super) note: &'a str,
+    pub(crate) note: &'a str,
 }
 
 /// The object that an event is about.
-pub(super) fn about(kind: &str, namespace: &str, name: &str, uid: &str) -> ObjectReference {
+pub(crate) fn about(kind: &str, namespace: &str, name: &str, uid: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".into()),
         kind: Some(kind.into()),
@@ -42,7 +42,7 @@ pub(super) fn about(kind: &str, namespace: &str, name: &str, uid: &str) -> Objec
 
 /// Says it on the object. One sentence is there once, whoever says it and however often: its name follows from it, and the API
 /// server forgets it after an hour. Where it cannot be said, the log has it.
-pub(super) async fn tell(client: &Client, object: ObjectReference, happened: Happened<'_>) {
+pub(crate) async fn tell(client: &Client, object: ObjectReference, happened: Happened<'_>) {
     let namespace = object.namespace.clone().unwrap_or_default();
     let name = object.name.clone().unwrap_or_default();
     let note = &happened.note[..happened.note.floor_char_boundary(LONGEST_NOTE)];
@@ -69,7 +69,7 @@ pub(super) async fn tell(client: &Client, object: ObjectReference, happened: Hap
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(error) => {
-            let error = cluster::cause(&error);
+            let error = cause(&error);
             tracing::warn!(%namespace, object = %name, reason = %happened.reason, %error, "an event cannot be written");
         }
     }
