@@ -177,7 +177,7 @@ pub struct Csi {
     pub cluster: String,
     /// The key that records are sealed with.
     pub record_key: KeyFile,
-    /// Whether sizes are enforced.
+    /// Whether the size of a volume is enforced whose class does not say it.
     pub quota: bool,
     /// Whether a template that has no value refuses the volume.
     pub strict_templates: bool,

@@ -12,6 +12,7 @@
 
 mod adoption;
 mod purge;
+mod quota;
 mod survey;
 mod trash;
 
@@ -27,7 +28,7 @@ use pith_core::object::{Claim, Namespace, Objects, Reference};
 use pith_core::policy::Hook;
 use pith_core::text::clean;
 use pith_core::volume::{
-    self, Asked, ClaimName, Difference, NamingContext, OnDelete, Place, Record, RecordKey, SizeProblem, State,
+    self, Asked, ClaimName, Difference, NamingContext, OnDelete, Place, Quota, Record, RecordKey, SizeProblem, State,
     Templates, VolumeRefusal,
 };
 use serde_json::{Value, json};
@@ -171,8 +172,8 @@ pub struct Options {
     pub cluster: String,
     /// What records are sealed with.
     pub key: RecordKey,
-    /// Whether a size becomes a quota.
-    pub quota: bool,
+    /// Whether the size of a volume is enforced whose class does not say it.
+    pub quota: Quota,
     /// How many days the trash keeps a volume whose class does not say it.
     pub trash_days: u32,
     /// What becomes of a template that has no value.
@@ -323,15 +324,7 @@ impl Provisioner {
             });
         }
         store.make(&record.directory).await?;
-        self.set_quota(file_system, record, record.capacity_bytes).await
-    }
-
-    async fn set_quota(&self, file_system: &FileSystem, record: &Record, bytes: u64) -> Result<(), VolumeError> {
-        if self.options.quota && bytes > 0 {
-            self.workers.set_quota(file_system, &store::path(&record.directory)?, bytes >> 30).await?;
-            self.options.steps.reached("quota-set");
-        }
-        Ok(())
+        self.set_quota(file_system, store, record, record.capacity_bytes).await
     }
 }
 
@@ -353,6 +346,7 @@ impl Volumes for Provisioner {
                 }
                 None => {
                     OnDelete::of(&asked.parameters)?;
+                    Quota::of(&asked.parameters)?;
                     let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
                     let place = self.place(&asked, &id, claim.as_ref()).await?;
                     for warning in &place.warnings {
@@ -457,7 +451,7 @@ impl Volumes for Provisioner {
             }
             // A volume that was adopted may have none yet.
             store.make(&record.directory).await?;
-            self.set_quota(&file_system, &record, wanted).await?;
+            self.set_quota(&file_system, &store, &record, wanted).await?;
             self.options.steps.reached("resized");
             if store.put(&record.resized(wanted)).await? {
                 return Ok(wanted);

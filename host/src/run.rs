@@ -11,7 +11,7 @@ use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use pith_core::object::Objects;
-use pith_core::volume::Templates;
+use pith_core::volume::{Quota, Templates};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore};
@@ -290,7 +290,7 @@ pub fn provisioner(
         driver: driver.to_string(),
         cluster: csi.cluster.clone(),
         key: record_key::load(&csi.record_key)?,
-        quota: csi.quota,
+        quota: if csi.quota { Quota::On } else { Quota::Off },
         trash_days: csi.trash_days,
         templates: if csi.strict_templates { Templates::Strict } else { Templates::Lenient },
         naming_timeout: NAMING,

@@ -20,6 +20,7 @@ mod juicefs;
 mod migration;
 mod naming;
 mod policies;
+mod quota;
 mod repair;
 mod scenarios;
 mod secrets;

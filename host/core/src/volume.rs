@@ -15,6 +15,7 @@ mod directory;
 mod template;
 mod place;
 mod record;
+mod quota;
 mod adoption;
 pub mod check;
 mod trash;
@@ -27,8 +28,9 @@ use crate::object::Entries;
 
 pub use adoption::{NotAdopted, User, adopt, named, users};
 pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict};
-pub use manifest::persistent_volume;
+pub use manifest::{persistent_volume, quantity};
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
+pub use quota::{Quota, bound, written};
 pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, Trashed, compare};
 pub use template::Templates;
 pub use trash::{Fate, MOST_TRASH_DAYS, OnDelete};
@@ -97,10 +99,10 @@ impl VolumeAccessMode {
 /// Why a size cannot be given. Nothing was written: a final answer (OUT_OF_RANGE).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SizeProblem {
-    /// The whole GiB that it takes are above the limit.
+    /// The whole blocks that it takes are above the limit.
     #[error(
-        "the size of a volume is whole GiB, here at least {size} bytes, and the limit is {limit} bytes: raise the \
-         limit, or ask for whole GiB"
+        "the size of a volume is whole blocks of {BLOCK} bytes, here at least {size} bytes, and the limit is {limit} bytes: raise \
+         the limit, or ask for whole blocks"
     )]
     AboveLimit {
         /// The least size that would do.
@@ -113,8 +115,8 @@ pub enum SizeProblem {
     TooLarge(u64),
 }
 
-/// What a quota counts in.
-const GIB: u64 = 1 << 30;
+/// What files take of a quota, and what `df` shows of it, in bytes: less than this is no size.
+const BLOCK: u64 = 4 << 10;
 
 /// The id of the volume that CreateVolume calls so: the name itself where that is a safe file name, and else a digest
 /// of it.
@@ -135,7 +137,7 @@ pub fn is_id(text: &str) -> bool {
     begins_plainly && text.len() <= 128 && text.bytes().all(plain)
 }
 
-/// The size of a volume in bytes, whole GiB because quotas are. 0 where none is asked: the volume has no bound.
+/// The size of a volume in bytes, whole blocks because files are. 0 where none is asked: the volume has no bound.
 ///
 /// A limit alone asks for as much as it allows.
 pub fn capacity(required: Option<u64>, limit: Option<u64>) -> Result<u64, SizeProblem> {
@@ -143,8 +145,8 @@ pub fn capacity(required: Option<u64>, limit: Option<u64>) -> Result<u64, SizePr
     let [required, limit] = [required, limit].map(|bytes| bytes.filter(|bytes| *bytes > 0));
     let size = match (required, limit) {
         (None, None) => return Ok(0),
-        (None, Some(limit)) => (limit / GIB).max(1) * GIB,
-        (Some(required), _) => required.checked_next_multiple_of(GIB).unwrap_or(u64::MAX),
+        (None, Some(limit)) => (limit / BLOCK).max(1) * BLOCK,
+        (Some(required), _) => required.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX),
     };
     match limit {
         Some(limit) if size > limit => Err(SizeProblem::AboveLimit { size, limit }),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use pith_core::object::Objects;
-use pith_core::volume::{Record, RecordProblem, State};
+use pith_core::volume::{Record, RecordProblem, State, quantity};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -136,8 +136,7 @@ fn table(items: &[Value]) -> String {
         }
         let size = match item["capacityBytes"].as_u64() {
             Some(0) | None => "-".to_string(),
-            // Sizes are whole GiB.
-            Some(bytes) => format!("{}Gi", bytes >> 30),
+            Some(bytes) => quantity(bytes),
         };
         rows.push([text(item, "id"), size, text(item, "state"), text(item, "claim"), text(item, "directory")]);
     }

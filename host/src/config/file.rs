@@ -478,7 +478,8 @@ pub struct Csi {
     /// The file with the key that records of volumes are sealed with: 64 hexadecimal digits, the same for every replica. Where
     /// this is absent it is `<stateDir>/record.key`, made at the first start. Without the key, volumes can no longer be deleted.
     pub record_key: Option<PathBuf>,
-    /// Whether a volume's size is enforced, by a quota on its directory.
+    /// Whether a volume's size is enforced, by a quota on its directory. A StorageClass may say otherwise with the parameter
+    /// `quota`: `"on"` or `"off"`. A change counts for volumes that are made or expanded later.
     pub quota: bool,
     /// Whether a volume is refused where a template in its class has no value: `pathPattern` names a label, say, that the claim does
     /// not have. Else it is empty text, and an event on the claim says so.

@@ -8,10 +8,13 @@ use super::source::FileSystem;
 use super::worker::Workers;
 
 impl Workers {
-    /// Limits the space of a directory to so many GiB; 0 lifts the limit. It goes with the directory where that is moved, and ends
-    /// with it.
-    pub async fn set_quota(&self, file_system: &FileSystem, directory: &Path, gib: u64) -> Result<(), JuiceFsError> {
-        let (path, capacity) = (directory.to_string(), gib.to_string());
+    /// Limits the space of a directory to so many bytes, whole KiB; 0 lifts the limit. It goes with the directory where that is
+    /// moved, and ends with it.
+    pub async fn set_quota(&self, file_system: &FileSystem, directory: &Path, bytes: u64) -> Result<(), JuiceFsError> {
+        let path = directory.to_string();
+        // A number alone is in GiB, and older clients take no other.
+        let capacity =
+            if bytes.is_multiple_of(1 << 30) { (bytes >> 30).to_string() } else { format!("{}K", bytes >> 10) };
         let url = file_system.meta_url();
         let arguments = ["--no-agent", "quota", "set", url, "--path", &path, "--capacity", &capacity];
         self.run(file_system, &arguments).await.map_err(|error| match error {
@@ -22,12 +25,26 @@ impl Workers {
         })
     }
 
+    /// The quota of a directory, as the client writes its size; none where there is none.
+    pub async fn quota(&self, file_system: &FileSystem, directory: &Path) -> Result<Option<String>, JuiceFsError> {
+        let path = directory.to_string();
+        let arguments = ["--no-agent", "quota", "get", file_system.meta_url(), "--path", &path];
+        let table = self.ask(file_system, &arguments).await?;
+        let unreadable =
+            || JuiceFsError::Unavailable(format!("what the client says of the quota of {path} cannot be read"));
+        let size = parse(&table).ok_or_else(unreadable)?.remove(&path);
+        Ok(size.filter(|size| size != UNBOUNDED))
+    }
+
     /// The quotas of all directories by path, as the client writes their sizes (`1.5 TiB`).
     pub async fn quotas(&self, file_system: &FileSystem) -> Result<BTreeMap<String, String>, JuiceFsError> {
         let table = self.ask(file_system, &["--no-agent", "quota", "list", file_system.meta_url()]).await?;
         parse(&table).ok_or_else(|| JuiceFsError::Unavailable("the client's list of quotas cannot be read".into()))
     }
 }
+
+/// What the client writes in the place of a size that has no bound.
+const UNBOUNDED: &str = "unchanged";
 
 /// The columns behind the path: size, used, use%, inodes, iused, iuse%.
 const COLUMNS: usize = 6;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use pith_core::object::{Objects, SecretRef};
 use pith_core::volume::check::{self, Finding, Observed, Repair, Unusable};
-use pith_core::volume::{self, Record, RecordProblem, State};
+use pith_core::volume::{self, Quota, Record, RecordProblem, State};
 
 use super::{Provisioner, Secrets, VolumeError, Volumes, busy};
 use crate::juicefs::store::{Store, StoreError};
@@ -39,7 +39,9 @@ impl Provisioner {
         let recorded = records.values().filter_map(|it| Some(it.as_ref().ok()?.directory.components()));
         let entered = entries.iter().map(|(directory, _)| directory.as_slice());
         let directories = store.directories_beside(recorded.chain(entered)).await?;
-        let quotas = match self.options.quota {
+        let quota = self.options.quota;
+        let is_bounded = |record: &Result<Record, Unusable>| record.as_ref().is_ok_and(|it| it.bound(quota).is_some());
+        let quotas = match quota == Quota::On || records.values().any(is_bounded) {
             true => self.workers.quotas(&file_system).await.map_err(|error| error.to_string()),
             false => Err("the configuration has `csi.quota: false`".into()),
         };
@@ -51,6 +53,7 @@ impl Provisioner {
             directories,
             entries,
             quotas,
+            quota,
             staged: store.staged().await?,
             objects,
             complete,
@@ -64,7 +67,7 @@ impl Provisioner {
         match repair {
             Repair::SetQuota(id) => {
                 let record = in_state(&store, id, &State::Ready).await?;
-                self.set_quota(&file_system, &record, record.capacity_bytes).await
+                self.set_quota(&file_system, &store, &record, record.capacity_bytes).await
             }
             Repair::Finish(id) => {
                 let record = in_state(&store, id, &State::Creating).await?;

@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::{Serialize, Serializer};
 
-use super::{Directory, GIB, NotAdopted, Record, RecordProblem, State, adopt, whereabouts};
+use super::{Directory, NotAdopted, Quota, Record, RecordProblem, State, adopt, bound, whereabouts, written};
 use crate::catalogue::{Code, Level};
 use crate::check::{Object, Read};
 use crate::object::{Objects, PersistentVolume, SecretRef};
@@ -28,6 +28,8 @@ pub struct Observed<'a> {
     pub entries: BTreeSet<(Vec<String>, String)>,
     /// The quotas, as the client writes their sizes, by path.
     pub quotas: Read<BTreeMap<String, String>>,
+    /// Whether the size of a volume is enforced whose class does not say it.
+    pub quota: Quota,
     /// What lies in the staging area, by its name there: the record that it holds, or what it is instead.
     pub staged: BTreeMap<String, Staged>,
     /// PersistentVolumes and claims.
@@ -267,25 +269,28 @@ impl<'a> Check<'a> {
             of_directories.entry(&record.directory).or_default().push(record);
         }
         for (directory, records) in of_directories {
-            let is_there = self.observed.directories.contains(directory.components());
-            // What several volumes share has the bound of any of them: the last one to be made or resized has set it.
-            let bounds: BTreeSet<u64> = records.iter().map(|it| it.capacity_bytes / GIB).collect();
             let Some(largest) = records.iter().max_by_key(|it| it.capacity_bytes) else { continue };
-            if !is_there || bounds.contains(&0) {
+            let Some(wanted) = bound(records.iter().copied(), self.observed.quota) else { continue };
+            if !self.observed.directories.contains(directory.components())
+                || records.iter().any(|it| of_driver(it) == Some(0))
+            {
                 continue;
             }
-            let wanted = largest.capacity_bytes / GIB;
+            let wanted = written(wanted);
+            // What another provisioner has made, or a Pith that took the last size of several, is good enough.
+            let fits = |size: &String| {
+                records.iter().any(|it| {
+                    written(it.capacity_bytes) == *size || of_driver(it).is_some_and(|it| written(it) == *size)
+                })
+            };
             let (message, repair) = match quotas.get(&directory.to_string()) {
-                Some(size) if bounds.iter().any(|gib| written(*gib) == *size) => continue,
-                Some(size) => {
-                    let message = format!("the quota of {directory} is {size}, and it is to be {}", written(wanted));
-                    (message, true)
-                }
+                Some(size) if fits(size) => continue,
+                Some(size) => (format!("the quota of {directory} is {size}, and it is to be {wanted}"), true),
                 // Whoever made it may have meant that: with one, what is there already may be too much.
                 None if largest.is_adopted() => {
                     (format!("{directory} has no quota: whoever made it before it was adopted has set none"), false)
                 }
-                None => (format!("{directory} has no quota, and it is to be {}", written(wanted)), true),
+                None => (format!("{directory} has no quota, and it is to be {wanted}"), true),
             };
             let id = &largest.id;
             let repair = repair.then(|| Repair::SetQuota(id.clone()));
@@ -401,23 +406,9 @@ impl<'a> Check<'a> {
     }
 }
 
-/// A size as the client writes it: with one digit behind the point below 10, and in the largest unit that it fills.
-fn written(gib: u64) -> String {
-    let (mut size, mut unit) = (gib * 10, 0);
-    const UNITS: [&str; 4] = ["GiB", "TiB", "PiB", "EiB"];
-    let mut divisor = 1;
-    while gib / divisor >= 1024 && unit + 1 < UNITS.len() {
-        divisor *= 1024;
-        unit += 1;
-    }
-    // In tenths, the nearest one.
-    size = (size + divisor / 2) / divisor;
-    let (whole, tenths) = (size / 10, size % 10);
-    match whole {
-        // A half goes to the even one, as C and Go have it.
-        10.. => format!("{} {}", whole + u64::from(tenths > 5 || tenths == 5 && whole % 2 == 1), UNITS[unit]),
-        _ => format!("{whole}.{tenths} {}", UNITS[unit]),
-    }
+/// The quota that the JuiceFS driver sets for a volume that it has made, in bytes: it leaves out what is no whole GiB.
+fn of_driver(record: &Record) -> Option<u64> {
+    record.is_adopted().then_some(record.capacity_bytes >> 30 << 30)
 }
 
 #[cfg(test)]

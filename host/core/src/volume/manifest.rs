@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::VolumeAccessMode;
 use super::record::Record;
-use super::{GIB, VolumeAccessMode};
 use crate::object::SecretRef;
 
 /// What a volume without a bound is said to have: a PersistentVolume must say something, and a claim asks for less.
@@ -38,7 +38,7 @@ pub fn persistent_volume(record: &Record, driver: &str, secret: Option<&SecretRe
     }
     let size = match record.capacity_bytes {
         0 => UNBOUND.to_string(),
-        bytes => format!("{}Gi", bytes / GIB),
+        bytes => quantity(bytes),
     };
     let mut spec = json!({
         "accessModes": modes,
@@ -59,6 +59,13 @@ pub fn persistent_volume(record: &Record, driver: &str, secret: Option<&SecretRe
         "metadata": {"name": record.id, "annotations": annotations},
         "spec": spec,
     })
+}
+
+/// A size in bytes as Kubernetes has it, in the largest unit of which it is a whole number.
+pub fn quantity(bytes: u64) -> String {
+    let units = [(30, "Gi"), (20, "Mi"), (10, "Ki")];
+    let whole = units.into_iter().find(|(shift, _)| bytes.is_multiple_of(1 << shift));
+    whole.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
 fn mode(mode: VolumeAccessMode) -> &'static str {

@@ -306,7 +306,7 @@ impl Record {
 
     /// What a node is told of the volume: the parameters, `subPath` (its directory, seen from `subdir`) and `capacity`.
     ///
-    /// CSI wants the same answer for as long as the volume lives, so `capacity` stays what was first asked.
+    /// CSI wants the same answer for as long as the volume lives, so `capacity` stays what it was first.
     pub fn volume_context(&self) -> Entries {
         let mut context = self.asked.parameters.clone();
         let components = self.directory.components();
@@ -316,7 +316,9 @@ impl Record {
         context.insert(SUB_PATH.to_string(), relative.join("/"));
         context.remove(CAPACITY);
         if let Ok(bytes @ 1..) = capacity(self.asked.required_bytes, self.asked.limit_bytes) {
-            context.insert(CAPACITY.to_string(), bytes.to_string());
+            // The first record has it also where an older Pith has rounded it up to more.
+            let first = if self.generation == 1 { self.capacity_bytes } else { bytes };
+            context.insert(CAPACITY.to_string(), first.to_string());
         }
         context
     }

@@ -38,25 +38,27 @@ fn check_capacity(required: Option<u64>, limit: Option<u64>, expected: Result<u6
 }
 
 #[test]
-fn a_size_is_whole_gib_between_what_is_asked_and_the_limit() {
-    const LARGEST: u64 = i64::MAX as u64 / GIB * GIB;
+fn a_size_is_whole_blocks_between_what_is_asked_and_the_limit() {
+    const GIB: u64 = 1 << 30;
+    const LARGEST: u64 = i64::MAX as u64 / BLOCK * BLOCK;
     check_capacity(None, None, Ok(0));
     check_capacity(Some(0), Some(0), Ok(0));
-    check_capacity(Some(1), None, Ok(GIB));
+    check_capacity(Some(1), None, Ok(BLOCK));
     check_capacity(Some(GIB), Some(GIB), Ok(GIB));
-    check_capacity(Some(GIB + 1), None, Ok(2 * GIB));
-    check_capacity(Some(GIB + 1), Some(2 * GIB), Ok(2 * GIB));
-    check_capacity(None, Some(3 * GIB - 1), Ok(2 * GIB));
+    check_capacity(Some(GIB + GIB / 2), None, Ok(GIB + GIB / 2));
+    check_capacity(Some(500_000_000), None, Ok(500_002_816));
+    check_capacity(Some(GIB + 1), Some(2 * GIB), Ok(GIB + BLOCK));
+    check_capacity(None, Some(3 * GIB - 1), Ok(3 * GIB - BLOCK));
     check_capacity(Some(LARGEST), None, Ok(LARGEST));
     let too_small = |size: u64, limit: u64| {
         format!(
-            "the size of a volume is whole GiB, here at least {size} bytes, and the limit is {limit} bytes: raise the \
-             limit, or ask for whole GiB"
+            "the size of a volume is whole blocks of 4096 bytes, here at least {size} bytes, and the limit is {limit} bytes: \
+             raise the limit, or ask for whole blocks"
         )
     };
-    check_capacity(Some(GIB + 1), Some(2 * GIB - 1), Err(&too_small(2 * GIB, 2 * GIB - 1)));
+    check_capacity(Some(GIB + 1), Some(GIB + 2), Err(&too_small(GIB + BLOCK, GIB + 2)));
     check_capacity(Some(2 * GIB), Some(GIB), Err(&too_small(2 * GIB, GIB)));
-    check_capacity(None, Some(GIB - 1), Err(&too_small(GIB, GIB - 1)));
+    check_capacity(None, Some(BLOCK - 1), Err(&too_small(BLOCK, BLOCK - 1)));
     check_capacity(Some(LARGEST + 1), None, Err("a volume of 9223372036854775808 bytes is too large"));
     check_capacity(Some(u64::MAX), None, Err("a volume of 18446744073709551615 bytes is too large"));
 }
@@ -86,7 +88,7 @@ proptest! {
     #[test]
     fn a_size_is_never_less_than_asked_nor_above_the_limit(required: Option<u64>, limit: Option<u64>) {
         if let Ok(size) = capacity(required, limit) {
-            prop_assert_eq!(size % GIB, 0);
+            prop_assert_eq!(size % BLOCK, 0);
             prop_assert!(size >= required.unwrap_or(0));
             prop_assert!(limit.is_none_or(|limit| limit == 0 || size <= limit));
         }

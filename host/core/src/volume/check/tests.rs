@@ -7,6 +7,7 @@ use crate::testing::{claim, entries, secret, volume};
 use crate::volume::{Asked, NamedBy};
 
 const DRIVER: &str = "csi.juicefs.com";
+const GIB: u64 = 1 << 30;
 
 /// What every volume's name ends in, as provisioners have it. The cases leave it out.
 const UID: &str = "-00000000-0000-4000-8000-000000000000";
@@ -17,6 +18,7 @@ struct World {
     directories: Vec<&'static str>,
     entries: Vec<(&'static str, &'static str)>,
     quotas: Read<BTreeMap<String, String>>,
+    quota: Quota,
     staged: BTreeMap<String, Staged>,
     objects: Read<Objects>,
     complete: bool,
@@ -89,6 +91,7 @@ impl World {
             directories: self.directories.iter().map(|path| components(path)).collect(),
             entries: self.entries.iter().map(|(path, id)| (components(path), format!("{id}{UID}"))).collect(),
             quotas: self.quotas.clone(),
+            quota: self.quota,
             staged: self.staged.clone(),
             objects: self.objects.as_ref().map_err(Clone::clone),
             complete: self.complete,
@@ -106,6 +109,7 @@ fn healthy() -> World {
         directories: vec!["t", "t/a"],
         entries: vec![("t/a", "pvc-a")],
         quotas: Ok(BTreeMap::from([("/t/a".into(), "2.0 GiB".into())])),
+        quota: Quota::On,
         staged: BTreeMap::new(),
         objects: Ok(objects),
         complete: true,
@@ -237,6 +241,45 @@ const CASES: &[Case] = &[
             it.quotas = Ok(BTreeMap::new());
         },
         &["warning volume-quota-wrong Volume pvc-b => set the quota of volume `pvc-b` again"],
+    ),
+    (
+        "a volume whose class enforces no size has none",
+        |it| {
+            it.quotas = Ok(BTreeMap::new());
+            let mut record = record("pvc-a", "/t/a");
+            record.asked.parameters = entries(&[("quota", "off")]);
+            it.with_record(record);
+        },
+        &[],
+    ),
+    (
+        "where sizes are not enforced no volume has one",
+        |it| {
+            it.quotas = Ok(BTreeMap::new());
+            it.quota = Quota::Off;
+        },
+        &[],
+    ),
+    (
+        "the driver leaves out what is no whole GiB",
+        |it| {
+            let size = 2 * GIB + GIB / 2;
+            it.with_record(Record {
+                named_by: NamedBy::PersistentVolume,
+                capacity_bytes: size,
+                ..record("pvc-a", "/t/a")
+            });
+        },
+        &[],
+    ),
+    (
+        "and sets none for less than one",
+        |it| {
+            it.quotas = Ok(BTreeMap::new());
+            let named_by = NamedBy::PersistentVolume;
+            it.with_record(Record { named_by, capacity_bytes: GIB / 2, ..record("pvc-a", "/t/a") });
+        },
+        &[],
     ),
     (
         "a volume without a bound has no quota",
@@ -376,26 +419,5 @@ fn each_thing_that_is_wrong_is_found_with_what_can_be_done_and_nothing_else() {
                 assert!(said.contains(&(entry.code, *level)), "nothing is found as {place:?} `{}`", entry.word);
             }
         }
-    }
-}
-
-#[test]
-fn sizes_are_written_as_the_client_writes_them() {
-    for (gib, expected) in [
-        (1, "1.0 GiB"),
-        (9, "9.0 GiB"),
-        (10, "10 GiB"),
-        (1023, "1023 GiB"),
-        (1024, "1.0 TiB"),
-        (1537, "1.5 TiB"),
-        (10 << 10, "10 TiB"),
-        (10752, "10 TiB"),
-        (10803, "10 TiB"),
-        (11776, "12 TiB"),
-        (10200, "10 TiB"),
-        (1 << 20, "1.0 PiB"),
-        (1 << 30, "1.0 EiB"),
-    ] {
-        assert_eq!(written(gib), expected, "{gib}");
     }
 }

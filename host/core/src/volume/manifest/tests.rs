@@ -4,6 +4,8 @@ use super::*;
 use crate::testing::{claim, entries};
 use crate::volume::{Asked, Capability, ClaimName, NamedBy, Place};
 
+const GIB: u64 = 1 << 30;
+
 #[test]
 fn a_volume_that_was_brought_back_has_the_handle_and_the_attributes_that_it_had() {
     let asked = Asked {
@@ -48,6 +50,10 @@ fn a_volume_that_was_brought_back_has_the_handle_and_the_attributes_that_it_had(
     });
     assert_eq!(persistent_volume(&record, "csi.juicefs.com", Some(&secret)), expected);
 
+    for (bytes, size) in [(GIB + GIB / 2, "1536Mi"), (5 << 20, "5Mi"), (3 << 10, "3Ki"), (1500, "1500")] {
+        let sized = Record { capacity_bytes: bytes, ..record.clone() };
+        assert_eq!(persistent_volume(&sized, "csi.juicefs.com", None)["spec"]["capacity"]["storage"], size);
+    }
     let bare = Record { claim: None, capacity_bytes: 0, ..record };
     let bare = persistent_volume(&bare, "csi.juicefs.com", None);
     assert_eq!(bare["spec"]["capacity"]["storage"], "10Pi");

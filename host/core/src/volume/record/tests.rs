@@ -35,8 +35,9 @@ fn place() -> Place {
     Place { directory, shared: true, named_by, warnings: vec!["x".into()], notes: vec!["y".into()] }
 }
 
+/// Its size is whole GiB, as the first Pith made them.
 fn begun(asked: Asked) -> Record {
-    let size = capacity(asked.required_bytes, asked.limit_bytes).expect("a size");
+    let size = capacity(asked.required_bytes, asked.limit_bytes).expect("a size").next_multiple_of(GIB);
     Record::begin("blue", "n-1".into(), asked, Some(ClaimName::from(&claim("orders"))), place(), size)
 }
 
@@ -203,7 +204,9 @@ fn a_node_is_told_the_parameters_and_where_the_volume_lies_below_subdir() {
     let expected = [("pool", "fast"), ("subPath", "shop/orders"), ("capacity", size.as_str())];
     check(&record(), &expected);
     // The same for as long as it lives.
-    check(&record().ready().resized(9 * GIB), &expected);
+    let whole = begun(Asked { required_bytes: Some(2 * GIB), ..asked() });
+    check(&whole, &expected);
+    check(&whole.ready().resized(9 * GIB), &expected);
     let parameters = entries(&[("subPath", "x"), ("capacity", "1"), ("mountOptions", "subdir=t/shop")]);
     let capabilities = Vec::new();
     let unbounded = Asked { required_bytes: None, parameters, capabilities, ..asked() };

@@ -1,0 +1,123 @@
+//! What bounds a volume, and how that is written.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::entries;
+use crate::volume::{Asked, NamedBy, State};
+
+const GIB: u64 = 1 << 30;
+
+fn record(capacity_bytes: u64, parameters: &[(&str, &str)]) -> Record {
+    Record {
+        cluster: "blue".into(),
+        id: "pvc-1".into(),
+        nonce: "n-1".into(),
+        asked: Asked {
+            name: "pvc-1".into(),
+            required_bytes: None,
+            limit_bytes: None,
+            capabilities: Vec::new(),
+            parameters: entries(parameters),
+        },
+        claim: None,
+        directory: "/t/a".parse().expect("a directory"),
+        shared: true,
+        named_by: NamedBy::PathPattern,
+        capacity_bytes,
+        state: State::Ready,
+        generation: 1,
+    }
+}
+
+#[test]
+fn a_class_says_whether_sizes_are_enforced() {
+    for (value, expected) in [("on", Some(Quota::On)), ("off", Some(Quota::Off))] {
+        assert_eq!(Quota::of(&entries(&[("quota", value)])), Ok(expected));
+    }
+    assert_eq!(Quota::of(&entries(&[("pool", "fast")])), Ok(None));
+    for value in ["", "Off", "false", "true", "no"] {
+        let refusal = Quota::of(&entries(&[("quota", value)])).expect_err("it is neither");
+        assert_eq!(refusal.code(), "invalid-parameter");
+        let sentence = format!(
+            "the parameter quota is `{value}`: write `on` (the size is enforced) or `off` (it is not), in quotes: YAML \
+             takes both for something else"
+        );
+        assert_eq!(refusal.to_string(), sentence);
+    }
+}
+
+#[test]
+fn a_volume_is_bound_by_its_size_unless_its_class_or_the_configuration_says_that_nothing_is() {
+    let (off, on, wrong) = ([("quota", "off")], [("quota", "on")], [("quota", "maybe")]);
+    for (size, parameters, [by_default_on, by_default_off]) in [
+        (GIB, &[][..], [Some(GIB), None]),
+        (0, &[][..], [None, None]),
+        (GIB, &off[..], [None, None]),
+        (GIB, &on[..], [Some(GIB), Some(GIB)]),
+        (0, &on[..], [None, None]),
+        (GIB, &wrong[..], [Some(GIB), None]),
+    ] {
+        let record = record(size, parameters);
+        let found = [Quota::On, Quota::Off].map(|by_default| record.bound(by_default));
+        assert_eq!(found, [by_default_on, by_default_off], "{size} {parameters:?}");
+    }
+}
+
+#[test]
+fn a_directory_of_several_volumes_is_bound_by_the_largest_and_by_none_where_one_has_no_bound() {
+    let check = |records: &[Record], expected: Option<u64>| {
+        assert_eq!(bound(records, Quota::On), expected, "{records:?}");
+        assert_eq!(bound(records.iter().rev(), Quota::On), expected, "{records:?}");
+    };
+    check(&[record(GIB, &[])], Some(GIB));
+    check(&[record(GIB, &[]), record(3 * GIB, &[])], Some(3 * GIB));
+    check(&[record(GIB, &[]), record(0, &[])], None);
+    check(&[record(GIB, &[]), record(3 * GIB, &[("quota", "off")])], None);
+}
+
+#[test]
+fn sizes_are_written_as_the_client_writes_them() {
+    for (gib, expected) in [
+        (1, "1.0 GiB"),
+        (9, "9.0 GiB"),
+        (10, "10 GiB"),
+        (1023, "1023 GiB"),
+        (1024, "1.0 TiB"),
+        (1537, "1.5 TiB"),
+        (10 << 10, "10 TiB"),
+        (10752, "10 TiB"),
+        (10803, "10 TiB"),
+        (11776, "12 TiB"),
+        (10200, "10 TiB"),
+        (1 << 20, "1.0 PiB"),
+        (1 << 30, "1.0 EiB"),
+    ] {
+        assert_eq!(written(gib * GIB), expected, "{gib}");
+    }
+    for (bytes, expected) in [
+        (0, "0 B"),
+        (9, "9 B"),
+        (4096, "4.0 KiB"),
+        (8 << 20, "8.0 MiB"),
+        (500_002_816, "477 MiB"),
+        (GIB + GIB / 2, "1.5 GiB"),
+        (GIB + 4096, "1.0 GiB"),
+        (u64::MAX, "16 EiB"),
+    ] {
+        assert_eq!(written(bytes), expected, "{bytes}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_larger_size_is_never_written_as_a_smaller_one(bytes: u64, more: u64) {
+        let number = |bytes: u64| {
+            let text = written(bytes);
+            let (number, unit) = text.split_once(' ').expect("a unit");
+            let power = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter().position(|it| *it == unit).expect("a known one");
+            number.parse::<f64>().expect("a number") * 1024_f64.powi(i32::try_from(power).expect("a few"))
+        };
+        prop_assert!(number(bytes) <= number(bytes.saturating_add(more)));
+    }
+}

@@ -1,0 +1,49 @@
+//! The quota of a volume's directory: set before anybody is answered, and looked at afterwards, so that none is missing in silence.
+
+use pith_core::volume::{self, Record, written};
+
+use super::{Provisioner, TRIES, VolumeError};
+use crate::juicefs::FileSystem;
+use crate::juicefs::store::{self, Store};
+
+impl Provisioner {
+    /// Bounds the directory of a volume that is of this size, or is to be.
+    ///
+    /// Where several volumes have the directory, it is the largest of them that counts. Of two that come at the same time at least
+    /// one sees the other, and each looks again when it has set the quota: the last one to set it has seen both.
+    pub(super) async fn set_quota(
+        &self,
+        file_system: &FileSystem,
+        store: &Store,
+        record: &Record,
+        bytes: u64,
+    ) -> Result<(), VolumeError> {
+        let (by_default, directory) = (self.options.quota, &record.directory);
+        let sized = Record { capacity_bytes: bytes, ..record.clone() };
+        if bytes > 0 && sized.bound(by_default).is_none() {
+            tracing::info!(volume = %record.id, %directory, bytes, "nothing enforces the size of the volume: its class, or the configuration, has its quota off");
+        }
+        let (mut set, mut found) = (None, None);
+        for _ in 0..TRIES {
+            let others = if record.shared { store.others_in(record).await? } else { Vec::new() };
+            let bound = volume::bound(others.iter().chain([&sized]), by_default);
+            let is_bounded = bound.is_some() || others.iter().any(|other| other.bound(by_default).is_some());
+            if !is_bounded || set == Some(bound) {
+                return Ok(());
+            }
+            let path = store::path(directory)?;
+            self.workers.set_quota(file_system, &path, bound.unwrap_or_default()).await?;
+            self.options.steps.reached("quota-set");
+            found = self.workers.quota(file_system, &path).await?;
+            let is_set = found == bound.map(written);
+            if is_set && !record.shared {
+                return Ok(());
+            }
+            set = is_set.then_some(bound);
+        }
+        let found = found.map_or_else(|| "there is none".to_string(), |size| format!("it is {size}"));
+        Err(VolumeError::Unavailable(format!(
+            "the quota of {directory} does not stay as it is set: the client says that {found}; ask again"
+        )))
+    }
+}
