@@ -10,6 +10,7 @@ mod pods;
 mod cleaner;
 mod completion;
 mod exempt;
+mod finalizer;
 mod notes;
 mod due;
 
@@ -46,5 +47,6 @@ pub async fn run(
         std::future::pending::<()>().await;
     };
     let said = async { tokio::join!(exempt::run(&client, metrics), notes::run(&client, &pods)) };
-    tokio::join!(pods.follow(&client, metrics), secrets.run(), cleaner, completion, said);
+    let finalizers = finalizer::run(&client, &mirror, driver, options.resync);
+    tokio::join!(pods.follow(&client, metrics), secrets.run(), cleaner, completion, said, finalizers);
 }

@@ -23,6 +23,7 @@ mod policies;
 mod quota;
 mod repair;
 mod scenarios;
+mod secret_finalizer;
 mod secrets;
 mod trash;
 mod unmount;

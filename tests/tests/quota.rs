@@ -29,7 +29,8 @@ impl Mount {
         let mut client = Command::new(&*CLIENT);
         client.args(["--no-agent", "mount", "--no-usage-report", "--cache-dir=memory"]);
         client.arg(format!("--subdir={directory}")).arg(scratch.meta_url()).arg(point.path());
-        let client = client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let client =
+            client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         let mount = Mount { client, point };
         // The client's own file, which no bare folder has.
         mount.until("a mount", || mount.point.path().join(".config").exists());
@@ -151,10 +152,8 @@ fn a_volume_whose_quota_is_not_there_afterwards_is_none_that_anybody_is_told_of(
     let site = Site::new(CONFIG, "", &scratch.secrets()).expect("a site");
     // A client that says that it has set a quota, and has not.
     let liar = site.path().join("juicefs");
-    let script = format!(
-        "#!/bin/sh\ncase \" $* \" in *' quota set '*) exit 0 ;; esac\nexec {} \"$@\"\n",
-        CLIENT.display()
-    );
+    let script =
+        format!("#!/bin/sh\ncase \" $* \" in *' quota set '*) exit 0 ;; esac\nexec {} \"$@\"\n", CLIENT.display());
     fs::write(&liar, script).expect("written");
     fs::set_permissions(&liar, fs::Permissions::from_mode(0o755)).expect("it is ours");
     let config = site.path().join("pith.yaml");

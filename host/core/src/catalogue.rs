@@ -188,7 +188,8 @@ catalogue! {
         "see to what the sentence says, mostly the Secret of the file system; it is tried again within a minute";
     TemplateValueUnknown "template-value-unknown" [Event]
         "A template has no value, so it is empty text. On a pod it is one of `mountPodPatch`, whose claim was not bound when the pod was \
-         made; on a claim it is one of its class's `pathPattern`, and the claim lacks the label or annotation."
+         made, or one in the mount options of a class; on a claim it is one of its class's `pathPattern`. Of these two, the claim lacks the \
+         label or annotation."
         "make the pod anew if it needs the value; give the next claim what the event names, as the directory of this one stays what it is; \
          with `sidecar.strictTemplates` and `csi.strictTemplates` such pods and claims are refused instead";
     MountLeftBehind "mount-left-behind" [Event]

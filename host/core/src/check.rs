@@ -425,8 +425,10 @@ impl<'a> Check<'a> {
     }
 
     fn classes(&mut self) {
-        // What mountPodPatch says is no class's fault.
-        let configuration = Configuration { patches: Vec::new(), ..self.observed.configuration.clone() };
+        // What mountPodPatch says is no class's fault, and neither is what a claim lacks for a template.
+        let strict_templates = false;
+        let configuration =
+            Configuration { patches: Vec::new(), strict_templates, ..self.observed.configuration.clone() };
         let nobody = json!({"spec": {}});
         let Ok(pod) = Pod::read(&nobody) else { return };
         for class in classes(self.observed.configuration, self.observed.objects) {
@@ -444,8 +446,9 @@ impl<'a> Check<'a> {
                 file_system: None,
                 usage,
             };
-            if let Err(refusal) = settings::resolve(&configuration, &layers, false, &mut warnings) {
-                self.found(Level::Error, Code::ClassInvalidSetting, object(), refusal.to_string());
+            match settings::resolve(&configuration, &layers, false, &mut warnings) {
+                Ok(settings) => warnings.retain(|warning| !settings.notes.contains(warning)),
+                Err(refusal) => self.found(Level::Error, Code::ClassInvalidSetting, object(), refusal.to_string()),
             }
             for warning in warnings {
                 self.found(Level::Warning, Code::ClassUnknownKey, object(), warning);

@@ -28,6 +28,7 @@ pub mod binding;
 pub mod catalogue;
 pub mod policy;
 pub mod reason;
+pub mod secret_finalizer;
 pub mod secret_key;
 pub mod cache;
 pub mod shape;

@@ -53,6 +53,9 @@ pub struct StorageClass {
     pub mount_options: Vec<String>,
     /// The Secret that node publish, else provisioning, names.
     pub secret: Option<SecretRef>,
+    /// The Secret that provisioning names, where it is to stay for as long as there are volumes (`secretFinalizer`). None where its name
+    /// has a template.
+    pub held_secret: Option<Box<SecretRef>>,
     /// `metadata.creationTimestamp` of a class that is the default of claims without one.
     pub default_since: Option<String>,
 }
@@ -96,6 +99,8 @@ pub struct PersistentVolume {
     pub access_modes: Vec<AccessMode>,
     /// `spec.csi.nodePublishSecretRef`.
     pub secret: Option<SecretRef>,
+    /// The Secret that its deletion needs, where that is to stay until then (`secretFinalizer`).
+    pub held_secret: Option<Box<SecretRef>>,
     /// `spec.claimRef.uid`: the claim that it is bound to. A claim can name any volume; only this says that it has it.
     pub claim_uid: Option<String>,
     /// `spec.capacity.storage` in bytes.

@@ -23,8 +23,11 @@ use crate::shape::Shape;
 
 mod cache;
 mod patched;
+mod templates;
 
 pub use cache::CacheDirectory;
+
+use templates::Templates;
 
 /// What the administrator configured about sidecars.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +59,7 @@ pub struct Configuration {
     pub file_systems: Vec<FileSystem>,
     /// `mountPodPatch` of the JuiceFS CSI driver, in order.
     pub patches: Vec<MountPodPatch>,
-    /// Whether a template in them whose value is not known refuses the pod. Else it is empty.
+    /// Whether a template whose value is not known refuses the pod, in them or in mount options. Else it is empty.
     pub strict_templates: bool,
 }
 
@@ -282,16 +285,18 @@ pub fn resolve(
     warnings: &mut Vec<String>,
 ) -> Result<Settings, Refusal> {
     let mut settings = Settings::defaults(configuration, layers.file_system.cloned());
+    let templates = Templates::new(configuration, layers.claim);
     if let Some(class) = layers.storage_class {
         let origin = Origin::StorageClass(class.name.clone());
-        settings.set_options(class.mount_options.iter().map(String::as_str), &origin)?;
-        settings.apply_parameters(&class.parameters, &origin, warnings)?;
+        settings.set_filled_options(&class.mount_options, &templates, &origin)?;
+        settings.apply_parameters(&class.parameters, &templates, &origin, warnings)?;
     }
     if let Some(volume) = layers.persistent_volume {
         let origin = Origin::PersistentVolume(volume.name.clone());
-        settings.set_options(volume.mount_options.iter().map(String::as_str), &origin)?;
-        settings.apply_parameters(&volume.volume_attributes, &origin, warnings)?;
+        settings.set_filled_options(&volume.mount_options, &templates, &origin)?;
+        settings.apply_parameters(&volume.volume_attributes, &templates, &origin, warnings)?;
     }
+    warnings.extend(settings.notes.iter().cloned());
     settings.apply_annotations(layers.claim, &configuration.claim_overrides, warnings)?;
     settings.apply_patches(configuration, layers, warnings)?;
     if let Some(file_system) = file_system(configuration, layers) {
@@ -353,12 +358,13 @@ impl Settings {
     fn apply_parameters(
         &mut self,
         entries: &Entries,
+        templates: &Templates<'_>,
         origin: &Origin,
         warnings: &mut Vec<String>,
     ) -> Result<(), Refusal> {
         for (key, value) in entries {
             if key == MOUNT_OPTIONS_KEY {
-                self.set_options(value.split(','), origin)?;
+                self.set_filled_options(std::slice::from_ref(value), templates, origin)?;
             } else if key != BOOKKEEPING_KEY && !self.apply_key(key, value, origin)? && key.starts_with("juicefs/") {
                 warnings.push(format!("{origin} sets {key}, which Pith does not support: it has no effect"));
             }

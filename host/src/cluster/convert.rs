@@ -10,12 +10,16 @@ use pith_core::json::{entries, list};
 use pith_core::object::{
     Claim, Entries, FileSystemFacts, Kind, Namespace, Object, PersistentVolume, SecretRef, StorageClass, access_modes,
 };
+use pith_core::secret_finalizer::is_wanted;
 use serde_json::Value;
 
 /// Which provisioner made a PersistentVolume, as every one of them writes there.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// Parameters with this prefix are for the CSI sidecars; the ones that name Secrets are no policy's business.
 const SIDECAR_PREFIX: &str = "csi.storage.k8s.io/";
+
+/// What csi-provisioner notes on a volume: the Secret that it sends with the deletion.
+const DELETION: &str = "volume.kubernetes.io/provisioner-deletion";
 
 /// The annotations that make a class the default, of which Kubernetes still knows the older one.
 const DEFAULT: [&str; 2] =
@@ -78,9 +82,21 @@ fn storage_class(value: &Value) -> Result<StorageClass> {
         default_since: is_default.then(since),
         provisioner: required(value, "provisioner")?,
         secret: secret("node-publish").or_else(|| secret("provisioner")),
+        held_secret: secret("provisioner")
+            .filter(|it| is_wanted(&parameters) && !it.name.contains('$') && !it.namespace.contains('$'))
+            .map(Box::new),
         parameters: parameters.into(),
         mount_options: strings(&value["mountOptions"]),
     })
+}
+
+/// The Secret that is sent with a volume's deletion: as csi-provisioner notes it, else as the JuiceFS driver does.
+fn deletion_secret(annotations: &Entries, attributes: &Entries) -> Option<SecretRef> {
+    let named = |entries: &Entries, prefix: &str| {
+        let part = |part: &str| entries.get(&format!("{prefix}-secret-{part}")).filter(|it| !it.is_empty()).cloned();
+        Some(SecretRef { namespace: part("namespace")?, name: part("name")? })
+    };
+    named(annotations, DELETION).or_else(|| named(attributes, &format!("{SIDECAR_PREFIX}provisioner")))
 }
 
 fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
@@ -91,7 +107,11 @@ fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
     let driver = text(&csi["driver"]);
     let capacity = text(&spec["capacity"]["storage"]).and_then(|it| Quantity::from_str(&it).ok()?.bytes());
     let phase = value["status"]["phase"].as_str().unwrap_or_default();
+    let attributes = entries(&csi["volumeAttributes"]);
     Ok(PersistentVolume {
+        held_secret: deletion_secret(&entries(&metadata["annotations"]), &attributes)
+            .filter(|_| is_wanted(&attributes))
+            .map(Box::new),
         capacity_bytes: capacity,
         provisioned: driver.is_some() && text(&metadata["annotations"][PROVISIONED_BY]) == driver,
         goes_with_claim: spec["persistentVolumeReclaimPolicy"] == "Delete",
@@ -100,7 +120,7 @@ fn persistent_volume(value: &Value) -> Result<PersistentVolume> {
         name,
         driver,
         read_only: csi["readOnly"] == true,
-        volume_attributes: entries(&csi["volumeAttributes"]).into(),
+        volume_attributes: attributes.into(),
         mount_options: strings(&spec["mountOptions"]),
         access_modes: access_modes(&spec["accessModes"]).map_err(Error::msg)?,
         secret: text(&secret["name"])
@@ -171,6 +191,56 @@ mod tests {
         let Ok(Some(Object::StorageClass(class))) = object(&class) else { panic!("it is a StorageClass") };
         assert_eq!(class.secret, Some(SecretRef { namespace: "storage".into(), name: "provision".into() }));
         assert_eq!(class.parameters.keys().collect::<Vec<_>>(), ["juicefs/mount-cpu-limit"]);
+    }
+
+    #[test]
+    fn of_a_secret_that_is_to_stay_the_name_is_kept_by_who_needs_it() {
+        let check = |annotations: Value, attributes: Value, expected: Option<&str>| {
+            let volume = json!({
+                "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pvc-1", "annotations": annotations},
+                "spec": {"csi": {"driver": "csi.juicefs.com", "volumeHandle": "pvc-1", "volumeAttributes": attributes}},
+            });
+            let Ok(Some(Object::PersistentVolume(it))) = object(&volume) else { panic!("it is a volume") };
+            assert_eq!(
+                it.held_secret.map(|it| format!("{}/{}", it.namespace, it.name)).as_deref(),
+                expected,
+                "{volume}"
+            );
+        };
+        let noted = || {
+            json!({
+                "volume.kubernetes.io/provisioner-deletion-secret-name": "one",
+                "volume.kubernetes.io/provisioner-deletion-secret-namespace": "storage",
+            })
+        };
+        check(noted(), json!({"secretFinalizer": "true"}), Some("storage/one"));
+        check(noted(), json!({"secretFinalizer": "yes"}), None);
+        check(noted(), json!({}), None);
+        let of_driver = json!({
+            "secretFinalizer": "true",
+            "csi.storage.k8s.io/provisioner-secret-name": "two",
+            "csi.storage.k8s.io/provisioner-secret-namespace": "storage",
+        });
+        check(json!({}), of_driver.clone(), Some("storage/two"));
+        check(noted(), of_driver, Some("storage/one"));
+        check(json!({}), json!({"secretFinalizer": "true"}), None);
+
+        let of_class = |name: &str, value: &str| {
+            let class = json!({
+                "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"},
+                "provisioner": "csi.juicefs.com",
+                "parameters": {
+                    "secretFinalizer": value,
+                    "csi.storage.k8s.io/provisioner-secret-name": name,
+                    "csi.storage.k8s.io/provisioner-secret-namespace": "storage",
+                },
+            });
+            let Ok(Some(Object::StorageClass(class))) = object(&class) else { panic!("it is a StorageClass") };
+            class.held_secret.map(|it| it.name)
+        };
+        assert_eq!(of_class("one", "true").as_deref(), Some("one"));
+        assert_eq!(of_class("one", "false"), None);
+        assert_eq!(of_class("of-${pvc.name}", "true"), None);
     }
 
     #[test]

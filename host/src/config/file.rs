@@ -345,8 +345,8 @@ pub struct Sidecar {
     /// Whether the controller tells pods that run to completion when their application has ended, where the client is a plain
     /// container and would go on. It writes an annotation by way of `pods/status`.
     pub complete_jobs: bool,
-    /// Whether a pod is refused where a template in `driverConfig` has a value that is not known yet. Else it is empty, and an event on
-    /// the pod says so.
+    /// Whether a pod is refused where a template has no value: in `driverConfig` one that is not known yet, in mount options a label
+    /// that the claim does not have. Else it is empty, and an event on the pod says so.
     pub strict_templates: bool,
     /// The image of the guard, a container of each injected pod that lets a client that was killed come back, and unmounts what
     /// one leaves behind when it cannot do so itself. It has the guard at `/usr/local/bin/pith-guard`, as the image of Pith has.

@@ -315,6 +315,17 @@ const CASES: &[Case] = &[
         &["warning class-unknown-key StorageClass typo"],
     ),
     (
+        "a class has templates, which are filled in for each claim",
+        |it| {
+            it.change_world(|mut world| {
+                world.configuration.strict_templates = true;
+                let mount_options = vec!["cache-dir=/c/${.pvc.labels.team}".to_string()];
+                with_class(world, StorageClass { mount_options, secret: Some(secret("shop")), ..class("templates") })
+            });
+        },
+        &[],
+    ),
+    (
         "a class has a value that cannot be used",
         |it| {
             it.change_world(|world| {

@@ -93,8 +93,11 @@ impl Settings {
             });
         }
         let why = "mountPodPatch has it, and the claim has no such value yet: it is empty";
-        self.notes.extend(unknown.into_iter().map(|name| format!("{name}: {why}")));
-        warnings.extend(self.notes.iter().cloned());
+        let notes = unknown.into_iter().map(|name| format!("{name}: {why}"));
+        for note in notes {
+            warnings.push(note.clone());
+            self.notes.push(note);
+        }
         Ok(())
     }
 

@@ -252,6 +252,66 @@ fn the_parameter_mount_options_comes_after_the_field() {
     );
 }
 
+/// With these options in the field or the parameter of a class, and a claim that has some of what they ask for.
+fn with_templates(options: &str) -> [Case; 2] {
+    let annotations = entries(&[("team", "web"), ("more", "1,debug"), ("secret", "$(META_PASSWORD)")]);
+    [with_options(&[options]), of_class(&[("mountOptions", options)])]
+        .map(|case| Case { annotations: annotations.clone(), ..case })
+}
+
+#[test]
+fn templates_in_mount_options_are_filled_in_from_the_claim() {
+    for (given, expected) in [
+        ("cache-dir=/cache/${.pvc.namespace}/${.PVC.name}", "cache-dir = /cache/shop/orders"),
+        ("writeback, cache-dir=/c/${.pvc.annotations.team}", "cache-dir = /c/web"),
+        // It is text to the kubelet: what it looks like is escaped where argv is built.
+        ("fsname=${.pvc.annotations.secret}", "fsname = $(META_PASSWORD)"),
+        // Those of mountPodPatch have no meaning here.
+        ("cache-dir=/c/${VOLUME_ID}", "cache-dir = /c/${VOLUME_ID}"),
+    ] {
+        for case in with_templates(given) {
+            let row = format!("mountOptions.{expected}, StorageClass gold");
+            let settings = case.settings();
+            assert!(options(&settings).contains(&row), "{given}: {:?}", options(&settings));
+            assert!(settings.notes.is_empty(), "{:?}", settings.notes);
+        }
+    }
+}
+
+#[test]
+fn a_value_in_a_mount_option_is_empty_where_it_is_missing_and_never_a_second_option() {
+    let option = "cache-dir=/c/${.pvc.labels.team}";
+    let why = "the claim `shop/orders` has no label `team`, or an empty one";
+    for mut case in with_templates(option) {
+        // A volume has the options of its class, and it is said once.
+        let mount_options = vec![option.to_string()];
+        case.volume = Some(PersistentVolume { mount_options, ..volume("pv-1") });
+        let (settings, warnings) = case.resolve();
+        let settings = settings.expect("it is empty");
+        assert_eq!(options(&settings), ["mountOptions.cache-dir = /c/, PersistentVolume pv-1"]);
+        let note = format!("the mount option `{option}` has an empty text in it: {why}");
+        assert_eq!((settings.notes, warnings), (vec![note.clone()], vec![note]));
+        case.configuration = Some(Configuration { strict_templates: true, ..configuration() });
+        let refusal = case.refusal();
+        assert_eq!(refusal, format!("StorageClass gold has mountOptions = `{option}`, which is not usable: {why}"));
+    }
+    for (given, why) in [
+        ("a=${.pvc.annotations.more}", "a value in it is `1,debug`, whose comma would start another option"),
+        ("${.pvc.annotations.team}=1", "an option has no template in its name: a claim would choose among all options"),
+        ("${.pvc.annotations.team}", "an option has no template in its name: a claim would choose among all options"),
+        ("a=${.pvc.uid}", "`${.pvc.uid}` is not known here; what is: "),
+    ] {
+        for case in with_templates(given) {
+            let begin = format!("StorageClass gold has mountOptions = `{given}`, which is not usable: {why}");
+            assert!(case.refusal().starts_with(&begin), "{}", case.refusal());
+        }
+    }
+    // Where a volume lies is nothing that a claim says.
+    for case in with_templates("subdir=${.pvc.labels.team},a=1") {
+        assert_eq!(options(&case.settings()), ["mountOptions.a = 1, StorageClass gold"]);
+    }
+}
+
 #[test]
 fn a_read_only_use_wins_over_every_layer() {
     let case = Case { read_only: true, ..with_options(&["read-only=false"]) };

@@ -251,7 +251,8 @@ fn subdir<'a>(lists: impl Iterator<Item = &'a String>) -> Result<Vec<String>, Vo
     for value in subdirs(lists) {
         let components = split(value);
         if value.contains("${") {
-            return Err(VolumeRefusal::Subdir(format!("`{value}` has a template, which Pith does not fill in here")));
+            let why = "has a template, which the volume would keep as it stands: name directories with pathPattern";
+            return Err(VolumeRefusal::Subdir(format!("`{value}` {why}")));
         }
         if !components.is_empty() {
             let problem =

@@ -301,8 +301,8 @@ fn a_subdir_that_is_no_directory_or_two_is_refused() {
     let twice = "the mount option `subdir` is not usable: it is given twice, as `a` and as `b`";
     check_refused(&world(), asked().mounted(&["subdir=a"]).mounted(&["subdir=b"]), "invalid-subdir", twice);
     check_refused(&world(), asked().mounted(&["subdir=a"]).with("mountOptions", "subdir=b"), "invalid-subdir", twice);
-    let template =
-        "the mount option `subdir` is not usable: `${.pvc.name}` has a template, which Pith does not fill in here";
+    let template = "the mount option `subdir` is not usable: `${.pvc.name}` has a template, which the volume would keep as it \
+                    stands: name directories with pathPattern";
     check_refused(&world(), asked().mounted(&["subdir=${.pvc.name}"]), "invalid-subdir", template);
     let up = "the mount option `subdir=/a/../..` cannot name the volume's directory: the component \"..\" leads \
               elsewhere in the tree";
