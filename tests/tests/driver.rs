@@ -294,6 +294,21 @@ impl Site {
         entries.as_object().map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
     }
 
+    /// What the client says of the quota of a volume's directory.
+    fn quota(&self, directory: &str) -> String {
+        let mut get = self.cluster.command(&CLIENT);
+        let meta_url = &self.redis.secrets()["metaurl"];
+        get.args(["--no-agent", "quota", "get", meta_url, "--path", &format!("/{directory}")]);
+        said(&get.output().expect("the client runs"))
+    }
+
+    /// What `df` shows of a claim in a pod, in KiB.
+    fn size(&self, pod: &str, claim: &str) -> String {
+        let size = format!("df -k /{claim} | tail -n 1 | awk '{{print $2}}'");
+        let exec = ["exec", pod, "--namespace", self.name(), "--container", "app", "--", "sh", "-c", &size];
+        self.cluster.kubectl(&exec).expect("df runs").trim().to_string()
+    }
+
     /// What `pith check` finds in the namespace, with an administrator's rights.
     fn check(&self, server: &Server) -> String {
         let mut check: Command = self.cluster.command(&PITH);
@@ -352,6 +367,14 @@ fn a_cluster_moves_from_the_driver_to_pith_and_back_while_pods_run() {
         attributes["storage.kubernetes.io/csiProvisionerIdentity"].is_string(),
         "csi-provisioner has made it: {ours:#}"
     );
+    // All that the driver will find of it.
+    let (volume, found) = (ours["metadata"]["name"].as_str().expect("a name"), &ours["spec"]["csi"]);
+    let secret = json!({"namespace": name, "name": "file-system"});
+    assert_eq!((&found["volumeHandle"], &attributes["subPath"]), (&json!(volume), &json!(volume)));
+    assert_eq!(attributes["capacity"], "1073741824");
+    assert_eq!((&found["nodePublishSecretRef"], &found["controllerExpandSecretRef"]), (&secret, &secret));
+    assert_eq!(ours["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"], NAME);
+    assert!(site.quota(volume).contains("1.0 GiB"), "{}", site.quota(volume));
     const THREE: &[&str] = &["data", "theirs", "ours"];
     site.run("newer", THREE, &[&PITHS[..], &["jfs-mount-2"]].concat());
     site.all_write(&[("old", TWO), ("new", TWO), ("newer", THREE)]);
@@ -380,6 +403,11 @@ fn a_cluster_moves_from_the_driver_to_pith_and_back_while_pods_run() {
     site.register_driver(&before);
     site.run("back", THREE, &["jfs-mount", "jfs-mount-1", "jfs-mount-2"]);
     site.all_write(&[("old", TWO), ("new", TWO), ("newer", THREE), ("back", THREE)]);
+    // A volume of Pith's has the size that it had, for whoever mounts it.
+    for pod in ["newer", "back"] {
+        assert_eq!(site.size(pod, "ours"), "1048576", "{pod}");
+    }
+    assert!(site.quota(volume).contains("1.0 GiB"), "{}", site.quota(volume));
 
     // Each pod ends as ever, whoever is there, and the driver deletes the volumes of both.
     cluster.kubectl(&["delete", "pods", "--all", "--namespace", &name]).expect("they end");
