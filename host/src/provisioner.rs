@@ -453,7 +453,12 @@ impl Volumes for Provisioner {
             store.make(&record.directory).await?;
             self.set_quota(&file_system, &store, &record, wanted).await?;
             self.options.steps.reached("resized");
-            if store.put(&record.resized(wanted)).await? {
+            let resized = record.resized(wanted);
+            if store.put(&resized).await? {
+                if resized.shared {
+                    // Whoever came meanwhile has seen the size that it had.
+                    self.set_quota(&file_system, &store, &resized, wanted).await?;
+                }
                 return Ok(wanted);
             }
         }

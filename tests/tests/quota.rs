@@ -204,6 +204,7 @@ fn a_directory_of_several_volumes_is_as_large_as_the_largest_of_them_whoever_com
             let create = &create;
             scope.spawn(move || create(&format!("pvc-{size}"), &format!("{size}Mi"), &[]));
         }
+        scope.spawn(|| ask(&site, &["expand", "pvc-a", "--size", "50Mi"]).expect("it grows"));
     });
-    assert_eq!(quota(&scratch, "/team").as_deref(), Some("40 MiB"));
+    assert_eq!(quota(&scratch, "/team").as_deref(), Some("50 MiB"));
 }

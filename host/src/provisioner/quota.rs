@@ -1,6 +1,6 @@
 //! The quota of a volume's directory: set before anybody is answered, and looked at afterwards, so that none is missing in silence.
 
-use pith_core::volume::{self, Record, written};
+use pith_core::volume::{self, Record, State, written};
 
 use super::{Provisioner, TRIES, VolumeError};
 use crate::juicefs::FileSystem;
@@ -20,7 +20,7 @@ impl Provisioner {
     ) -> Result<(), VolumeError> {
         let (by_default, directory) = (self.options.quota, &record.directory);
         let sized = Record { capacity_bytes: bytes, ..record.clone() };
-        if bytes > 0 && sized.bound(by_default).is_none() {
+        if record.state == State::Ready && bytes > 0 && sized.bound(by_default).is_none() {
             tracing::info!(volume = %record.id, %directory, bytes, "nothing enforces the size of the volume: its class, or the configuration, has its quota off");
         }
         let (mut set, mut found) = (None, None);
