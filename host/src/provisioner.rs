@@ -26,10 +26,11 @@ use pith_core::binding::Binding;
 use pith_core::catalogue::Code;
 use pith_core::object::{Claim, Namespace, Objects, Reference};
 use pith_core::policy::Hook;
+use pith_core::template::Templates;
 use pith_core::text::clean;
 use pith_core::volume::{
     self, Asked, ClaimName, Difference, NamingContext, OnDelete, Place, Quota, Record, RecordKey, SizeProblem, State,
-    Templates, VolumeRefusal,
+    VolumeRefusal,
 };
 use serde_json::{Value, json};
 

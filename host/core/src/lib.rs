@@ -20,6 +20,7 @@
 pub mod json;
 pub mod text;
 pub mod object;
+pub mod template;
 pub mod file_system;
 pub mod selector;
 pub mod pod;

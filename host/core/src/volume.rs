@@ -12,7 +12,6 @@
 //! `/.pith` in the file system, CSI's types and its codes.
 
 mod directory;
-mod template;
 mod place;
 mod record;
 mod quota;
@@ -32,8 +31,6 @@ pub use manifest::{persistent_volume, quantity};
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
 pub use quota::{Quota, bound, written};
 pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, Trashed, compare};
-pub use template::Templates;
-pub(crate) use template::{Piece, pieces};
 pub use trash::{Fate, MOST_TRASH_DAYS, OnDelete};
 
 /// What CreateVolume asks. Secrets are not part of it: it is kept in the record.

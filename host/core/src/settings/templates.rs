@@ -6,7 +6,7 @@
 use super::{Configuration, Origin, Settings};
 use crate::object::Claim;
 use crate::reason::Refusal;
-use crate::volume::{Piece, pieces};
+use crate::template::{Piece, pieces};
 
 /// What fills templates in.
 pub(super) struct Templates<'a> {

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::directory::{split, trim};
-use super::template::{self, EXTRA_METADATA, Piece, Templates};
 use super::{Asked, Directory, PathProblem, SizeProblem};
 use crate::binding::{self, Binding, Evaluate};
 use crate::object::{Claim, Namespace, PersistentVolume};
 use crate::policy::{Failure, Hook, Naming, NamingRequest};
 use crate::reason::PolicyFailure;
+use crate::template::{self, EXTRA_METADATA, Piece, Templates};
 
 const PATH_PATTERN: &str = "pathPattern";
 

@@ -7,7 +7,7 @@
 use crate::object::Claim;
 
 /// What to do where CreateVolume names no claim.
-pub(super) const EXTRA_METADATA: &str = "run external-provisioner with --extra-create-metadata";
+pub(crate) const EXTRA_METADATA: &str = "run external-provisioner with --extra-create-metadata";
 /// Where the scheduler writes on a claim which node its first pod goes to.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
@@ -91,4 +91,34 @@ fn value<'a>(template: &str, claim: Option<&'a Claim>) -> Result<Piece<'a>, Stri
             Piece::Missing(format!("the claim `{namespace}/{name}` has no {kind} `{key}`, or an empty one"))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{claim, entries};
+
+    #[test]
+    fn a_text_is_taken_apart_and_no_value_is_read_again() {
+        let labels = entries(&[("a", "${.pvc.name}"), ("none", "")]);
+        let claim = Claim { labels, ..claim("orders") };
+        let missing = "the claim `shop/orders` has no label `none`, or an empty one".to_string();
+        for (text, expected) in [
+            ("plain $ {x} }", vec![Piece::Text("plain $ {x} }")]),
+            (
+                "${.pvc.labels.a}/${.PVC.name}",
+                vec![
+                    Piece::Text(""),
+                    Piece::Value("${.pvc.name}"),
+                    Piece::Text("/"),
+                    Piece::Value("orders"),
+                    Piece::Text(""),
+                ],
+            ),
+            ("x${.pvc.labels.none}", vec![Piece::Text("x"), Piece::Missing(missing), Piece::Text("")]),
+        ] {
+            assert_eq!(pieces(text, Some(&claim)), Ok(expected), "{text}");
+        }
+        assert!(pieces("a", None).is_ok() && pieces("${.pvc.name}", None).is_err());
+    }
 }
