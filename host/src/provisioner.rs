@@ -259,6 +259,7 @@ impl Provisioner {
 
     /// Where a new volume lies. Nothing was written so far.
     async fn place(&self, asked: &Asked, id: &str, claim: Option<&ClaimName>) -> Result<Place, VolumeError> {
+        Quota::of(&asked.parameters)?;
         let bindings: &[Binding] = &self.policies.bindings;
         let needed = asked.parameters.contains_key("pathPattern")
             || bindings.iter().any(|binding| binding.hooks.contains(&Hook::Naming));
@@ -347,7 +348,6 @@ impl Volumes for Provisioner {
                 }
                 None => {
                     OnDelete::of(&asked.parameters)?;
-                    Quota::of(&asked.parameters)?;
                     let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
                     let place = self.place(&asked, &id, claim.as_ref()).await?;
                     for warning in &place.warnings {

@@ -47,7 +47,7 @@ impl Drop for Driver {
 }
 
 impl Site {
-    /// With a class, a claim `data` of a volume that was made by hand, and a file system that nobody has made yet.
+    /// With two classes, of which one has a pattern for directories, a claim `data` of a volume that was made by hand, and a file system that nobody has made yet.
     fn new() -> Site {
         let cluster = &*CLUSTER;
         let redis = Redis::start_on(cluster, ADDRESS).expect("a Redis");
@@ -67,10 +67,15 @@ impl Site {
             parameters[format!("csi.storage.k8s.io/{what}-secret-name")] = secret["name"].clone();
             parameters[format!("csi.storage.k8s.io/{what}-secret-namespace")] = secret["namespace"].clone();
         }
-        let class = json!({
-            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
-            "provisioner": NAME, "parameters": parameters, "reclaimPolicy": "Delete", "allowVolumeExpansion": true,
-        });
+        let class = |name: &str, parameters: &Value| {
+            json!({
+                "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name},
+                "provisioner": NAME, "parameters": parameters, "reclaimPolicy": "Delete", "allowVolumeExpansion": true,
+            })
+        };
+        let plain = class(name, &parameters);
+        parameters["pathPattern"] = json!("${.pvc.namespace}/of-${.pvc.name}");
+        let named = class(&format!("{name}-named"), &parameters);
         let account =
             json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": name, "name": "driver"}});
         let rights = json!({
@@ -79,7 +84,7 @@ impl Site {
             "subjects": [{"kind": "ServiceAccount", "namespace": name, "name": "driver"}],
         });
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": redis.secrets()});
-        cluster.apply(&yaml(&[&[own, class, account, rights, secret][..], &volume].concat())).expect("objects");
+        cluster.apply(&yaml(&[&[own, plain, named, account, rights, secret][..], &volume].concat())).expect("objects");
         cluster.wait(name, "jsonpath={.status.phase}=Bound", "pvc/data").expect("it is bound");
 
         let token = cluster.kubectl(&["create", "token", "driver", "--namespace", name]).expect("a token");
@@ -199,8 +204,12 @@ impl Site {
 
     /// A claim of the class, once somebody has made its volume. The answer is the volume.
     fn claim(&self, claim: &str) -> Value {
+        self.claim_of(claim, self.name())
+    }
+
+    fn claim_of(&self, claim: &str, class: &str) -> Value {
         let spec = json!({
-            "accessModes": ["ReadWriteMany"], "storageClassName": self.name(), "resources": {"requests": {"storage": "1Gi"}},
+            "accessModes": ["ReadWriteMany"], "storageClassName": class, "resources": {"requests": {"storage": "1Gi"}},
         });
         let metadata = json!({"namespace": self.name(), "name": claim});
         let object = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec});
@@ -375,6 +384,8 @@ fn a_cluster_moves_from_the_driver_to_pith_and_back_while_pods_run() {
     assert_eq!((&found["nodePublishSecretRef"], &found["controllerExpandSecretRef"]), (&secret, &secret));
     assert_eq!(ours["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"], NAME);
     assert!(site.quota(volume).contains("1.0 GiB"), "{}", site.quota(volume));
+    let named = site.claim_of("named", &format!("{name}-named"));
+    assert_eq!(named["spec"]["csi"]["volumeAttributes"]["subPath"], format!("{name}/of-named"));
     const THREE: &[&str] = &["data", "theirs", "ours"];
     site.run("newer", THREE, &[&PITHS[..], &["jfs-mount-2"]].concat());
     site.all_write(&[("old", TWO), ("new", TWO), ("newer", THREE)]);
@@ -401,26 +412,35 @@ fn a_cluster_moves_from_the_driver_to_pith_and_back_while_pods_run() {
     drop(csi);
     let driver = site.driver();
     site.register_driver(&before);
-    site.run("back", THREE, &["jfs-mount", "jfs-mount-1", "jfs-mount-2"]);
-    site.all_write(&[("old", TWO), ("new", TWO), ("newer", THREE), ("back", THREE)]);
-    // A volume of Pith's has the size that it had, for whoever mounts it.
-    for pod in ["newer", "back"] {
-        assert_eq!(site.size(pod, "ours"), "1048576", "{pod}");
+    const FOUR: &[&str] = &["data", "theirs", "ours", "named"];
+    site.run("back", FOUR, &["jfs-mount", "jfs-mount-1", "jfs-mount-2", "jfs-mount-3"]);
+    site.all_write(&[("old", TWO), ("new", TWO), ("newer", THREE), ("back", FOUR)]);
+    // A volume of Pith's lies where it lay, and has the size that it had, for whoever mounts it.
+    assert_eq!(site.directories(&[&name, "of-named"]), ["back"]);
+    for (pod, claim) in [("newer", "ours"), ("back", "ours"), ("back", "named")] {
+        assert_eq!(site.size(pod, claim), "1048576", "{claim} in {pod}");
     }
-    assert!(site.quota(volume).contains("1.0 GiB"), "{}", site.quota(volume));
+    for directory in [volume, &format!("{name}/of-named")] {
+        assert!(site.quota(directory).contains("1.0 GiB"), "{}", site.quota(directory));
+    }
 
     // Each pod ends as ever, whoever is there, and the driver deletes the volumes of both.
     cluster.kubectl(&["delete", "pods", "--all", "--namespace", &name]).expect("they end");
     cluster.kubectl(&["delete", "pvc", "--all", "--namespace", &name]).expect("they are deleted");
-    for volume in [&theirs, &ours] {
+    for volume in [&theirs, &ours, &named] {
         let volume = volume["metadata"]["name"].as_str().expect("a name");
         cluster.wait(&name, "delete", &format!("pv/{volume}")).expect("the driver deletes it");
     }
+    assert_eq!(site.directories(&[&name]), [""; 0]);
     site.unregister(&before);
     drop(driver);
-    for (kind, object) in
-        [("pv", &*format!("{name}-data")), ("storageclass", &name), ("clusterrolebinding", &name), ("csidriver", NAME)]
-    {
+    for (kind, object) in [
+        ("pv", &*format!("{name}-data")),
+        ("storageclass", &name),
+        ("storageclass", &format!("{name}-named")),
+        ("clusterrolebinding", &name),
+        ("csidriver", NAME),
+    ] {
         cluster.kubectl(&["delete", kind, object, "--wait=false"]).expect("it is deleted");
     }
 }

@@ -295,21 +295,6 @@ impl Store {
         }))
     }
 
-    /// The other volumes that have the record's directory, without those that are on their way out of it.
-    pub async fn others_in(&self, record: &Record) -> Result<Vec<Record>, StoreError> {
-        let mut others = Vec::new();
-        for id in self.index_entries(record.directory.components()).await? {
-            if id != BELOW
-                && id != record.id
-                && let Some(other) = self.current(&id).await?
-                && matches!(other.state, State::Creating | State::Ready | State::Restoring(_))
-            {
-                others.push(other);
-            }
-        }
-        Ok(others)
-    }
-
     /// Every volume that holds the directory, one above or one below it.
     async fn holders(&self, directory: &Directory) -> Result<Vec<(String, Relation)>, StoreError> {
         let components = directory.components();
@@ -390,6 +375,21 @@ impl Store {
         self.worker.move_exclusive(&ours(&[VOLUMES, &record.id])?, &in_bin(RECORD)?).await?;
         self.steps.reached("volume-gone");
         Ok(())
+    }
+
+    /// The other volumes that have the record's directory, without those that are on their way out of it.
+    pub async fn others_in(&self, record: &Record) -> Result<Vec<Record>, StoreError> {
+        let mut others = Vec::new();
+        for id in self.index_entries(record.directory.components()).await? {
+            if id != BELOW
+                && id != record.id
+                && let Some(other) = self.current(&id).await?
+                && matches!(other.state, State::Creating | State::Ready | State::Restoring(_))
+            {
+                others.push(other);
+            }
+        }
+        Ok(others)
     }
 
     /// The ids of all volumes, sorted.
