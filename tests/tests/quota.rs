@@ -115,6 +115,20 @@ fn the_size_that_was_asked_for_is_what_df_shows_and_nobody_writes_past_it() {
 }
 
 #[test]
+fn whatever_a_directory_is_called_its_quota_is_found_again() {
+    let scratch = Scratch::new();
+    let site = Site::new(CONFIG, "", &scratch.secrets()).expect("a site");
+    let _serving = site.serve(&[]).expect("it serves");
+    let long = "x".repeat(255);
+    let names = ["a|b", "| 1 | 2", "größe 日本", "100%", "--path", "unchanged", "a\\b", "Path", &long];
+    for (number, name) in names.into_iter().enumerate() {
+        let pattern = format!("pathPattern=q/{name}");
+        let made = ask(&site, &["create", &format!("pvc-{number}"), "--size", "8Mi", "--parameter", &pattern]);
+        assert_eq!(made.map(|made| made["context"]["subPath"].clone()), Ok(format!("q/{name}").into()));
+    }
+}
+
+#[test]
 fn a_class_may_leave_sizes_to_themselves_or_enforce_them_alone() {
     let scratch = Scratch::new();
     let site = Site::new(CONFIG, "", &scratch.secrets()).expect("a site");
