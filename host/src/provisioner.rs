@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 use crate::cluster::Mirror;
 use crate::cluster::event::Happened;
 use crate::juicefs::steps::Steps;
-use crate::juicefs::store::{self, Begun, Store, StoreError};
+use crate::juicefs::store::{self, Begun, Slot, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
 use crate::policy::Policies;
 
@@ -257,7 +257,7 @@ impl Provisioner {
         Ok(Store::new(worker, key.clone(), cluster.clone(), steps.clone()))
     }
 
-    /// Where a new volume lies. Nothing was written so far.
+    /// Where a new volume lies.
     async fn place(&self, asked: &Asked, id: &str, claim: Option<&ClaimName>) -> Result<Place, VolumeError> {
         Quota::of(&asked.parameters)?;
         let bindings: &[Binding] = &self.policies.bindings;
@@ -309,15 +309,89 @@ impl Provisioner {
         Ok((claim.clone(), namespace.clone(), object(claim)))
     }
 
-    /// Makes what the record says, and marks it as made. Each step may have been done before.
-    async fn carry_out(&self, file_system: &FileSystem, store: &Store, record: &Record) -> Result<Record, VolumeError> {
-        self.make(file_system, store, record).await?;
+    /// Makes a volume, or finds the one that was asked for by what is there.
+    async fn create_in(
+        &self,
+        file_system: &FileSystem,
+        store: &Store,
+        request: &CreateRequest,
+        current: Result<Option<Record>, StoreError>,
+        slot: &mut Option<Result<Slot, StoreError>>,
+    ) -> Result<Record, VolumeError> {
+        let asked = &request.asked;
+        let id = volume::id(&asked.name);
+        let mut current = current?;
+        for _ in 0..TRIES {
+            match current {
+                Some(record) => {
+                    volume::compare(&record, asked)?;
+                    return match record.state {
+                        State::Ready => Ok(record),
+                        State::Creating => self.carry_out(file_system, store, &record, false).await,
+                        State::Deleting(_) | State::Purging(_) => Err(busy(&id, "is being deleted")),
+                        State::Restoring(_) => Err(busy(&id, RESTORING)),
+                    };
+                }
+                None => {
+                    let record = self.named(request, &id).await?;
+                    let slot = match slot.take() {
+                        Some(slot) => slot?,
+                        None => store.slot().await?,
+                    };
+                    let begun = store.begin(slot, &record).await?;
+                    if begun == Begun::Begun {
+                        return self.carry_out(file_system, store, &record, true).await;
+                    }
+                    // By another replica, as a rule, which makes the same volume.
+                    current = store.current(&id).await?;
+                    if begun == Begun::Occupied && current.is_none() {
+                        // What lies there already is somebody's, and a new volume must not show it.
+                        return Err(VolumeError::FailedPrecondition(format!(
+                            "the directory {} is there already, and volume `{id}` does not share it: name another one, or let the \
+                             policy say that it is shared",
+                            record.directory
+                        )));
+                    }
+                }
+            }
+        }
+        Err(busy(&id, "is being changed by another replica"))
+    }
+
+    /// The first record of a new volume. Nothing of it was written so far.
+    async fn named(&self, request: &CreateRequest, id: &str) -> Result<Record, VolumeError> {
+        let CreateRequest { asked, claim, .. } = request;
+        OnDelete::of(&asked.parameters)?;
+        let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
+        let place = self.place(asked, id, claim.as_ref()).await?;
+        for warning in &place.warnings {
+            tracing::warn!(volume = %id, "{warning}");
+        }
+        Ok(Record::begin(&self.options.cluster, store::unique(), asked.clone(), claim.clone(), place, size))
+    }
+
+    /// Makes what the record says, and marks it as made. Each step may have been done before, unless it is that of a new volume.
+    async fn carry_out(
+        &self,
+        file_system: &FileSystem,
+        store: &Store,
+        record: &Record,
+        new: bool,
+    ) -> Result<Record, VolumeError> {
+        self.make(file_system, store, record, new).await?;
         Ok(store.mark_made(record).await?)
     }
 
     /// Takes the directory, makes it, and limits it.
-    async fn make(&self, file_system: &FileSystem, store: &Store, record: &Record) -> Result<(), VolumeError> {
-        if let Some(taken) = store.reserve(record).await? {
+    async fn make(
+        &self,
+        file_system: &FileSystem,
+        store: &Store,
+        record: &Record,
+        new: bool,
+    ) -> Result<(), VolumeError> {
+        let taken = if new { store.reserve_new(record).await? } else { store.reserve(record).await? };
+        if let Some(taken) = taken {
             store.abandon(record).await?;
             let sentence = taken.conflict.to_string();
             return Err(match taken.unsettled {
@@ -332,48 +406,18 @@ impl Provisioner {
 
 impl Volumes for Provisioner {
     async fn create(&self, request: CreateRequest) -> Result<Record, VolumeError> {
-        let CreateRequest { asked, claim, secrets } = request;
-        let id = volume::id(&asked.name);
-        let (file_system, store) = self.open(&secrets).await?;
-        for _ in 0..TRIES {
-            let record = match store.current(&id).await? {
-                Some(record) => {
-                    volume::compare(&record, &asked)?;
-                    match record.state {
-                        State::Ready => return Ok(record),
-                        State::Creating => record,
-                        State::Deleting(_) | State::Purging(_) => return Err(busy(&id, "is being deleted")),
-                        State::Restoring(_) => return Err(busy(&id, RESTORING)),
-                    }
-                }
-                None => {
-                    OnDelete::of(&asked.parameters)?;
-                    let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
-                    let place = self.place(&asked, &id, claim.as_ref()).await?;
-                    for warning in &place.warnings {
-                        tracing::warn!(volume = %id, "{warning}");
-                    }
-                    let cluster = &self.options.cluster;
-                    let record = Record::begin(cluster, store::unique(), asked.clone(), claim.clone(), place, size);
-                    match store.begin(&record).await? {
-                        Begun::Begun => record,
-                        Begun::Overtaken => continue,
-                        // By another replica, which makes the same volume.
-                        Begun::Occupied if store.current(&id).await?.is_some() => continue,
-                        // What lies there already is somebody's, and a new volume must not show it.
-                        Begun::Occupied => {
-                            return Err(VolumeError::FailedPrecondition(format!(
-                                "the directory {} is there already, and volume `{id}` does not share it: name another \
-                                 one, or let the policy say that it is shared",
-                                record.directory
-                            )));
-                        }
-                    }
-                }
-            };
-            return self.carry_out(&file_system, &store, &record).await;
+        let id = volume::id(&request.asked.name);
+        let (file_system, store) = self.open(&request.secrets).await?;
+        // A volume that is asked for is new as a rule, so room for its record is made while it is looked for.
+        let (current, slot) = tokio::join!(store.current(&id), store.slot());
+        let mut slot = Some(slot);
+        let created = self.create_in(&file_system, &store, &request, current, &mut slot).await;
+        if let Some(Ok(unused)) = slot
+            && let Err(error) = store.withdraw(unused).await
+        {
+            tracing::debug!(volume = %id, %error, "something staged is left");
         }
-        Err(busy(&id, "is being changed by another replica"))
+        created
     }
 
     async fn delete(&self, id: &str, secrets: Secrets) -> Result<(), VolumeError> {

@@ -102,7 +102,7 @@ impl Path {
     }
 
     /// The directory that it is in; none for the root.
-    fn parent(&self) -> Option<Path> {
+    pub(super) fn parent(&self) -> Option<Path> {
         let (_, parent) = self.0.split_last()?;
         Some(Path(parent.to_vec()))
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! /.pith/volumes/<id>/record                  what is known of a volume
 //! /.pith/volumes/<id>/made.<mark>/            all that the record says is made
+//! /.pith/volumes/<id>/entry/<id>/             what is moved to `paths` to take the directory; where that was taken it stays, and says nothing
 //! /.pith/volumes/<id>/<generation>/record     what is known of it since, from 2; the highest generation counts
 //! /.pith/paths/<a>/.below/<b>/<id>/           volume <id> holds the directory /a/b: a tree like that of the directories
 //! /.pith/trash/<id>.<random>/                 what a deleted volume left: data, paths and record, until it is purged
@@ -42,6 +43,8 @@ const STAGING: &str = "staging";
 /// In the tree of paths, what lies below a directory. Neither an id nor the name of a directory begins with a dot.
 const BELOW: &str = ".below";
 const RECORD: &str = "record";
+/// Beside the first record, a directory's part of the index as it is where nobody holds the directory.
+const ENTRY: &str = "entry";
 /// What a mark's name begins with.
 const MADE: &str = "made.";
 const DATA: &str = "data";
@@ -87,12 +90,17 @@ impl From<PathError> for StoreError {
     }
 }
 
+/// A directory of our own in the staging area, for a generation.
+#[derive(Debug)]
+#[must_use = "it is to be filled or withdrawn, or it stays in the file system"]
+pub struct Slot(Path);
+
 /// A generation that is written and does not count yet.
 #[derive(Debug)]
 #[must_use = "it is to be placed or withdrawn, or it stays in the file system"]
 struct Staged {
     id: String,
-    path: Path,
+    slot: Slot,
     /// Where it counts.
     place: Path,
 }
@@ -173,27 +181,60 @@ impl Store {
         checked.map(Some).map_err(|problem| StoreError::Record { path, problem })
     }
 
-    /// Adds the first generation, unless something lies at a directory that is not to be shared. Meanwhile the index's part of it
-    /// is made, which says nothing as long as no volume is entered there.
-    pub async fn begin(&self, record: &Record) -> Result<Begun, StoreError> {
-        let index = async {
-            self.worker.make_directories(&index(record.directory.components())?).await?;
-            self.steps.reached("index-begun");
-            Ok::<_, StoreError>(())
-        };
+    /// A place for a generation that is not known yet, such as that of a volume which may be there already.
+    pub async fn slot(&self) -> Result<Slot, StoreError> {
+        let slot = Slot(ours(&[STAGING, &unique()])?);
+        self.worker.make_directory(&slot.0).await?;
+        self.steps.reached("record-staged");
+        Ok(slot)
+    }
+
+    /// Adds the first generation, unless something lies at a directory that is not to be shared. Meanwhile its entry is begun, which
+    /// says nothing before it is in place.
+    pub async fn begin(&self, slot: Slot, record: &Record) -> Result<Begun, StoreError> {
         let volume = ours(&[VOLUMES, &record.id])?;
-        let (staged, occupied, index) = tokio::join!(self.stage(record, &volume), self.occupied(record), index);
-        let staged = staged?;
-        match index.and(occupied) {
-            Ok(false) => Ok(if self.place(staged).await? { Begun::Begun } else { Begun::Overtaken }),
+        let entry = self.begin_entry(&slot, record);
+        let (written, occupied, entry) = tokio::join!(self.fill(&slot, record), self.occupied(record), entry);
+        written?;
+        match entry.and(occupied) {
+            Ok(false) => {
+                let staged = Staged { id: record.id.clone(), slot, place: place(&volume, record.generation)? };
+                Ok(if self.place(staged).await? { Begun::Begun } else { Begun::Overtaken })
+            }
             // What hinders it is the answer, whatever becomes of what was staged.
             hindered => {
-                if let Err(error) = self.withdraw(staged).await {
+                if let Err(error) = self.withdraw(slot).await {
                     tracing::debug!(volume = %record.id, %error, "a staged record is left");
                 }
                 hindered.map(|_| Begun::Occupied)
             }
         }
+    }
+
+    /// What can be done of an entry before the record counts: where the directory is to be the volume's alone, its part of the index
+    /// is made beside the record, to be [moved](Store::reserve_new).
+    async fn begin_entry(&self, slot: &Slot, record: &Record) -> Result<(), StoreError> {
+        let place = index(record.directory.components())?;
+        if may_be_alone(record) {
+            let above = async {
+                match place.parent() {
+                    Some(above) if record.directory.components().len() > 1 => {
+                        self.worker.make_directories(&above).await
+                    }
+                    _ => Ok(Made::Existed),
+                }
+            };
+            let staged = async {
+                let entry = slot.0.clone().join(ENTRY)?;
+                self.worker.make_directory(&entry).await?;
+                self.worker.make_directory(&entry.join(&record.id)?).await
+            };
+            tokio::try_join!(above, staged)?;
+        } else {
+            self.worker.make_directories(&place).await?;
+        }
+        self.steps.reached("index-begun");
+        Ok(())
     }
 
     async fn occupied(&self, record: &Record) -> Result<bool, StoreError> {
@@ -223,32 +264,35 @@ impl Store {
 
     /// Writes a generation that nobody sees before it is placed where the volume's records lie.
     async fn stage(&self, record: &Record, volume: &Path) -> Result<Staged, StoreError> {
-        let staged = ours(&[STAGING, &unique()])?;
-        self.worker.make_directories(&staged).await?;
-        self.steps.reached("record-staged");
-        self.worker.write(&staged.clone().join(RECORD)?, record.seal(&self.key)).await?;
+        let slot = self.slot().await?;
+        self.fill(&slot, record).await?;
+        Ok(Staged { id: record.id.clone(), slot, place: place(volume, record.generation)? })
+    }
+
+    async fn fill(&self, slot: &Slot, record: &Record) -> Result<(), StoreError> {
+        self.worker.write(&slot.0.clone().join(RECORD)?, record.seal(&self.key)).await?;
         self.steps.reached("record-written");
-        Ok(Staged { id: record.id.clone(), path: staged, place: place(volume, record.generation)? })
+        Ok(())
     }
 
     /// Moves a generation to where it counts. False where another caller was faster: then what is there counts.
     async fn place(&self, staged: Staged) -> Result<bool, StoreError> {
-        match self.worker.move_exclusive(&staged.path, &staged.place).await? {
+        match self.worker.move_exclusive(&staged.slot.0, &staged.place).await? {
             Moved::Moved => {
                 self.steps.reached("record-moved");
                 Ok(true)
             }
             Moved::Taken => {
-                self.withdraw(staged).await?;
+                self.withdraw(staged.slot).await?;
                 Ok(false)
             }
             Moved::Missing => Err(deleted_meanwhile(&staged.id)),
         }
     }
 
-    /// Removes a generation that is not to be placed.
-    async fn withdraw(&self, staged: Staged) -> Result<(), StoreError> {
-        self.worker.remove(&staged.path).await?;
+    /// Removes from the staging area what is not to be placed.
+    pub async fn withdraw(&self, slot: Slot) -> Result<(), StoreError> {
+        self.worker.remove(&slot.0).await?;
         Ok(())
     }
 
@@ -270,14 +314,37 @@ impl Store {
     pub async fn reserve(&self, record: &Record) -> Result<Option<Taken>, StoreError> {
         self.worker.make_directories(&entry_of(record)?).await?;
         self.steps.reached("index-made");
-
-        let mut others = Vec::new();
         let holders = self.holders(&record.directory).await?;
         if !holders.contains(&(record.id.clone(), Relation::Same)) {
             // Whoever was there before took the whole directory along, and left.
             let sentence = format!("the directory {} was deleted while it was taken: ask again", record.directory);
             return Err(JuiceFsError::Unavailable(sentence).into());
         }
+        self.taken(record, holders).await
+    }
+
+    /// Does the same for a volume that was [begun](Store::begin) a moment ago, by moving its entry to where the index has nothing. Then
+    /// nobody holds the directory or one below it at that moment, and whoever comes later sees this; who holds one above is looked
+    /// for. Where the index has something, if only what a deleted volume left, it goes the other way.
+    pub async fn reserve_new(&self, record: &Record) -> Result<Option<Taken>, StoreError> {
+        if !may_be_alone(record) {
+            return self.reserve(record).await;
+        }
+        let staged = ours(&[VOLUMES, &record.id, ENTRY])?;
+        match self.worker.move_exclusive(&staged, &index(record.directory.components())?).await {
+            Ok(Moved::Moved) => {
+                self.steps.reached("index-made");
+                self.taken(record, self.holders_above(&record.directory).await?).await
+            }
+            // Also where the part above it went to the trash meanwhile.
+            Ok(Moved::Taken | Moved::Missing) | Err(JuiceFsError::Refused(_)) => self.reserve(record).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What of these keeps the volume from its directory, which it has taken.
+    async fn taken(&self, record: &Record, holders: Vec<(String, Relation)>) -> Result<Option<Taken>, StoreError> {
+        let mut others = Vec::new();
         for (id, relation) in holders {
             // One whose record is gone holds nothing: it was given up before it was anything.
             if id != record.id
@@ -295,17 +362,21 @@ impl Store {
         }))
     }
 
+    /// Every volume that holds a directory above this one.
+    async fn holders_above(&self, directory: &Directory) -> Result<Vec<(String, Relation)>, StoreError> {
+        let components = directory.components();
+        let mut above = Vec::new();
+        for depth in 1..components.len() {
+            let entries = self.index_entries(&components[..depth]).await?;
+            above.extend(entries.into_iter().filter(|name| name != BELOW).map(|id| (id, Relation::Ancestor)));
+        }
+        Ok(above)
+    }
+
     /// Every volume that holds the directory, one above or one below it.
     async fn holders(&self, directory: &Directory) -> Result<Vec<(String, Relation)>, StoreError> {
         let components = directory.components();
-        let above = async {
-            let mut above = Vec::new();
-            for depth in 1..components.len() {
-                above.extend(self.index_entries(&components[..depth]).await?);
-            }
-            Ok::<_, StoreError>(above)
-        };
-        let (above, same) = tokio::try_join!(above, self.index_entries(components))?;
+        let (above, same) = tokio::try_join!(self.holders_above(directory), self.index_entries(components))?;
         let below = match same.iter().any(|name| name == BELOW) {
             true => self.worker.list(&index(components)?.join(BELOW)?, Depth::Infinity).await?.unwrap_or_default(),
             false => Vec::new(),
@@ -314,10 +385,8 @@ impl Store {
             [.., component, id] if component != BELOW && id != BELOW => Some(id.clone()),
             _ => None,
         });
-        let here = |names: Vec<String>| names.into_iter().filter(|name| name != BELOW);
-        let above = here(above).map(|id| (id, Relation::Ancestor));
-        let same = here(same).map(|id| (id, Relation::Same));
-        Ok(above.chain(same).chain(below.map(|id| (id, Relation::Descendant))).collect())
+        let same = same.into_iter().filter(|name| name != BELOW).map(|id| (id, Relation::Same));
+        Ok(above.into_iter().chain(same).chain(below.map(|id| (id, Relation::Descendant))).collect())
     }
 
     /// Who holds a directory, and [`BELOW`] if something is below it.
@@ -409,6 +478,11 @@ fn ours(names: &[&str]) -> Result<Path, PathError> {
 /// The directory of a volume's generation. The first one's is that of all its records.
 fn place(volume: &Path, generation: u64) -> Result<Path, PathError> {
     if generation == 1 { Ok(volume.clone()) } else { volume.clone().join(generation.to_string()) }
+}
+
+/// Whether a volume's directory may be one of which the index has nothing, as with a new directory that is not shared.
+fn may_be_alone(record: &Record) -> bool {
+    !record.shared && !record.is_adopted()
 }
 
 /// The newest generation in a volume's directory.

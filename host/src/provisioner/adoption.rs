@@ -55,7 +55,7 @@ impl Provisioner {
     }
 
     async fn begin(&self, store: &Store, record: Record) -> Result<Record, VolumeError> {
-        match store.begin(&record).await? {
+        match store.begin(store.slot().await?, &record).await? {
             Begun::Begun => {
                 tracing::info!(volume = %record.id, directory = %record.directory, "a volume without a record was adopted");
                 Ok(record)

@@ -71,7 +71,7 @@ impl Provisioner {
             }
             Repair::Finish(id) => {
                 let record = in_state(&store, id, &State::Creating).await?;
-                self.carry_out(&file_system, &store, &record).await.map(|_| ())
+                self.carry_out(&file_system, &store, &record, false).await.map(|_| ())
             }
             Repair::GiveUp(id) => {
                 in_state(&store, id, &State::Creating).await?;

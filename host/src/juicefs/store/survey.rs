@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pith_core::volume::check::Staged;
 use pith_core::volume::{Directory, Record, State};
 
-use super::{BELOW, PATHS, RECORD, STAGING, Store, StoreError, TRASH, VOLUMES, index, name, ours, trash_name};
+use super::{BELOW, ENTRY, PATHS, RECORD, STAGING, Store, StoreError, TRASH, VOLUMES, index, name, ours, trash_name};
 use crate::juicefs::{Depth, Entry, JuiceFsError, Kind, Path};
 
 impl Store {
@@ -61,11 +61,20 @@ impl Store {
         let is_of_trash = |entry: &Entry| name(entry).is_some_and(|name| [PATHS, RECORD].contains(&name));
         let record = match inside.as_slice() {
             [] => return Ok(Some(Staged::Empty)),
-            [only] if only.path.components() == [RECORD] && only.kind == Kind::File => self.opened(&place).await?,
+            [entry] if name(entry) == Some(ENTRY) && self.is_mere_entry(&place).await? => {
+                return Ok(Some(Staged::Empty));
+            }
+            all if is_generation(all) => self.opened(&place).await?,
             all if all.iter().all(is_of_trash) => self.purged(&place.join(RECORD)?).await?,
             _ => None,
         };
         Ok(Some(record.map_or(Staged::NotOurs, |record| Staged::Ours(record.id))))
+    }
+
+    /// Whether there is nothing in a directory but an entry that was begun.
+    async fn is_mere_entry(&self, place: &Path) -> Result<bool, StoreError> {
+        let all = self.worker.list(place, Depth::Infinity).await?.unwrap_or_default();
+        Ok(all.len() <= 2 && all.iter().all(|it| it.kind == Kind::Directory))
     }
 
     /// The record in a directory, if it is this cluster's.
@@ -121,4 +130,10 @@ impl Store {
         self.worker.move_exclusive(&ours(&[VOLUMES, id])?, &trash.join(RECORD)?).await?;
         Ok(())
     }
+}
+
+/// Whether this is a record, with the entry that a first one may have beside it.
+fn is_generation(inside: &[Entry]) -> bool {
+    let is_record = |entry: &Entry| entry.kind == Kind::File && entry.path.components() == [RECORD];
+    inside.iter().any(is_record) && inside.iter().all(|entry| is_record(entry) || name(entry) == Some(ENTRY))
 }

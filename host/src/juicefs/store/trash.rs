@@ -96,11 +96,11 @@ impl Store {
     async fn claim(&self, next: &Record, trash: &str) -> Result<bool, StoreError> {
         let volume = Bin::of(next).place(trash)?.join(RECORD)?;
         let staged = self.stage(next, &volume).await?;
-        match self.worker.move_exclusive(&staged.path, &staged.place).await {
+        match self.worker.move_exclusive(&staged.slot.0, &staged.place).await {
             Ok(Moved::Moved) => Ok(true),
             // A directory that it is to be moved into is not there: so the record was moved.
             Ok(_) | Err(JuiceFsError::Refused(_)) => {
-                self.withdraw(staged).await?;
+                self.withdraw(staged.slot).await?;
                 Ok(false)
             }
             Err(error) => Err(error.into()),

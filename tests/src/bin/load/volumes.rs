@@ -17,7 +17,7 @@ use pith::csi::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use pith::csi::proto::{
     CapacityRange, ControllerExpandVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, VolumeCapability,
 };
-use pith::juicefs::{Depth, FileSystem, Made, Moved, Path, Worker, Workers};
+use pith::juicefs::{FileSystem, Made, Moved, Path, Worker, Workers};
 use pith_tests::juicefs::{Scratch, options};
 use pith_tests::provisioner::{Serving, Site};
 use pith_tests::redis::Redis;
@@ -41,12 +41,11 @@ const REQUESTS: usize = 300;
 const QUOTAS: usize = 15;
 
 /// The requests of one CreateVolume to the worker, as `host/src/juicefs/store.rs` makes them for a directory in the root.
-const REQUESTS_OF_A_CREATION: [(Request, usize, &str); 6] = [
+const REQUESTS_OF_A_CREATION: [(Request, usize, &str); 5] = [
     (Request::Look, 2, "whether there is a record; whether something lies at the directory"),
-    (Request::MakeDirectory, 5, "staging, the index (2), the directory, the mark that it is made"),
+    (Request::MakeDirectory, 5, "staging, the entry in the index (2), the directory, the mark that it is made"),
     (Request::Write, 1, "the record"),
-    (Request::Move, 1, "the record into its place"),
-    (Request::List, 1, "who else holds the directory"),
+    (Request::Move, 2, "the record and the entry into their places"),
     (Request::Quota, 1, "a client process; only with quotas"),
 ];
 
@@ -63,7 +62,6 @@ enum Request {
     MakeDirectory,
     Write,
     Move,
-    List,
     Quota,
 }
 
@@ -382,18 +380,12 @@ async fn once(
     const RECORD: usize = 700;
     let staged = Path::of(["from", &index.to_string()])?;
     let moved = Path::of(["to", &index.to_string()])?;
-    if request == Request::List {
-        // The index of a directory that one volume holds.
-        worker.remove(&moved).await?;
-        worker.make_directories(&moved.clone().join("pvc-1")?).await?;
-    }
     let started = Instant::now();
     match request {
         Request::Look => ensure!(worker.kind(&staged).await?.is_none()),
         Request::MakeDirectory => ensure!(worker.make_directory(&staged).await? == Made::Made),
         Request::Write => worker.write(&staged.join("record")?, vec![b'r'; RECORD]).await?,
         Request::Move => ensure!(worker.move_exclusive(&staged, &moved).await? == Moved::Moved),
-        Request::List => ensure!(worker.list(&moved, Depth::One).await?.is_some()),
         Request::Quota => workers.set_quota(file_system, &moved, 1).await?,
     }
     Ok(started.elapsed())
@@ -406,7 +398,6 @@ impl Request {
             Request::MakeDirectory => "make a directory (MKCOL)",
             Request::Write => "write a file (PUT)",
             Request::Move => "move (MOVE)",
-            Request::List => "list a directory (PROPFIND)",
             Request::Quota => "set a quota (`juicefs quota set`)",
         }
     }
