@@ -251,6 +251,23 @@ pub enum CsiCommand {
         #[command(flatten)]
         secrets: CsiSecrets,
     },
+    /// Lists volumes, of all file systems that the driver knows of (ListVolumes): all of them, or one page.
+    ///
+    /// No Secret goes along: the driver reads those that StorageClasses name, or its configuration. A file system that does not answer
+    /// makes the whole list an error.
+    List {
+        /// One page of at most so many; all pages without it.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
+        max_entries: Option<i32>,
+        /// Begin where a page before said `nextToken`.
+        #[arg(long, value_name = "TOKEN")]
+        starting_token: Option<String>,
+    },
+    /// Describes one volume, of whichever file system (ControllerGetVolume).
+    Get {
+        /// The volume's id.
+        id: String,
+    },
 }
 
 /// What `csi create` takes.

@@ -177,6 +177,8 @@ pub struct Csi {
     pub cluster: String,
     /// The key that records are sealed with.
     pub record_key: KeyFile,
+    /// Files with a Secret each, of file systems whose volumes are listed.
+    pub secret_files: Vec<PathBuf>,
     /// Whether sizes are enforced.
     pub quota: bool,
     /// How many days the trash keeps a volume whose class does not say it.
@@ -505,6 +507,7 @@ fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Resul
             Some(path) => KeyFile::Named(folder.join(path)),
             None => KeyFile::Own(state_dir.join("record.key")),
         },
+        secret_files: typed.secret_files.iter().map(|path| folder.join(path)).collect(),
         quota: typed.quota,
         trash_days: days,
         purge: typed.purge,

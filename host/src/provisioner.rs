@@ -11,6 +11,7 @@
 //! cut. A policy is asked once for each volume, because its answer is in the first record.
 
 mod adoption;
+mod lists;
 mod purge;
 mod survey;
 mod trash;
@@ -18,6 +19,7 @@ mod trash;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,10 +27,11 @@ use pith_core::binding::Binding;
 use pith_core::object::{Claim, Namespace, Objects, Reference};
 use pith_core::policy::Hook;
 use pith_core::volume::{
-    self, Asked, ClaimName, Difference, NamingContext, OnDelete, Place, Record, RecordKey, SizeProblem, State,
+    self, After, Asked, ClaimName, Difference, NamingContext, OnDelete, Place, Record, RecordKey, SizeProblem, State,
     VolumeRefusal,
 };
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::cluster::Mirror;
 use crate::juicefs::steps::Steps;
@@ -36,6 +39,7 @@ use crate::juicefs::store::{self, Begun, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
 use crate::policy::Policies;
 
+pub use lists::Page;
 pub use survey::Known;
 pub use trash::{Deleted, Found};
 
@@ -63,6 +67,16 @@ pub trait Volumes: Send + Sync + 'static {
 
     /// The volume as it is now, if it is there.
     fn find(&self, id: &str, secrets: Secrets) -> impl Future<Output = Result<Option<Record>, VolumeError>> + Send;
+
+    /// Whether it is known which file systems there are, without which nothing can be listed.
+    fn can_list(&self) -> bool;
+
+    /// The volumes behind an id, at most so many where that is said.
+    fn page(&self, after: Option<After>, most: Option<usize>)
+    -> impl Future<Output = Result<Page, VolumeError>> + Send;
+
+    /// The volume as it is now, where nobody says in which file system.
+    fn get(&self, id: &str) -> impl Future<Output = Result<Record, VolumeError>> + Send;
 }
 
 /// What CreateVolume asks.
@@ -172,6 +186,8 @@ pub struct Options {
     pub trash_days: u32,
     /// The most time for naming a volume.
     pub naming_timeout: Duration,
+    /// Files with a Secret each, of file systems whose volumes are listed beside those of StorageClasses.
+    pub secret_files: Vec<PathBuf>,
     /// Where a test kills the process.
     pub steps: Steps,
 }
@@ -186,6 +202,8 @@ pub struct Provisioner {
     /// The file systems whose own directories are there.
     prepared: Mutex<HashSet<FileSystemKey>>,
     opened: purge::Opened,
+    /// For questions about all file systems.
+    turns: Semaphore,
 }
 
 impl Provisioner {
@@ -198,6 +216,7 @@ impl Provisioner {
             objects,
             prepared: Mutex::default(),
             opened: purge::Opened::default(),
+            turns: Semaphore::new(lists::TURNS),
         }
     }
 
@@ -452,9 +471,21 @@ impl Volumes for Provisioner {
     async fn find(&self, id: &str, secrets: Secrets) -> Result<Option<Record>, VolumeError> {
         let (_, store) = self.open(&secrets).await?;
         match store.current(id).await? {
-            Some(record) => Ok(Some(record).filter(|record| record.state == State::Ready)),
+            Some(record) => Ok(Some(record).filter(Record::is_there)),
             None => self.seen(id).await,
         }
+    }
+
+    fn can_list(&self) -> bool {
+        self.has_sources()
+    }
+
+    async fn page(&self, after: Option<After>, most: Option<usize>) -> Result<Page, VolumeError> {
+        self.page_of(after.as_ref(), most).await
+    }
+
+    async fn get(&self, id: &str) -> Result<Record, VolumeError> {
+        self.sought(id).await
     }
 }
 

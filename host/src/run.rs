@@ -61,6 +61,9 @@ pub fn serve(args: &Serve) -> Result<()> {
     // Hundreds of megabytes after a start that compiled.
     memory::give_back();
     let (policies, objects) = (Arc::new(policies), Arc::new(objects));
+    for path in config.csi.iter().flat_map(|csi| &csi.secret_files) {
+        cluster::secret_in(path).with_context(|| format!("reading the Secret in {}", path.display()))?;
+    }
     let workers = config.csi.as_ref().map(|_| workers(&config.juicefs)).transpose()?.map(Arc::new);
     let provisioner = config.csi.as_ref().zip(workers.clone()).map(|(csi, workers)| {
         let driver = &config.sidecars.driver;
@@ -289,6 +292,7 @@ pub fn provisioner(
         driver: driver.to_string(),
         cluster: csi.cluster.clone(),
         key: record_key::load(&csi.record_key)?,
+        secret_files: csi.secret_files.clone(),
         quota: csi.quota,
         trash_days: csi.trash_days,
         naming_timeout: NAMING,

@@ -17,6 +17,7 @@ mod harness;
 mod in_pods;
 mod inject;
 mod juicefs;
+mod lists;
 mod migration;
 mod policies;
 mod repair;

@@ -53,6 +53,8 @@ pub struct StorageClass {
     pub mount_options: Vec<String>,
     /// The Secret that node publish, else provisioning, names.
     pub secret: Option<SecretRef>,
+    /// The Secret that provisioning names: that of the file system that volumes are made in.
+    pub provisioner_secret: Option<SecretRef>,
     /// `metadata.creationTimestamp` of a class that is the default of claims without one.
     pub default_since: Option<String>,
 }

@@ -15,6 +15,7 @@ mod directory;
 mod place;
 mod record;
 mod adoption;
+mod listing;
 pub mod check;
 mod trash;
 mod manifest;
@@ -26,6 +27,7 @@ use crate::object::Entries;
 
 pub use adoption::{NotAdopted, User, adopt, named, users};
 pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict};
+pub use listing::After;
 pub use manifest::persistent_volume;
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
 pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, Trashed, compare};

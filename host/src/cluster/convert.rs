@@ -78,6 +78,7 @@ fn storage_class(value: &Value) -> Result<StorageClass> {
         default_since: is_default.then(since),
         provisioner: required(value, "provisioner")?,
         secret: secret("node-publish").or_else(|| secret("provisioner")),
+        provisioner_secret: secret("provisioner"),
         parameters: parameters.into(),
         mount_options: strings(&value["mountOptions"]),
     })

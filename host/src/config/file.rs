@@ -478,6 +478,9 @@ pub struct Csi {
     /// The file with the key that records of volumes are sealed with: 64 hexadecimal digits, the same for every replica. Where
     /// this is absent it is `<stateDir>/record.key`, made at the first start. Without the key, volumes can no longer be deleted.
     pub record_key: Option<PathBuf>,
+    /// Files with one Secret each (YAML), of file systems whose volumes are listed (ListVolumes, ControllerGetVolume), which is asked
+    /// without a Secret. In a cluster they are those that StorageClasses name, and none has to be here.
+    pub secret_files: Vec<PathBuf>,
     /// Whether a volume's size is enforced, by a quota on its directory.
     pub quota: bool,
     /// How many days a deleted volume stays in the trash, from where it can be brought back, before it is removed for good; 0 keeps
@@ -494,6 +497,7 @@ impl Default for Csi {
             node_id: "pith".into(),
             cluster: "default".into(),
             record_key: None,
+            secret_files: Vec::new(),
             quota: true,
             trash_days: 7,
             purge: true,

@@ -1,5 +1,7 @@
 //! From protobuf to what Pith means, and back. Every INVALID_ARGUMENT that a request can earn by itself is given here.
 
+mod lists;
+
 use std::collections::BTreeMap;
 
 use pith_core::object::Entries;
@@ -15,6 +17,8 @@ use super::proto::{
     validate_volume_capabilities_response,
 };
 use crate::provisioner::{CreateRequest, Secrets, VolumeError};
+
+pub(super) use lists::{get, got, list, listed};
 
 /// CSI's bound for any text that has none of its own, in bytes.
 const LONGEST_TEXT: usize = 128;
@@ -64,13 +68,17 @@ pub(super) fn create(request: CreateVolumeRequest) -> Result<CreateRequest, Inva
 
 /// The volume that was made or found.
 pub(super) fn created(record: &Record) -> CreateVolumeResponse {
-    let volume = Volume {
+    CreateVolumeResponse { volume: Some(volume(record)) }
+}
+
+/// The same in every answer for as long as the volume lives, but for its size.
+fn volume(record: &Record) -> Volume {
+    Volume {
         capacity_bytes: signed(record.capacity_bytes),
         volume_id: record.id.clone(),
         volume_context: record.volume_context().into_iter().collect(),
         ..Volume::default()
-    };
-    CreateVolumeResponse { volume: Some(volume) }
+    }
 }
 
 /// What DeleteVolume asks. The id is any text: one that no volume can have is no mistake of the caller.
