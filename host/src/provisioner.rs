@@ -12,6 +12,7 @@
 
 mod adoption;
 mod lists;
+mod modify;
 mod purge;
 mod survey;
 mod trash;
@@ -24,10 +25,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pith_core::binding::Binding;
-use pith_core::object::{Claim, Namespace, Objects, Reference};
+use pith_core::object::{Claim, Entries, Namespace, Objects, Reference};
 use pith_core::policy::Hook;
 use pith_core::volume::{
-    self, After, Asked, ClaimName, Difference, NamingContext, OnDelete, Place, Record, RecordKey, SizeProblem, State,
+    self, After, Asked, ClaimName, Difference, NamingContext, Place, Record, RecordKey, SizeProblem, State,
     VolumeRefusal,
 };
 use serde_json::{Value, json};
@@ -64,6 +65,14 @@ pub trait Volumes: Send + Sync + 'static {
         limit: Option<u64>,
         secrets: Secrets,
     ) -> impl Future<Output = Result<u64, VolumeError>> + Send;
+
+    /// Changes what these mutable parameters name of the volume. Without a Secret, its file system is looked for.
+    fn modify(
+        &self,
+        id: &str,
+        parameters: Entries,
+        secrets: Secrets,
+    ) -> impl Future<Output = Result<(), VolumeError>> + Send;
 
     /// The volume as it is now, if it is there.
     fn find(&self, id: &str, secrets: Secrets) -> impl Future<Output = Result<Option<Record>, VolumeError>> + Send;
@@ -248,7 +257,10 @@ impl Provisioner {
     /// The file system of a Secret and its store, ready for use.
     async fn open(&self, secrets: &Secrets) -> Result<(FileSystem, Store), VolumeError> {
         let source = |error: SourceError| VolumeError::FailedPrecondition(error.to_string());
-        let file_system = FileSystem::from_secrets(secrets.reveal()).map_err(source)?;
+        self.opened(FileSystem::from_secrets(secrets.reveal()).map_err(source)?).await
+    }
+
+    async fn opened(&self, file_system: FileSystem) -> Result<(FileSystem, Store), VolumeError> {
         let store = self.store(&file_system).await?;
         // A digest of the whole Secret.
         let key = file_system.key();
@@ -329,8 +341,19 @@ impl Provisioner {
     }
 
     async fn set_quota(&self, file_system: &FileSystem, record: &Record, bytes: u64) -> Result<(), VolumeError> {
-        if self.options.quota && bytes > 0 {
-            self.workers.set_quota(file_system, &store::path(&record.directory)?, bytes >> 30).await?;
+        let (gib, inodes) = (Some(bytes >> 30).filter(|gib| *gib > 0), record.inodes().filter(|inodes| *inodes > 0));
+        if self.options.quota && gib.or(inodes).is_some() {
+            self.workers.limit(file_system, &store::path(&record.directory)?, gib, inodes).await?;
+            self.options.steps.reached("quota-set");
+        }
+        Ok(())
+    }
+
+    /// Bounds how many files the volume may have, or lifts that.
+    async fn set_inodes(&self, file_system: &FileSystem, record: &Record) -> Result<(), VolumeError> {
+        if self.options.quota {
+            let inodes = record.inodes().or(Some(0));
+            self.workers.limit(file_system, &store::path(&record.directory)?, None, inodes).await?;
             self.options.steps.reached("quota-set");
         }
         Ok(())
@@ -354,7 +377,7 @@ impl Volumes for Provisioner {
                     }
                 }
                 None => {
-                    OnDelete::of(&asked.parameters)?;
+                    volume::check_parameters(&asked)?;
                     let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
                     let place = self.place(&asked, &id, claim.as_ref()).await?;
                     for warning in &place.warnings {
@@ -362,6 +385,7 @@ impl Volumes for Provisioner {
                     }
                     let cluster = &self.options.cluster;
                     let record = Record::begin(cluster, store::unique(), asked.clone(), claim.clone(), place, size);
+                    self.check_inodes(&record)?;
                     match store.begin(&record).await? {
                         Begun::Begun => record,
                         Begun::Overtaken => continue,
@@ -434,20 +458,7 @@ impl Volumes for Provisioner {
     ) -> Result<u64, VolumeError> {
         let (file_system, store) = self.open(&secrets).await?;
         for _ in 0..TRIES {
-            let record = match store.current(id).await? {
-                Some(record) => record,
-                None => self.to_expand(&store, id).await?,
-            };
-            match record.state {
-                State::Ready => {}
-                State::Creating if record.is_adopted() => {
-                    self.settle(&store, &record).await?;
-                    continue;
-                }
-                State::Creating => return Err(busy(id, "is being made")),
-                State::Deleting(_) | State::Purging(_) => return Err(busy(id, "is being deleted")),
-                State::Restoring(_) => return Err(busy(id, RESTORING)),
-            }
+            let record = self.changeable(&store, id).await?;
             let wanted = volume::capacity(required, limit)?;
             let held = record.capacity_bytes;
             // What has no bound has room for anything, and what is large enough stays as it is: volumes do not shrink.
@@ -466,6 +477,10 @@ impl Volumes for Provisioner {
             }
         }
         Err(busy(id, "is being changed by another replica"))
+    }
+
+    async fn modify(&self, id: &str, parameters: Entries, secrets: Secrets) -> Result<(), VolumeError> {
+        self.change(id, &parameters, &secrets).await
     }
 
     async fn find(&self, id: &str, secrets: Secrets) -> Result<Option<Record>, VolumeError> {

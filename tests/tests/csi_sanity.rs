@@ -23,10 +23,13 @@ fn site(scratch: &Scratch) -> Site {
         "DeleteVolumeSecret",
         "ControllerValidateVolumeCapabilitiesSecret",
         "ControllerExpandVolumeSecret",
+        "ControllerModifyVolumeSecret",
     ];
     let secrets: serde_json::Value = calls.iter().map(|call| (call.to_string(), json!(scratch.secrets()))).collect();
     // JSON is YAML.
     std::fs::write(site.path().join("sanity-secrets.yaml"), secrets.to_string()).expect("written");
+    let mutable = json!({"inodes": "1000", "trashDays": "3"}).to_string();
+    std::fs::write(site.path().join("sanity-mutable.yaml"), mutable).expect("written");
     site
 }
 
@@ -37,6 +40,7 @@ fn check(site: &Site, seed: u64) -> String {
     let output = Command::new(&*CSI_SANITY)
         .arg(format!("--csi.endpoint=unix://{}", site.socket().display()))
         .arg(format!("--csi.secrets={}", path("sanity-secrets.yaml")))
+        .arg(format!("--csi.testvolumemutableparameters={}", path("sanity-mutable.yaml")))
         .arg(format!("--csi.mountdir={}", path("mount")))
         .arg(format!("--csi.stagingdir={}", path("staging")))
         .args(["--csi.testvolumesize=1073741824", "--csi.testvolumeexpandsize=2147483648", "--ginkgo.no-color"])

@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one binary.
 
+mod access_modes;
 mod adoption;
 mod certificates;
 mod chart;
@@ -19,6 +20,7 @@ mod inject;
 mod juicefs;
 mod lists;
 mod migration;
+mod modify;
 mod policies;
 mod repair;
 mod scenarios;

@@ -404,6 +404,7 @@ fn no_secret_comes_out_of_the_provisioner() {
         required_bytes: Some(1),
         limit_bytes: None,
         parameters: Default::default(),
+        mutable_parameters: Default::default(),
         capabilities: Vec::new(),
     };
     let request = CreateRequest { asked, claim: None, secrets: secrets.clone() };

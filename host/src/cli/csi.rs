@@ -24,9 +24,10 @@ use crate::csi::proto::volume_capability::access_mode::Mode;
 use crate::csi::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use crate::csi::proto::{
     CapacityRange, ControllerExpandVolumeRequest, ControllerGetCapabilitiesRequest, ControllerGetVolumeRequest,
-    CreateVolumeRequest, DeleteVolumeRequest, GetPluginCapabilitiesRequest, GetPluginInfoRequest, ListVolumesRequest,
-    NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest, ValidateVolumeCapabilitiesRequest, Volume,
-    VolumeCapability, controller_service_capability, node_service_capability, plugin_capability,
+    ControllerModifyVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, GetPluginCapabilitiesRequest,
+    GetPluginInfoRequest, ListVolumesRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest,
+    ValidateVolumeCapabilitiesRequest, Volume, VolumeCapability, controller_service_capability,
+    node_service_capability, plugin_capability,
 };
 
 /// What a driver answered.
@@ -60,6 +61,7 @@ async fn ask(args: &Csi) -> Result<Answer> {
         CsiCommand::Create(CsiCreate { secrets, .. })
         | CsiCommand::Delete { secrets, .. }
         | CsiCommand::Expand { secrets, .. }
+        | CsiCommand::Modify { secrets, .. }
         | CsiCommand::Validate { secrets, .. } => read(secrets)?,
     };
     Driver { channel: connect(&args.endpoint).await?, timeout: args.timeout }.ask(&args.command, secrets).await
@@ -109,6 +111,12 @@ impl Driver {
                 let answer = controller.controller_expand_volume(self.request(request)).await?.into_inner();
                 let on_node = answer.node_expansion_required;
                 json!({"id": id, "capacityBytes": answer.capacity_bytes, "nodeExpansionRequired": on_node})
+            }
+            CsiCommand::Modify { id, parameters, .. } => {
+                let mutable_parameters: BTreeMap<String, String> = parameters.iter().cloned().collect();
+                let request = ControllerModifyVolumeRequest { volume_id: id.clone(), secrets, mutable_parameters };
+                controller.controller_modify_volume(self.request(request)).await?;
+                json!({"id": id, "modified": true})
             }
             CsiCommand::Validate { id, usage, .. } => {
                 let request = ValidateVolumeCapabilitiesRequest {
@@ -226,6 +234,7 @@ fn create(args: &CsiCreate, secrets: BTreeMap<String, String>) -> CreateVolumeRe
         capacity_range: range(args.size, args.limit),
         volume_capabilities: vec![capability(&args.usage)],
         parameters,
+        mutable_parameters: args.mutable_parameters.iter().cloned().collect(),
         secrets,
         ..CreateVolumeRequest::default()
     }
@@ -374,6 +383,7 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(info, format!("name     csi.juicefs.com\nnode     node-1\nready    true\nversion  {version}\n"));
         let capabilities = "controller  CREATE_DELETE_VOLUME\ncontroller  EXPAND_VOLUME\ncontroller  SINGLE_NODE_MULTI_WRITER\n\
+                            controller  MODIFY_VOLUME\n\
                             controller  LIST_VOLUMES\ncontroller  GET_VOLUME\n\
                             node        none\nplugin      CONTROLLER_SERVICE\nplugin      VOLUME_EXPANSION_ONLINE\n";
         assert_eq!(text(&socket, &["capabilities"]).await, capabilities);
@@ -388,6 +398,8 @@ mod tests {
             grown,
             "capacityBytes          2147483648\nid                     pvc-1\nnodeExpansionRequired  false\n"
         );
+        let modified = text(&socket, &["modify", "pvc-1", "--set", "inodes=5", "--secret", &secret]).await;
+        assert_eq!(modified, "id        pvc-1\nmodified  true\n");
         assert_eq!(
             text(&socket, &["get", "pvc-1"]).await,
             made.replace("1073741824\ncontext.a", "2147483648\ncontext.a")

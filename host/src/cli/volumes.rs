@@ -118,6 +118,7 @@ fn item(record: &Record) -> Value {
         "generation": record.generation,
         "cluster": record.cluster,
         "context": record.volume_context(),
+        "mutable": record.mutable(),
     })
 }
 

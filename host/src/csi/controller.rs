@@ -34,8 +34,8 @@ pub(super) struct Controller<V> {
 
 /// What is declared. The access modes for one workload of a node are kept by Kubernetes; the file system takes any number of
 /// writers, so it can be used in all of them.
-const DECLARED: [rpc::Type; 3] =
-    [rpc::Type::CreateDeleteVolume, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter];
+const DECLARED: [rpc::Type; 4] =
+    [rpc::Type::CreateDeleteVolume, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter, rpc::Type::ModifyVolume];
 
 /// What is declared where it is known which file systems there are.
 const OF_LISTS: [rpc::Type; 2] = [rpc::Type::ListVolumes, rpc::Type::GetVolume];
@@ -118,6 +118,23 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
         self.calls.run("/csi.v1.Controller/ValidateVolumeCapabilities", &id, work).await
     }
 
+    async fn controller_modify_volume(
+        self: Arc<Self>,
+        request: Request<ControllerModifyVolumeRequest>,
+    ) -> Answer<ControllerModifyVolumeResponse> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        let controller = self.clone();
+        let work = async move {
+            let convert::Modify { id, parameters, secrets } = convert::modify(request)?;
+            check_id(&id)?;
+            let _guard = controller.begin(&id)?;
+            controller.volumes.modify(&id, parameters, secrets).await?;
+            Ok(ControllerModifyVolumeResponse {})
+        };
+        self.calls.run("/csi.v1.Controller/ControllerModifyVolume", &id, work).await
+    }
+
     async fn list_volumes(self: Arc<Self>, request: Request<ListVolumesRequest>) -> Answer<ListVolumesResponse> {
         const METHOD: &str = "/csi.v1.Controller/ListVolumes";
         if !self.volumes.can_list() {
@@ -171,6 +188,5 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
         delete_snapshot, "DeleteSnapshot": DeleteSnapshotRequest => DeleteSnapshotResponse;
         list_snapshots, "ListSnapshots": ListSnapshotsRequest => ListSnapshotsResponse;
         get_snapshot, "GetSnapshot": GetSnapshotRequest => GetSnapshotResponse;
-        controller_modify_volume, "ControllerModifyVolume": ControllerModifyVolumeRequest => ControllerModifyVolumeResponse;
     }
 }

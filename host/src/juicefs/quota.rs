@@ -11,9 +11,23 @@ impl Workers {
     /// Limits the space of a directory to so many GiB; 0 lifts the limit. It goes with the directory where that is moved, and ends
     /// with it.
     pub async fn set_quota(&self, file_system: &FileSystem, directory: &Path, gib: u64) -> Result<(), JuiceFsError> {
-        let (path, capacity) = (directory.to_string(), gib.to_string());
-        let url = file_system.meta_url();
-        let arguments = ["--no-agent", "quota", "set", url, "--path", &path, "--capacity", &capacity];
+        self.limit(file_system, directory, Some(gib), None).await
+    }
+
+    /// Limits the space of a directory, the number of its files and directories, or both. What is not said stays; 0 lifts a limit.
+    pub async fn limit(
+        &self,
+        file_system: &FileSystem,
+        directory: &Path,
+        gib: Option<u64>,
+        inodes: Option<u64>,
+    ) -> Result<(), JuiceFsError> {
+        let path = directory.to_string();
+        let limits = [("--capacity", gib), ("--inodes", inodes)];
+        let limits: Vec<(&str, String)> =
+            limits.into_iter().filter_map(|(option, limit)| Some((option, limit?.to_string()))).collect();
+        let mut arguments = vec!["--no-agent", "quota", "set", file_system.meta_url(), "--path", &path];
+        arguments.extend(limits.iter().flat_map(|(option, limit)| [*option, limit]));
         self.run(file_system, &arguments).await.map_err(|error| match error {
             JuiceFsError::Unavailable(sentence) if sentence.contains("no such file or directory") => {
                 JuiceFsError::Refused(format!("the directory {path}, which is to get a quota, does not exist"))

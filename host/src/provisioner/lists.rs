@@ -70,6 +70,15 @@ impl Provisioner {
         !self.options.secret_files.is_empty() || self.objects.has_secrets()
     }
 
+    /// The file system that has a record of a volume, if one has.
+    pub(super) async fn file_system_of(&self, id: &str) -> Result<Option<FileSystem>, VolumeError> {
+        let _turn = self.turns.acquire().await.expect("nobody closes it");
+        match self.found(id).await? {
+            Some((source, _)) => Ok(Some(source.file_system.clone())),
+            None => Ok(None),
+        }
+    }
+
     /// At most so many volumes behind an id; without a number, as many as a page takes.
     ///
     /// What it costs: one listing for each file system, and two requests for each volume of the page, three where it was changed.
@@ -108,12 +117,19 @@ impl Provisioner {
     /// The volume of an id, where nothing says which file system it is in.
     pub(super) async fn sought(&self, id: &str) -> Result<Record, VolumeError> {
         let _turn = self.turns.acquire().await.expect("nobody closes it");
-        let objects = self.objects()?;
-        let sources = self.sources(&objects).await?;
+        if let Some((_, record)) = self.found(id).await? {
+            return Ok(record);
+        }
+        let volume = self.persistent_volume(id).await?;
+        volume.and_then(|volume| self.only_seen(&volume)).ok_or_else(|| VolumeError::NotFound(id.into()))
+    }
+
+    /// The record of a volume and where it lies. None only where every file system says so.
+    async fn found(&self, id: &str) -> Result<Option<(Arc<Source>, Record)>, VolumeError> {
         let mut unanswered = None;
-        for source in &sources {
-            match self.seen_in(source, id).await {
-                Ok(Seen::Volume(record)) => return Ok(*record),
+        for source in self.sources(&*self.objects()?).await? {
+            match self.seen_in(&source, id).await {
+                Ok(Seen::Volume(record)) => return Ok(Some((source, *record))),
                 // Then a PersistentVolume says nothing any more.
                 Ok(Seen::No) => _ = unanswered.get_or_insert_with(|| VolumeError::NotFound(id.into())),
                 Ok(Seen::Unknown) => {}
@@ -122,13 +138,7 @@ impl Provisioner {
                 Err(error) => unanswered = Some(error),
             }
         }
-        match unanswered {
-            Some(error) => Err(error),
-            None => {
-                let volume = self.persistent_volume(id).await?;
-                volume.and_then(|volume| self.only_seen(&volume)).ok_or_else(|| VolumeError::NotFound(id.into()))
-            }
-        }
+        unanswered.map_or(Ok(None), Err)
     }
 
     /// The volume of an id that these file systems have something of, or only a PersistentVolume.
