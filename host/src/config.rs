@@ -177,6 +177,8 @@ pub struct Csi {
     pub cluster: String,
     /// The key that records are sealed with.
     pub record_key: KeyFile,
+    /// The most volumes that calls are at, at once.
+    pub max_calls: usize,
     /// Whether sizes are enforced.
     pub quota: bool,
     /// How many days the trash keeps a volume whose class does not say it.
@@ -495,6 +497,7 @@ fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Resul
     for (key, value, most) in [("nodeId", &typed.node_id, 256), ("cluster", &typed.cluster, 128)] {
         ensure!(!value.is_empty() && value.len() <= most, "csi.{key} must have 1 to {most} bytes");
     }
+    ensure!(typed.max_calls > 0, "csi.maxCalls is zero: no volume could be made");
     let days = typed.trash_days;
     ensure!(days <= MOST_TRASH_DAYS, "csi.trashDays is {days}: the most is {MOST_TRASH_DAYS}, a hundred years");
     Ok(Csi {
@@ -505,6 +508,7 @@ fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Resul
             Some(path) => KeyFile::Named(folder.join(path)),
             None => KeyFile::Own(state_dir.join("record.key")),
         },
+        max_calls: usize::try_from(typed.max_calls).context("csi.maxCalls is too large")?,
         quota: typed.quota,
         trash_days: days,
         purge: typed.purge,
@@ -797,6 +801,7 @@ mod tests {
         assert_eq!(csi.socket, Path::new("/run/pith/csi.sock"));
         assert_eq!(csi.record_key, KeyFile::Own(config.state_dir.join("record.key")));
         assert_eq!((csi.trash_days, csi.purge), (7, true));
+        check_error("csi: {maxCalls: 0}", "csi.maxCalls is zero: no volume could be made");
         check_error("csi: {trashDays: 36501}", "csi.trashDays is 36501: the most is 36500, a hundred years");
         check_error("csi: {trashDays: 1.5}", "csi.trashDays");
         let csi =

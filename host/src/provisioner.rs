@@ -131,15 +131,29 @@ pub enum VolumeError {
     /// The file system did not answer; something may exist.
     #[error("{0}")]
     Unavailable(String),
+    /// The file system did not answer, and this call has left nothing. One before it may have.
+    #[error("{0}")]
+    Unreached(String),
     /// A defect, or a file system in a state that nothing here leaves behind.
     #[error("{0}")]
     Internal(String),
+}
+
+impl VolumeError {
+    /// The same, of a call that has written nothing so far.
+    fn before_writing(self) -> VolumeError {
+        match self {
+            VolumeError::Unavailable(sentence) => VolumeError::Unreached(sentence),
+            other => other,
+        }
+    }
 }
 
 impl From<StoreError> for VolumeError {
     fn from(error: StoreError) -> VolumeError {
         match error {
             StoreError::FileSystem(error) => error.into(),
+            StoreError::NothingLeft(error) => VolumeError::from(error).before_writing(),
             // Until a person has looked at it, every retry says the same; and what it is about stays as it is.
             StoreError::Record { .. } => VolumeError::FailedPrecondition(error.to_string()),
         }
@@ -322,9 +336,10 @@ impl Volumes for Provisioner {
     async fn create(&self, request: CreateRequest) -> Result<Record, VolumeError> {
         let CreateRequest { asked, claim, secrets } = request;
         let id = volume::id(&asked.name);
-        let (file_system, store) = self.open(&secrets).await?;
+        let (file_system, store) = self.open(&secrets).await.map_err(VolumeError::before_writing)?;
         for _ in 0..TRIES {
-            let record = match store.current(&id).await? {
+            let current = store.current(&id).await.map_err(|error| VolumeError::from(error).before_writing())?;
+            let record = match current {
                 Some(record) => {
                     volume::compare(&record, &asked)?;
                     match record.state {

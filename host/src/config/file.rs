@@ -478,6 +478,9 @@ pub struct Csi {
     /// The file with the key that records of volumes are sealed with: 64 hexadecimal digits, the same for every replica. Where
     /// this is absent it is `<stateDir>/record.key`, made at the first start. Without the key, volumes can no longer be deleted.
     pub record_key: Option<PathBuf>,
+    /// How many volumes calls may be at, at once. A file system has at most as many of these places as it leaves free, so one whose
+    /// calls take long leaves room for the others.
+    pub max_calls: u32,
     /// Whether a volume's size is enforced, by a quota on its directory.
     pub quota: bool,
     /// How many days a deleted volume stays in the trash, from where it can be brought back, before it is removed for good; 0 keeps
@@ -494,6 +497,7 @@ impl Default for Csi {
             node_id: "pith".into(),
             cluster: "default".into(),
             record_key: None,
+            max_calls: 256,
             quota: true,
             trash_days: 7,
             purge: true,

@@ -108,10 +108,10 @@ pub async fn serve<V: Volumes>(
     stop: impl Future<Output = ()>,
     drain: Duration,
 ) -> Result<()> {
-    let Csi { driver, node_id, volumes, metrics } = csi;
+    let Csi { driver, node_id, volumes, max_calls, metrics } = csi;
     let Listener { socket, file } = listener;
     let calls = Calls::new(&driver, metrics);
-    let controller = Controller { volumes, in_flight: InFlight::default(), calls: calls.clone() };
+    let controller = Controller { volumes, in_flight: InFlight::new(max_calls), calls: calls.clone() };
     let server = Server::builder()
         .max_concurrent_streams(STREAMS)
         .add_service(IdentityServer::new(Identity { driver, calls: calls.clone() }))

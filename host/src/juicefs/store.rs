@@ -64,6 +64,9 @@ pub enum StoreError {
     /// The file system did not do it.
     #[error(transparent)]
     FileSystem(#[from] JuiceFsError),
+    /// The file system did not do it, and nothing of it is left.
+    #[error("{0}")]
+    NothingLeft(JuiceFsError),
     /// A record cannot be relied upon. Nothing is guessed, and nothing that it is about is touched.
     #[error("the record {path}: {problem}")]
     Record {
@@ -226,7 +229,13 @@ impl Store {
         let staged = ours(&[STAGING, &unique()])?;
         self.worker.make_directories(&staged).await?;
         self.steps.reached("record-staged");
-        self.worker.write(&staged.clone().join(RECORD)?, record.seal(&self.key)).await?;
+        if let Err(error) = self.worker.write(&staged.clone().join(RECORD)?, record.seal(&self.key)).await {
+            // A storage that is full or read-only: the engine goes on working.
+            return Err(match self.worker.remove(&staged).await {
+                Ok(_) => StoreError::NothingLeft(error),
+                Err(_) => error.into(),
+            });
+        }
         self.steps.reached("record-written");
         Ok(Staged { id: record.id.clone(), path: staged, place: place(volume, record.generation)? })
     }
