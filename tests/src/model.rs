@@ -304,7 +304,8 @@ impl Caller {
 
     async fn create(&mut self, name: &str) -> Result<()> {
         let shared = self.dice.one_in(4).then(|| format!("team/app-{}", self.dice.below(SHARED)));
-        let gib = 1 + i64::try_from(self.dice.below(3))?;
+        // A directory has one quota, that of the last volume that set it: those that share one are of one size.
+        let gib = if shared.is_some() { 2 } else { 1 + i64::try_from(self.dice.below(3))? };
         let call = Call::Create { name: name.into(), gib, pattern: shared.clone() };
         let made = if self.dice.one_in(5) { self.done_by_both(call).await? } else { self.done(call).await? };
         let directory = shared.clone().unwrap_or_else(|| name.to_string());
@@ -337,7 +338,7 @@ impl Caller {
                     ensure!(left.is_none(), "{name} is deleted, and its directory has {left:?}");
                 }
             }
-            3 | 4 => {
+            3 | 4 if !held.shared => {
                 let gib = held.gib + 1;
                 let grown = self.done(Call::Expand { name: name.into(), gib }).await?;
                 ensure!(grown == json!(gib * GIB), "{name} grew to {grown}");
