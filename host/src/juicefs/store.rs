@@ -184,7 +184,7 @@ impl Store {
     /// A place for a generation that is not known yet, such as that of a volume which may be there already.
     pub async fn slot(&self) -> Result<Slot, StoreError> {
         let slot = Slot(ours(&[STAGING, &unique()])?);
-        self.worker.make_directory(&slot.0).await?;
+        self.worker.make_directories(&slot.0).await?;
         self.steps.reached("record-staged");
         Ok(slot)
     }
@@ -239,7 +239,7 @@ impl Store {
 
     async fn occupied(&self, record: &Record) -> Result<bool, StoreError> {
         // What is adopted is there as a rule.
-        Ok(!record.shared && !record.is_adopted() && self.is_there(&record.directory).await?)
+        Ok(may_be_alone(record) && self.is_there(&record.directory).await?)
     }
 
     /// Whether there is something at a directory's place.
