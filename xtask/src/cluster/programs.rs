@@ -1,6 +1,6 @@
 //! The programs of a cluster: built from the Go modules that pin them, once for each content of those, and kept in the cache.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -110,11 +110,12 @@ pub(crate) fn build(tiers: &[Tier]) -> Result<Programs> {
     for (_, program, package) in DEBIAN.iter().filter(|(tier, ..)| *tier == Tier::Control || tiers.contains(tier)) {
         tools::package(program, package)?;
     }
+    let intermediate = Intermediate::share()?;
     let mut folders = Vec::new();
     for set in SETS.iter().filter(|set| set.tier == Tier::Control || tiers.contains(&set.tier)) {
-        folders.push(set.build()?);
+        folders.push(set.build(&intermediate)?);
     }
-    remove_intermediate()?;
+    intermediate.remove()?;
     let kinds = folders.first().context("the control plane is always built")?.join("kinds");
     Ok(Programs { folders, kinds })
 }
@@ -141,8 +142,9 @@ pub(crate) fn csi() -> Result<PathBuf> {
 
 fn alone(set: &Set) -> Result<PathBuf> {
     tools::require(&[("go", "golang-go")])?;
-    let folder = set.build()?;
-    remove_intermediate()?;
+    let intermediate = Intermediate::share()?;
+    let folder = set.build(&intermediate)?;
+    intermediate.remove()?;
     Ok(folder)
 }
 
@@ -157,7 +159,7 @@ pub(crate) fn version() -> Result<String> {
 }
 
 impl Set {
-    fn build(&self) -> Result<PathBuf> {
+    fn build(&self, intermediate: &Intermediate) -> Result<PathBuf> {
         let module = module(self.module);
         let flags = self.flags()?;
         let go = capture(Command::new("go").args(["env", "GOVERSION", "GOOS", "GOARCH"]))?;
@@ -167,7 +169,7 @@ impl Set {
         }
         content.update(format!("{go}{flags:?}{:?}", self.packages));
         let name = format!("cluster-{}-{}-{}", self.tier.name(), self.module, &hex(&content.finalize())[..16]);
-        tools::cached(&name, |folder| self.make(&module, &flags, folder))
+        tools::cached(&name, |folder| self.make(&module, &flags, intermediate, folder))
     }
 
     fn flags(&self) -> Result<Vec<String>> {
@@ -188,14 +190,14 @@ impl Set {
         Ok(flags)
     }
 
-    fn make(&self, module: &Path, flags: &[String], folder: &Path) -> Result<()> {
+    fn make(&self, module: &Path, flags: &[String], intermediate: &Intermediate, folder: &Path) -> Result<()> {
         let names: Vec<&str> = self.packages.iter().map(|package| program(package)).collect();
         println!("building {} (minutes, once)", names.join(", "));
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         for package in self.packages {
             let mut go = Command::new("go");
             go.current_dir(module).env("CGO_ENABLED", if self.seccomp { "1" } else { "0" });
-            go.env("GOCACHE", intermediate()?).env("GOFLAGS", "");
+            go.env("GOCACHE", &intermediate.folder).env("GOFLAGS", "");
             run(go.arg("build").args(flags).arg("-o").arg(folder.join(program(package))).arg(package))?;
         }
         if self.module == "kubernetes" && self.tier == Tier::Control {
@@ -239,17 +241,31 @@ fn module(name: &str) -> PathBuf {
     root().join("tests/cluster").join(name)
 }
 
-fn intermediate() -> Result<PathBuf> {
-    Ok(cache()?.join("go-build"))
+/// Where Go keeps what it has compiled: gigabytes that only another version of a module would need, most of which it would
+/// not find there. A build that was cut goes on from it.
+struct Intermediate {
+    folder: PathBuf,
+    /// Shared by the commands that build, as each would remove it under the others.
+    lock: File,
 }
 
-/// Gigabytes that only another version of a module would need, most of which it would not find there.
-fn remove_intermediate() -> Result<()> {
-    let intermediate = intermediate()?;
-    if intermediate.exists() {
-        fs::remove_dir_all(&intermediate).context("removing the intermediate files of Go")?;
+impl Intermediate {
+    fn share() -> Result<Self> {
+        let cache = cache()?;
+        fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
+        let lock = File::create(cache.join("go-build.lock")).context("making the lock of Go's intermediate files")?;
+        lock.lock_shared().context("waiting for another command that removes the intermediate files of Go")?;
+        Ok(Self { folder: cache.join("go-build"), lock })
     }
-    Ok(())
+
+    /// Leaves it to the last of those that share it.
+    fn remove(self) -> Result<()> {
+        self.lock.unlock().context("letting go of Go's intermediate files")?;
+        if self.lock.try_lock().is_ok() && self.folder.exists() {
+            fs::remove_dir_all(&self.folder).context("removing the intermediate files of Go")?;
+        }
+        Ok(())
+    }
 }
 
 /// In hexadecimal.
