@@ -286,7 +286,9 @@ impl Demo {
             Ok(self.kubectl(&["get", "pods,secrets", "--namespace", TEAM, "--output=name"])?.is_empty().then_some(()))
         })?;
         let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", self.place.running()?.process))?;
-        let left: Vec<&str> = mounts.lines().filter(|line| line.contains("fuse.juicefs")).collect();
+        // Others on this machine may have JuiceFS mounted too.
+        let of_pods = |line: &&str| line.contains("/pods/") && line.contains("fuse.juicefs");
+        let left: Vec<&str> = mounts.lines().filter(of_pods).collect();
         ensure!(left.is_empty(), "mounts are left on the node: {left:?}");
         indented(&format!("no pod, claim, volume, Secret or mount is left after {}", seconds(started.elapsed())));
         indented(&self.trash()?);
