@@ -240,6 +240,20 @@ pub enum CsiCommand {
         #[command(flatten)]
         secrets: CsiSecrets,
     },
+    /// Changes what a VolumeAttributesClass can say of a volume (ControllerModifyVolume): `inodes`, `onDelete`, `trashDays`.
+    #[command(
+        after_help = "Example:\n  pith csi modify pvc-1 --set inodes=100000 --set onDelete=archive --secret-file secret.yaml"
+    )]
+    Modify {
+        /// The volume's id.
+        id: String,
+        /// A parameter, as in a VolumeAttributesClass. May be repeated; what is not named stays.
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair, required = true)]
+        parameters: Vec<(String, String)>,
+        /// What opens the file system. Without it, the driver looks for the volume.
+        #[command(flatten)]
+        secrets: CsiSecrets,
+    },
     /// Asks whether a volume is there and can be used in some way (ValidateVolumeCapabilities).
     Validate {
         /// The volume's id.
@@ -250,6 +264,23 @@ pub enum CsiCommand {
         /// What opens the file system.
         #[command(flatten)]
         secrets: CsiSecrets,
+    },
+    /// Lists volumes, of all file systems that the driver knows of (ListVolumes): all of them, or one page.
+    ///
+    /// No Secret goes along: the driver reads those that StorageClasses name, or its configuration. A file system that does not answer
+    /// makes the whole list an error.
+    List {
+        /// One page of at most so many; all pages without it.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
+        max_entries: Option<i32>,
+        /// Begin where a page before said `nextToken`.
+        #[arg(long, value_name = "TOKEN")]
+        starting_token: Option<String>,
+    },
+    /// Describes one volume, of whichever file system (ControllerGetVolume).
+    Get {
+        /// The volume's id.
+        id: String,
     },
 }
 
@@ -267,6 +298,9 @@ pub struct CsiCreate {
     /// A parameter, as in a StorageClass. May be repeated.
     #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = pair)]
     pub parameters: Vec<(String, String)>,
+    /// A parameter that can be changed later, as in a VolumeAttributesClass. May be repeated.
+    #[arg(long = "mutable-parameter", value_name = "KEY=VALUE", value_parser = pair)]
+    pub mutable_parameters: Vec<(String, String)>,
     /// The claim that the volume is for, as external-provisioner says it with --extra-create-metadata.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = claim)]
     pub claim: Option<(String, String)>,

@@ -177,6 +177,9 @@ pub struct Csi {
     pub cluster: String,
     /// The key that records are sealed with.
     pub record_key: KeyFile,
+    /// Files with a Secret each, of file systems whose volumes are listed.
+    pub secret_files: Vec<PathBuf>,
+    /// Whether sizes are enforced.
     /// Whether the size of a volume is enforced whose class does not say it.
     pub quota: bool,
     /// Whether a template that has no value refuses the volume.
@@ -507,6 +510,7 @@ fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Resul
             Some(path) => KeyFile::Named(folder.join(path)),
             None => KeyFile::Own(state_dir.join("record.key")),
         },
+        secret_files: typed.secret_files.iter().map(|path| folder.join(path)).collect(),
         quota: typed.quota,
         strict_templates: typed.strict_templates,
         trash_days: days,

@@ -11,6 +11,8 @@
 //! cut. A policy is asked once for each volume, because its answer is in the first record.
 
 mod adoption;
+mod lists;
+mod modify;
 mod purge;
 mod quota;
 mod survey;
@@ -19,20 +21,22 @@ mod trash;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pith_core::binding::Binding;
 use pith_core::catalogue::Code;
-use pith_core::object::{Claim, Namespace, Objects, Reference};
+use pith_core::object::{Claim, Entries, Namespace, Objects, Reference};
 use pith_core::policy::Hook;
 use pith_core::template::Templates;
 use pith_core::text::clean;
 use pith_core::volume::{
-    self, Asked, ClaimName, Difference, NamingContext, OnDelete, Place, Quota, Record, RecordKey, SizeProblem, State,
+    self, After, Asked, ClaimName, Difference, NamingContext, Place, Quota, Record, RecordKey, SizeProblem, State,
     VolumeRefusal,
 };
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::cluster::Mirror;
 use crate::cluster::event::Happened;
@@ -41,6 +45,7 @@ use crate::juicefs::store::{self, Begun, Slot, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
 use crate::policy::Policies;
 
+pub use lists::Page;
 pub use survey::Known;
 pub use trash::{Deleted, Found};
 
@@ -68,8 +73,26 @@ pub trait Volumes: Send + Sync + 'static {
         secrets: Secrets,
     ) -> impl Future<Output = Result<u64, VolumeError>> + Send;
 
+    /// Changes what these mutable parameters name of the volume. Without a Secret, its file system is looked for.
+    fn modify(
+        &self,
+        id: &str,
+        parameters: Entries,
+        secrets: Secrets,
+    ) -> impl Future<Output = Result<(), VolumeError>> + Send;
+
     /// The volume as it is now, if it is there.
     fn find(&self, id: &str, secrets: Secrets) -> impl Future<Output = Result<Option<Record>, VolumeError>> + Send;
+
+    /// Whether it is known which file systems there are, without which nothing can be listed.
+    fn can_list(&self) -> bool;
+
+    /// The volumes behind an id, at most so many where that is said.
+    fn page(&self, after: Option<After>, most: Option<usize>)
+    -> impl Future<Output = Result<Page, VolumeError>> + Send;
+
+    /// The volume as it is now, where nobody says in which file system.
+    fn get(&self, id: &str) -> impl Future<Output = Result<Record, VolumeError>> + Send;
 }
 
 /// What CreateVolume asks.
@@ -181,6 +204,8 @@ pub struct Options {
     pub templates: Templates,
     /// The most time for naming a volume.
     pub naming_timeout: Duration,
+    /// Files with a Secret each, of file systems whose volumes are listed beside those of StorageClasses.
+    pub secret_files: Vec<PathBuf>,
     /// Where a test kills the process.
     pub steps: Steps,
 }
@@ -195,6 +220,8 @@ pub struct Provisioner {
     /// The file systems whose own directories are there.
     prepared: Mutex<HashSet<FileSystemKey>>,
     opened: purge::Opened,
+    /// For questions about all file systems.
+    turns: Semaphore,
 }
 
 impl Provisioner {
@@ -207,6 +234,7 @@ impl Provisioner {
             objects,
             prepared: Mutex::default(),
             opened: purge::Opened::default(),
+            turns: Semaphore::new(lists::TURNS),
         }
     }
 
@@ -238,7 +266,10 @@ impl Provisioner {
     /// The file system of a Secret and its store, ready for use.
     async fn open(&self, secrets: &Secrets) -> Result<(FileSystem, Store), VolumeError> {
         let source = |error: SourceError| VolumeError::FailedPrecondition(error.to_string());
-        let file_system = FileSystem::from_secrets(secrets.reveal()).map_err(source)?;
+        self.opened(FileSystem::from_secrets(secrets.reveal()).map_err(source)?).await
+    }
+
+    async fn opened(&self, file_system: FileSystem) -> Result<(FileSystem, Store), VolumeError> {
         let store = self.store(&file_system).await?;
         // A digest of the whole Secret.
         let key = file_system.key();
@@ -259,7 +290,6 @@ impl Provisioner {
 
     /// Where a new volume lies.
     async fn place(&self, asked: &Asked, id: &str, claim: Option<&ClaimName>) -> Result<Place, VolumeError> {
-        Quota::of(&asked.parameters)?;
         let bindings: &[Binding] = &self.policies.bindings;
         let needed = asked.parameters.contains_key("pathPattern")
             || bindings.iter().any(|binding| binding.hooks.contains(&Hook::Naming));
@@ -361,13 +391,15 @@ impl Provisioner {
     /// The first record of a new volume. Nothing of it was written so far.
     async fn named(&self, request: &CreateRequest, id: &str) -> Result<Record, VolumeError> {
         let CreateRequest { asked, claim, .. } = request;
-        OnDelete::of(&asked.parameters)?;
+        volume::check_parameters(asked)?;
         let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
         let place = self.place(asked, id, claim.as_ref()).await?;
         for warning in &place.warnings {
             tracing::warn!(volume = %id, "{warning}");
         }
-        Ok(Record::begin(&self.options.cluster, store::unique(), asked.clone(), claim.clone(), place, size))
+        let record = Record::begin(&self.options.cluster, store::unique(), asked.clone(), claim.clone(), place, size);
+        self.check_inodes(&record)?;
+        Ok(record)
     }
 
     /// Makes what the record says, and marks it as made. Each step may have been done before, unless it is that of a new volume.
@@ -400,7 +432,7 @@ impl Provisioner {
             });
         }
         store.make(&record.directory).await?;
-        self.set_quota(file_system, store, record, record.capacity_bytes).await
+        self.set_quota(file_system, store, record, record).await
     }
 }
 
@@ -471,20 +503,7 @@ impl Volumes for Provisioner {
     ) -> Result<u64, VolumeError> {
         let (file_system, store) = self.open(&secrets).await?;
         for _ in 0..TRIES {
-            let record = match store.current(id).await? {
-                Some(record) => record,
-                None => self.to_expand(&store, id).await?,
-            };
-            match record.state {
-                State::Ready => {}
-                State::Creating if record.is_adopted() => {
-                    self.settle(&store, &record).await?;
-                    continue;
-                }
-                State::Creating => return Err(busy(id, "is being made")),
-                State::Deleting(_) | State::Purging(_) => return Err(busy(id, "is being deleted")),
-                State::Restoring(_) => return Err(busy(id, RESTORING)),
-            }
+            let record = self.changeable(&store, id).await?;
             let wanted = volume::capacity(required, limit)?;
             let held = record.capacity_bytes;
             // What has no bound has room for anything, and what is large enough stays as it is: volumes do not shrink.
@@ -496,13 +515,13 @@ impl Volumes for Provisioner {
             }
             // A volume that was adopted may have none yet.
             store.make(&record.directory).await?;
-            self.set_quota(&file_system, &store, &record, wanted).await?;
-            self.options.steps.reached("resized");
             let resized = record.resized(wanted);
+            self.set_quota(&file_system, &store, &record, &resized).await?;
+            self.options.steps.reached("resized");
             if store.put(&resized).await? {
                 if resized.shared {
                     // Whoever came meanwhile has seen the size that it had.
-                    self.set_quota(&file_system, &store, &resized, wanted).await?;
+                    self.set_quota(&file_system, &store, &resized, &resized).await?;
                 }
                 return Ok(wanted);
             }
@@ -510,12 +529,28 @@ impl Volumes for Provisioner {
         Err(busy(id, "is being changed by another replica"))
     }
 
+    async fn modify(&self, id: &str, parameters: Entries, secrets: Secrets) -> Result<(), VolumeError> {
+        self.change(id, &parameters, &secrets).await
+    }
+
     async fn find(&self, id: &str, secrets: Secrets) -> Result<Option<Record>, VolumeError> {
         let (_, store) = self.open(&secrets).await?;
         match store.current(id).await? {
-            Some(record) => Ok(Some(record).filter(|record| record.state == State::Ready)),
+            Some(record) => Ok(Some(record).filter(Record::is_there)),
             None => self.seen(id).await,
         }
+    }
+
+    fn can_list(&self) -> bool {
+        self.has_sources()
+    }
+
+    async fn page(&self, after: Option<After>, most: Option<usize>) -> Result<Page, VolumeError> {
+        self.page_of(after.as_ref(), most).await
+    }
+
+    async fn get(&self, id: &str) -> Result<Record, VolumeError> {
+        self.sought(id).await
     }
 }
 

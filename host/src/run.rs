@@ -63,6 +63,9 @@ pub fn serve(args: &Serve) -> Result<()> {
     // Hundreds of megabytes after a start that compiled.
     memory::give_back();
     let (policies, objects) = (Arc::new(policies), Arc::new(objects));
+    for path in config.csi.iter().flat_map(|csi| &csi.secret_files) {
+        cluster::secret_in(path).with_context(|| format!("reading the Secret in {}", path.display()))?;
+    }
     let workers = config.csi.as_ref().map(|_| workers(&config.juicefs)).transpose()?.map(Arc::new);
     let provisioner = config.csi.as_ref().zip(workers.clone()).map(|(csi, workers)| {
         let driver = &config.sidecars.driver;
@@ -292,6 +295,8 @@ pub fn provisioner(
         cluster: csi.cluster.clone(),
         key: record_key::load(&csi.record_key)?,
         quota: if csi.quota { Quota::On } else { Quota::Off },
+        secret_files: csi.secret_files.clone(),
+        quota: csi.quota,
         trash_days: csi.trash_days,
         templates: if csi.strict_templates { Templates::Strict } else { Templates::Lenient },
         naming_timeout: NAMING,

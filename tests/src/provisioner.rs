@@ -113,7 +113,10 @@ impl Site {
         let endpoint = format!("unix://{}", self.socket().display());
         let mut command = Command::new(&*PITH);
         command.args(["csi", "--endpoint", &endpoint, "--timeout", "60s", "-o", "json"]).args(arguments);
-        command.arg("--secret-file").arg(self.path().join("secret.yaml"));
+        // These take none.
+        if !matches!(arguments.first(), Some(&("list" | "get"))) {
+            command.arg("--secret-file").arg(self.path().join("secret.yaml"));
+        }
         Ok(command.stdin(Stdio::null()).output()?)
     }
 

@@ -1,5 +1,6 @@
 //! The end-to-end tests, in one binary.
 
+mod access_modes;
 mod adoption;
 mod certificates;
 mod chart;
@@ -17,7 +18,9 @@ mod harness;
 mod in_pods;
 mod inject;
 mod juicefs;
+mod lists;
 mod migration;
+mod modify;
 mod naming;
 mod policies;
 mod quota;

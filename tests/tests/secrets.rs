@@ -229,7 +229,9 @@ fn no_secret_comes_out_of_the_provisioner() {
     let redis = Redis::start(CANARY).expect("a Redis");
     let address = redis.url().replace("redis://", "");
     let good = redis_secrets(&redis);
-    let config = format!("csi: {{socket: csi.sock, cluster: test}}\nlog: {{format: json, filter: '{NOISE}'}}\n");
+    let config = format!(
+        "csi: {{socket: csi.sock, cluster: test, secretFiles: [secret.yaml]}}\nlog: {{format: json, filter: '{NOISE}'}}\n"
+    );
     let site = Site::new(&config, "", &good).expect("a site");
     let changed = |key: &str, value: Option<&str>| {
         let mut secrets = good.clone();
@@ -247,7 +249,10 @@ fn no_secret_comes_out_of_the_provisioner() {
     // Runs `pith` with a Secret; what it prints is looked through at once.
     let pith = |arguments: &[&str], secret: &str, code: i32, says: &str| {
         let mut command = Command::new(&*PITH);
-        command.args(arguments).args(["--secret-file", secret]).current_dir(site.path()).stdin(Stdio::null());
+        command.args(arguments).current_dir(site.path()).stdin(Stdio::null());
+        if !secret.is_empty() {
+            command.args(["--secret-file", secret]);
+        }
         let output = command.output().expect("pith runs");
         let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
         let place = format!("what `pith {}` with {secret} says", arguments.join(" "));
@@ -333,6 +338,20 @@ fn no_secret_comes_out_of_the_provisioner() {
     csi(&["validate", "pvc-a"], "secret.yaml", 0, "confirmed");
     csi(&["validate", "pvc-c"], "secret.yaml", 1, "NotFound");
     csi(&["delete", "pvc-b"], "secret.yaml", 0, "deleted");
+    // Secrets that the driver reads itself.
+    for output in ["text", "json", "yaml"] {
+        csi(&["list", "-o", output], "", 0, "pvc-a");
+        csi(&["get", "pvc-a", "-o", output], "", 0, "pvc-a");
+    }
+    let own = std::fs::read_to_string(site.path().join("secret.yaml")).expect("it is there");
+    for (secret, says) in
+        [("bad-1.json", "WRONGPASS"), ("bad-5.json", "percent-encoded"), ("broken.json", "the Secret in")]
+    {
+        std::fs::copy(site.path().join(secret), site.path().join("secret.yaml")).expect("it is written");
+        csi(&["list"], "", 1, says);
+        csi(&["get", "pvc-a"], "", 1, says);
+    }
+    std::fs::write(site.path().join("secret.yaml"), own).expect("it is written");
     // The engine is the same, and the password is not.
     for arguments in [&["delete", "pvc-a"][..], &["expand", "pvc-a", "--size", "4Gi"], &["validate", "pvc-a"]] {
         csi(arguments, "bad-1.json", 1, "WRONGPASS");
@@ -385,6 +404,7 @@ fn no_secret_comes_out_of_the_provisioner() {
         required_bytes: Some(1),
         limit_bytes: None,
         parameters: Default::default(),
+        mutable_parameters: Default::default(),
         capabilities: Vec::new(),
     };
     let request = CreateRequest { asked, claim: None, secrets: secrets.clone() };

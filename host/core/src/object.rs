@@ -29,6 +29,13 @@ pub struct SecretRef {
     pub name: String,
 }
 
+impl SecretRef {
+    /// Whether it stands for other Secrets, one for each claim, as `${pvc.namespace}` does.
+    pub fn is_template(&self) -> bool {
+        self.namespace.contains('$') || self.name.contains('$')
+    }
+}
+
 /// A Namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Namespace {
@@ -53,9 +60,8 @@ pub struct StorageClass {
     pub mount_options: Vec<String>,
     /// The Secret that node publish, else provisioning, names.
     pub secret: Option<SecretRef>,
-    /// The Secret that provisioning names, where it is to stay for as long as there are volumes (`secretFinalizer`). None where its name
-    /// has a template.
-    pub held_secret: Option<Box<SecretRef>>,
+    /// The Secret that provisioning names: that of the file system that volumes are made in.
+    pub provisioner_secret: Option<Box<SecretRef>>,
     /// `metadata.creationTimestamp` of a class that is the default of claims without one.
     pub default_since: Option<String>,
 }

@@ -23,12 +23,15 @@ pub fn held<'a>(volumes: impl IntoIterator<Item = &'a PersistentVolume>, driver:
 
 /// The Secrets that classes of the driver name for their volumes: one of them may be left from a volume that is gone.
 pub fn named(objects: &Objects, driver: &str) -> BTreeSet<SecretRef> {
-    let classes = objects.storage_classes().filter(|class| class.provisioner == driver);
-    classes.filter_map(|class| class.held_secret.as_deref().cloned()).collect()
+    let classes = objects.storage_classes().filter(|class| class.provisioner == driver && is_wanted(&class.parameters));
+    let secrets = classes.filter_map(|class| class.provisioner_secret.as_deref());
+    secrets.filter(|secret| !secret.is_template()).cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::object::{Object, StorageClass};
     use crate::testing::{class, entries, secret, volume};
@@ -59,9 +62,16 @@ mod tests {
     #[test]
     fn a_class_names_the_secret_of_its_volumes() {
         let mut objects = Objects::default();
-        let holding = |name: &str| StorageClass { held_secret: Some(secret(name).into()), ..class(name) };
+        let wanted = Arc::new(entries(&[("secretFinalizer", "true")]));
+        let holding = |name: &str| StorageClass {
+            provisioner_secret: Some(secret(name).into()),
+            parameters: wanted.clone(),
+            ..class(name)
+        };
         objects.insert(Object::StorageClass(holding("gold")));
-        objects.insert(Object::StorageClass(class("silver")));
+        objects.insert(Object::StorageClass(StorageClass { parameters: Arc::default(), ..holding("silver") }));
+        objects.insert(Object::StorageClass(StorageClass { provisioner_secret: None, ..holding("none") }));
+        objects.insert(Object::StorageClass(holding("of-${pvc.name}")));
         objects.insert(Object::StorageClass(StorageClass { provisioner: "other".into(), ..holding("tin") }));
         assert_eq!(named(&objects, "csi.juicefs.com"), BTreeSet::from([secret("gold")]));
     }

@@ -16,6 +16,8 @@ mod place;
 mod record;
 mod quota;
 mod adoption;
+mod listing;
+mod mutable;
 pub mod check;
 mod trash;
 mod manifest;
@@ -27,9 +29,11 @@ use crate::object::Entries;
 
 pub use adoption::{NotAdopted, User, adopt, named, users};
 pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict};
+pub use listing::After;
 pub use manifest::{persistent_volume, quantity};
+pub use mutable::{check_mutable, check_parameters};
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
-pub use quota::{Quota, bound, written};
+pub use quota::{Bound, Quota, bound};
 pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, Trashed, compare};
 pub use trash::{Fate, MOST_TRASH_DAYS, OnDelete};
 
@@ -47,6 +51,9 @@ pub struct Asked {
     pub capabilities: Vec<Capability>,
     /// StorageClass parameters without those of Kubernetes itself (`csi.storage.k8s.io/…`).
     pub parameters: Entries,
+    /// Parameters that can be changed later: those of a VolumeAttributesClass. They count for more than `parameters`.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    pub mutable_parameters: Entries,
 }
 
 /// One way of using a volume. Always as a file system: block volumes are refused before.

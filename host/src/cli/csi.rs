@@ -4,19 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use anyhow::{Context, Result, anyhow, ensure};
 use pith_core::object::SecretRef;
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::print;
+use super::volumes::columns;
 use crate::args::{AnswerOutput, Csi, CsiCommand, CsiCreate, CsiMode, CsiSecrets, CsiUsage};
 use crate::cluster;
 use crate::csi::proto::controller_client::ControllerClient;
@@ -25,10 +23,11 @@ use crate::csi::proto::node_client::NodeClient;
 use crate::csi::proto::volume_capability::access_mode::Mode;
 use crate::csi::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use crate::csi::proto::{
-    CapacityRange, ControllerExpandVolumeRequest, ControllerGetCapabilitiesRequest, CreateVolumeRequest,
-    DeleteVolumeRequest, GetPluginCapabilitiesRequest, GetPluginInfoRequest, NodeGetCapabilitiesRequest,
-    NodeGetInfoRequest, ProbeRequest, ValidateVolumeCapabilitiesRequest, VolumeCapability,
-    controller_service_capability, node_service_capability, plugin_capability,
+    CapacityRange, ControllerExpandVolumeRequest, ControllerGetCapabilitiesRequest, ControllerGetVolumeRequest,
+    ControllerModifyVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, GetPluginCapabilitiesRequest,
+    GetPluginInfoRequest, ListVolumesRequest, NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest,
+    ValidateVolumeCapabilitiesRequest, Volume, VolumeCapability, controller_service_capability,
+    node_service_capability, plugin_capability,
 };
 
 /// What a driver answered.
@@ -56,10 +55,13 @@ pub fn run(args: &Csi) -> Result<ExitCode> {
 /// What the command line says is read before anybody is asked.
 async fn ask(args: &Csi) -> Result<Answer> {
     let secrets = match &args.command {
-        CsiCommand::Info | CsiCommand::Capabilities => BTreeMap::new(),
+        CsiCommand::Info | CsiCommand::Capabilities | CsiCommand::List { .. } | CsiCommand::Get { .. } => {
+            BTreeMap::new()
+        }
         CsiCommand::Create(CsiCreate { secrets, .. })
         | CsiCommand::Delete { secrets, .. }
         | CsiCommand::Expand { secrets, .. }
+        | CsiCommand::Modify { secrets, .. }
         | CsiCommand::Validate { secrets, .. } => read(secrets)?,
     };
     Driver { channel: connect(&args.endpoint).await?, timeout: args.timeout }.ask(&args.command, secrets).await
@@ -92,8 +94,7 @@ impl Driver {
             CsiCommand::Capabilities => self.capabilities().await?,
             CsiCommand::Create(args) => {
                 let answer = controller.create_volume(self.request(create(args, secrets))).await?.into_inner();
-                let volume = answer.volume.context("the driver answered without a volume")?;
-                json!({"id": volume.volume_id, "capacityBytes": volume.capacity_bytes, "context": volume.volume_context})
+                described(answer.volume)?
             }
             CsiCommand::Delete { id, .. } => {
                 let request = DeleteVolumeRequest { volume_id: id.clone(), secrets };
@@ -111,6 +112,12 @@ impl Driver {
                 let on_node = answer.node_expansion_required;
                 json!({"id": id, "capacityBytes": answer.capacity_bytes, "nodeExpansionRequired": on_node})
             }
+            CsiCommand::Modify { id, parameters, .. } => {
+                let mutable_parameters: BTreeMap<String, String> = parameters.iter().cloned().collect();
+                let request = ControllerModifyVolumeRequest { volume_id: id.clone(), secrets, mutable_parameters };
+                controller.controller_modify_volume(self.request(request)).await?;
+                json!({"id": id, "modified": true})
+            }
             CsiCommand::Validate { id, usage, .. } => {
                 let request = ValidateVolumeCapabilitiesRequest {
                     volume_id: id.clone(),
@@ -124,7 +131,31 @@ impl Driver {
                 }
                 json!({"id": id, "confirmed": true})
             }
+            CsiCommand::List { max_entries, starting_token } => {
+                self.list(*max_entries, starting_token.clone().unwrap_or_default()).await?
+            }
+            CsiCommand::Get { id } => {
+                let request = ControllerGetVolumeRequest { volume_id: id.clone() };
+                described(controller.controller_get_volume(self.request(request)).await?.into_inner().volume)?
+            }
         }))
+    }
+
+    /// One page, or all of them where nobody says how long one is to be.
+    async fn list(&self, max_entries: Option<i32>, mut starting_token: String) -> Result<Value> {
+        let mut controller = ControllerClient::new(self.channel.clone());
+        let mut volumes = Vec::new();
+        loop {
+            let request = ListVolumesRequest { max_entries: max_entries.unwrap_or_default(), starting_token };
+            let page = controller.list_volumes(self.request(request)).await?.into_inner();
+            let described = page.entries.into_iter().map(|entry| described(entry.volume));
+            volumes.extend(described.collect::<Result<Vec<_>>>()?);
+            if max_entries.is_some() || page.next_token.is_empty() {
+                let next = Some(page.next_token).filter(|token| !token.is_empty());
+                return Ok(json!({"volumes": volumes, "nextToken": next}));
+            }
+            starting_token = page.next_token;
+        }
     }
 
     async fn info(&self) -> Result<Value> {
@@ -181,6 +212,11 @@ impl Driver {
     }
 }
 
+fn described(volume: Option<Volume>) -> Result<Value> {
+    let volume = volume.context("the driver answered without a volume")?;
+    Ok(json!({"id": volume.volume_id, "capacityBytes": volume.capacity_bytes, "context": volume.volume_context}))
+}
+
 /// The name of a capability, or its number where it is newer than this program.
 fn name(number: i32, known: Option<&str>) -> String {
     known.map_or_else(|| number.to_string(), str::to_string)
@@ -198,6 +234,7 @@ fn create(args: &CsiCreate, secrets: BTreeMap<String, String>) -> CreateVolumeRe
         capacity_range: range(args.size, args.limit),
         volume_capabilities: vec![capability(&args.usage)],
         parameters,
+        mutable_parameters: args.mutable_parameters.iter().cloned().collect(),
         secrets,
         ..CreateVolumeRequest::default()
     }
@@ -224,11 +261,10 @@ fn capability(usage: &CsiUsage) -> VolumeCapability {
     }
 }
 
-/// The content of the Secret. No error shows any of it.
-/// The Secret that the arguments name.
+/// The Secret that the arguments name. No error shows any of it.
 pub(super) fn read(args: &CsiSecrets) -> Result<BTreeMap<String, String>> {
     let mut content = match &args.secret_file {
-        Some(path) => secret_file(path).with_context(|| format!("reading the Secret in {}", path.display()))?,
+        Some(path) => cluster::secret_in(path).with_context(|| format!("reading the Secret in {}", path.display()))?,
         None => BTreeMap::new(),
     };
     for argument in &args.secrets {
@@ -244,37 +280,14 @@ pub(super) fn read(args: &CsiSecrets) -> Result<BTreeMap<String, String>> {
 /// What the Secret of the file is called in its cluster, where the file says so.
 pub(super) fn secret_name(args: &CsiSecrets) -> Result<Option<SecretRef>> {
     let Some(path) = &args.secret_file else { return Ok(None) };
-    let secret = secret_object(path)?;
-    let text = |key: &str| secret["metadata"][key].as_str().map(String::from);
-    Ok(text("namespace").zip(text("name")).map(|(namespace, name)| SecretRef { namespace, name }))
-}
-
-fn secret_object(path: &Path) -> Result<Value> {
-    let documents = cluster::documents(path)?;
-    let mut secrets = documents.into_iter().map(|(_, document)| document).filter(|it| it["kind"] == "Secret");
-    let (Some(secret), None) = (secrets.next(), secrets.next()) else { bail!("it must have exactly one Secret") };
-    Ok(secret)
-}
-
-fn secret_file(path: &Path) -> Result<BTreeMap<String, String>> {
-    let secret = secret_object(path)?;
-    let mut content = BTreeMap::new();
-    for (key, value) in secret["data"].as_object().into_iter().flatten() {
-        let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        content.insert(key.clone(), text.with_context(|| format!("data.{key} is no text in base64"))?);
-    }
-    for (key, value) in secret["stringData"].as_object().into_iter().flatten() {
-        let text = value.as_str().with_context(|| format!("stringData.{key} is no text: put it into quotes"))?;
-        content.insert(key.clone(), text.into());
-    }
-    Ok(content)
+    cluster::secret_name_in(path)
 }
 
 fn render(answer: &Value, output: AnswerOutput) -> Result<String> {
     Ok(match output {
         AnswerOutput::Json => format!("{}\n", serde_json::to_string_pretty(answer)?),
         AnswerOutput::Yaml => yaml_serde::to_string(answer)?,
+        AnswerOutput::Text if answer["volumes"].is_array() => table(answer),
         AnswerOutput::Text => {
             let mut rows = Vec::new();
             flatten("", answer, &mut rows);
@@ -286,6 +299,19 @@ fn render(answer: &Value, output: AnswerOutput) -> Result<String> {
             text
         }
     })
+}
+
+/// One line for each volume of a list, and where it goes on.
+fn table(list: &Value) -> String {
+    let mut rows = vec![["ID", "BYTES", "DIRECTORY"].map(String::from)];
+    for volume in list["volumes"].as_array().into_iter().flatten() {
+        let directory = volume["context"]["subPath"].as_str().unwrap_or("-");
+        rows.push([plain(&volume["id"]), plain(&volume["capacityBytes"]), directory.into()]);
+    }
+    if let Some(token) = list["nextToken"].as_str() {
+        rows.push([format!("… --starting-token {token}"), String::new(), String::new()]);
+    }
+    columns(&rows)
 }
 
 /// One row for each value, under the path of its keys.
@@ -310,8 +336,10 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use clap::Parser;
     use tonic::Code;
 
@@ -355,6 +383,8 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(info, format!("name     csi.juicefs.com\nnode     node-1\nready    true\nversion  {version}\n"));
         let capabilities = "controller  CREATE_DELETE_VOLUME\ncontroller  EXPAND_VOLUME\ncontroller  SINGLE_NODE_MULTI_WRITER\n\
+                            controller  MODIFY_VOLUME\n\
+                            controller  LIST_VOLUMES\ncontroller  GET_VOLUME\n\
                             node        none\nplugin      CONTROLLER_SERVICE\nplugin      VOLUME_EXPANSION_ONLINE\n";
         assert_eq!(text(&socket, &["capabilities"]).await, capabilities);
 
@@ -368,6 +398,18 @@ mod tests {
             grown,
             "capacityBytes          2147483648\nid                     pvc-1\nnodeExpansionRequired  false\n"
         );
+        let modified = text(&socket, &["modify", "pvc-1", "--set", "inodes=5", "--secret", &secret]).await;
+        assert_eq!(modified, "id        pvc-1\nmodified  true\n");
+        assert_eq!(
+            text(&socket, &["get", "pvc-1"]).await,
+            made.replace("1073741824\ncontext.a", "2147483648\ncontext.a")
+        );
+        text(&socket, &["create", "pvc-10", "--secret", &secret]).await;
+        let all = "ID      BYTES       DIRECTORY\npvc-1   2147483648  pvc-1\npvc-10  0           pvc-10\n";
+        assert_eq!(text(&socket, &["list"]).await, all);
+        let page = "ID                              BYTES       DIRECTORY\npvc-1                           2147483648  pvc-1\n\
+                    … --starting-token after/pvc-1\n";
+        assert_eq!(text(&socket, &["list", "--max-entries", "1"]).await, page);
         assert_eq!(text(&socket, &["validate", "pvc-1", "--mode", "rox"]).await, "confirmed  true\nid         pvc-1\n");
         assert_eq!(text(&socket, &["delete", "pvc-1", "--secret", &secret]).await, "deleted  true\nid       pvc-1\n");
 

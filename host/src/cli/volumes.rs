@@ -118,6 +118,7 @@ fn item(record: &Record) -> Value {
         "generation": record.generation,
         "cluster": record.cluster,
         "context": record.volume_context(),
+        "mutable": record.mutable(),
     })
 }
 
@@ -144,7 +145,7 @@ fn table(items: &[Value]) -> String {
 }
 
 /// Rows in columns as wide as their widest text.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

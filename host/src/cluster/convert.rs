@@ -82,9 +82,7 @@ fn storage_class(value: &Value) -> Result<StorageClass> {
         default_since: is_default.then(since),
         provisioner: required(value, "provisioner")?,
         secret: secret("node-publish").or_else(|| secret("provisioner")),
-        held_secret: secret("provisioner")
-            .filter(|it| is_wanted(&parameters) && !it.name.contains('$') && !it.namespace.contains('$'))
-            .map(Box::new),
+        provisioner_secret: secret("provisioner").map(Box::new),
         parameters: parameters.into(),
         mount_options: strings(&value["mountOptions"]),
     })
@@ -224,23 +222,6 @@ mod tests {
         check(json!({}), of_driver.clone(), Some("storage/two"));
         check(noted(), of_driver, Some("storage/one"));
         check(json!({}), json!({"secretFinalizer": "true"}), None);
-
-        let of_class = |name: &str, value: &str| {
-            let class = json!({
-                "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"},
-                "provisioner": "csi.juicefs.com",
-                "parameters": {
-                    "secretFinalizer": value,
-                    "csi.storage.k8s.io/provisioner-secret-name": name,
-                    "csi.storage.k8s.io/provisioner-secret-namespace": "storage",
-                },
-            });
-            let Ok(Some(Object::StorageClass(class))) = object(&class) else { panic!("it is a StorageClass") };
-            class.held_secret.map(|it| it.name)
-        };
-        assert_eq!(of_class("one", "true").as_deref(), Some("one"));
-        assert_eq!(of_class("one", "false"), None);
-        assert_eq!(of_class("of-${pvc.name}", "true"), None);
     }
 
     #[test]

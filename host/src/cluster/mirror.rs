@@ -144,6 +144,11 @@ impl Mirror {
         }
     }
 
+    /// Whether there is anybody to ask for Secrets.
+    pub fn has_secrets(&self) -> bool {
+        self.live.is_some()
+    }
+
     /// The content of a file system's Secret. The error says why it cannot be had.
     pub async fn secret(&self, name: &SecretRef) -> Result<BTreeMap<String, String>, String> {
         match &self.live {

@@ -1,14 +1,20 @@
-//! The content of a Secret, read once by its name: it is handed on, and kept nowhere here.
+//! The content of a Secret, read once by its name or from a file: it is handed on, and kept nowhere here.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use pith_core::object::SecretRef;
+use serde_json::Value;
 
 use super::api::cause;
+use super::folder::documents;
 
 /// The most time for one question to the API server that nobody waits for at a keyboard.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +35,35 @@ pub(crate) async fn secret(client: &Client, secret: &SecretRef) -> Result<BTreeM
         .map(|(key, ByteString(value))| Some((key, String::from_utf8(value).ok()?)))
         .collect();
     values.ok_or_else(|| format!("the Secret `{namespace}/{name}` has a value that is no text"))
+}
+
+/// The content of the one Secret in a file, as Kubernetes reads it. No error shows any of it.
+pub(crate) fn secret_in(path: &Path) -> Result<BTreeMap<String, String>> {
+    let secret = object_in(path)?;
+    let mut content = BTreeMap::new();
+    for (key, value) in secret["data"].as_object().into_iter().flatten() {
+        let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        content.insert(key.clone(), text.with_context(|| format!("data.{key} is no text in base64"))?);
+    }
+    for (key, value) in secret["stringData"].as_object().into_iter().flatten() {
+        let text = value.as_str().with_context(|| format!("stringData.{key} is no text: put it into quotes"))?;
+        content.insert(key.clone(), text.into());
+    }
+    Ok(content)
+}
+
+/// What the one Secret in a file is called in its cluster, where the file says so.
+pub(crate) fn secret_name_in(path: &Path) -> Result<Option<SecretRef>> {
+    let secret = object_in(path)?;
+    let text = |key: &str| secret["metadata"][key].as_str().map(String::from);
+    Ok(text("namespace").zip(text("name")).map(|(namespace, name)| SecretRef { namespace, name }))
+}
+
+fn object_in(path: &Path) -> Result<Value> {
+    let mut secrets = documents(path)?.into_iter().map(|(_, document)| document).filter(|it| it["kind"] == "Secret");
+    let (Some(secret), None) = (secrets.next(), secrets.next()) else { bail!("it must have exactly one Secret") };
+    Ok(secret)
 }
 
 /// What the API server answers, if it does so in time.

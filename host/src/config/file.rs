@@ -478,6 +478,10 @@ pub struct Csi {
     /// The file with the key that records of volumes are sealed with: 64 hexadecimal digits, the same for every replica. Where
     /// this is absent it is `<stateDir>/record.key`, made at the first start. Without the key, volumes can no longer be deleted.
     pub record_key: Option<PathBuf>,
+    /// Files with one Secret each (YAML), of file systems whose volumes are listed (ListVolumes, ControllerGetVolume), which is asked
+    /// without a Secret. In a cluster they are those that StorageClasses name, and none has to be here.
+    pub secret_files: Vec<PathBuf>,
+    /// Whether a volume's size is enforced, by a quota on its directory.
     /// Whether a volume's size is enforced, by a quota on its directory. A StorageClass may say otherwise with the parameter
     /// `quota`: `"on"` or `"off"`. A change counts for volumes that are made or expanded later.
     pub quota: bool,
@@ -498,6 +502,7 @@ impl Default for Csi {
             node_id: "pith".into(),
             cluster: "default".into(),
             record_key: None,
+            secret_files: Vec::new(),
             quota: true,
             strict_templates: false,
             trash_days: 7,

@@ -34,8 +34,11 @@ pub(super) struct Controller<V> {
 
 /// What is declared. The access modes for one workload of a node are kept by Kubernetes; the file system takes any number of
 /// writers, so it can be used in all of them.
-const DECLARED: [rpc::Type; 3] =
-    [rpc::Type::CreateDeleteVolume, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter];
+const DECLARED: [rpc::Type; 4] =
+    [rpc::Type::CreateDeleteVolume, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter, rpc::Type::ModifyVolume];
+
+/// What is declared where it is known which file systems there are.
+const OF_LISTS: [rpc::Type; 2] = [rpc::Type::ListVolumes, rpc::Type::GetVolume];
 
 /// What no volume can have as its id is not asked for: it may be anything, a path too.
 fn check_id(id: &str) -> Result<(), VolumeError> {
@@ -115,13 +118,64 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
         self.calls.run("/csi.v1.Controller/ValidateVolumeCapabilities", &id, work).await
     }
 
+    async fn controller_modify_volume(
+        self: Arc<Self>,
+        request: Request<ControllerModifyVolumeRequest>,
+    ) -> Answer<ControllerModifyVolumeResponse> {
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        let controller = self.clone();
+        let work = async move {
+            let convert::Modify { id, parameters, secrets } = convert::modify(request)?;
+            check_id(&id)?;
+            let _guard = controller.begin(&id)?;
+            controller.volumes.modify(&id, parameters, secrets).await?;
+            Ok(ControllerModifyVolumeResponse {})
+        };
+        self.calls.run("/csi.v1.Controller/ControllerModifyVolume", &id, work).await
+    }
+
+    async fn list_volumes(self: Arc<Self>, request: Request<ListVolumesRequest>) -> Answer<ListVolumesResponse> {
+        const METHOD: &str = "/csi.v1.Controller/ListVolumes";
+        if !self.volumes.can_list() {
+            return self.calls.not_declared(METHOD).await;
+        }
+        let controller = self.clone();
+        let work = async move {
+            let (after, most) = convert::list(&request.into_inner())?;
+            Ok(convert::listed(&controller.volumes.page(after, most).await?))
+        };
+        self.calls.run(METHOD, "", work).await
+    }
+
+    async fn controller_get_volume(
+        self: Arc<Self>,
+        request: Request<ControllerGetVolumeRequest>,
+    ) -> Answer<ControllerGetVolumeResponse> {
+        const METHOD: &str = "/csi.v1.Controller/ControllerGetVolume";
+        if !self.volumes.can_list() {
+            return self.calls.not_declared(METHOD).await;
+        }
+        let request = request.into_inner();
+        let id = request.volume_id.clone();
+        let controller = self.clone();
+        let work = async move {
+            let id = convert::get(request)?;
+            check_id(&id)?;
+            Ok(convert::got(&controller.volumes.get(&id).await?))
+        };
+        self.calls.run(METHOD, &id, work).await
+    }
+
     async fn controller_get_capabilities(
         self: Arc<Self>,
         _: Request<ControllerGetCapabilitiesRequest>,
     ) -> Answer<ControllerGetCapabilitiesResponse> {
         let declared =
             |it: rpc::Type| ControllerServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: it.into() })) };
-        let answer = ControllerGetCapabilitiesResponse { capabilities: DECLARED.map(declared).into() };
+        let of_lists = OF_LISTS.into_iter().filter(|_| self.volumes.can_list());
+        let capabilities = DECLARED.into_iter().chain(of_lists).map(declared).collect();
+        let answer = ControllerGetCapabilitiesResponse { capabilities };
         self.calls.run("/csi.v1.Controller/ControllerGetCapabilities", "", async { Ok(answer) }).await
     }
 
@@ -129,13 +183,10 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
         "csi.v1.Controller":
         controller_publish_volume, "ControllerPublishVolume": ControllerPublishVolumeRequest => ControllerPublishVolumeResponse;
         controller_unpublish_volume, "ControllerUnpublishVolume": ControllerUnpublishVolumeRequest => ControllerUnpublishVolumeResponse;
-        list_volumes, "ListVolumes": ListVolumesRequest => ListVolumesResponse;
         get_capacity, "GetCapacity": GetCapacityRequest => GetCapacityResponse;
         create_snapshot, "CreateSnapshot": CreateSnapshotRequest => CreateSnapshotResponse;
         delete_snapshot, "DeleteSnapshot": DeleteSnapshotRequest => DeleteSnapshotResponse;
         list_snapshots, "ListSnapshots": ListSnapshotsRequest => ListSnapshotsResponse;
         get_snapshot, "GetSnapshot": GetSnapshotRequest => GetSnapshotResponse;
-        controller_get_volume, "ControllerGetVolume": ControllerGetVolumeRequest => ControllerGetVolumeResponse;
-        controller_modify_volume, "ControllerModifyVolume": ControllerModifyVolumeRequest => ControllerModifyVolumeResponse;
     }
 }

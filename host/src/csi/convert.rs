@@ -1,5 +1,8 @@
 //! From protobuf to what Pith means, and back. Every INVALID_ARGUMENT that a request can earn by itself is given here.
 
+mod lists;
+mod modify;
+
 use std::collections::BTreeMap;
 
 use pith_core::object::Entries;
@@ -15,6 +18,9 @@ use super::proto::{
     validate_volume_capabilities_response,
 };
 use crate::provisioner::{CreateRequest, Secrets, VolumeError};
+
+pub(super) use lists::{get, got, list, listed};
+pub(super) use modify::{Modify, modify};
 
 /// CSI's bound for any text that has none of its own, in bytes.
 const LONGEST_TEXT: usize = 128;
@@ -51,26 +57,26 @@ pub(super) fn create(request: CreateVolumeRequest) -> Result<CreateRequest, Inva
         let sentence = "volumes from snapshots or from other volumes (volume_content_source) are not declared";
         return Err(Invalid::Unsupported(sentence.into()));
     }
-    if !request.mutable_parameters.is_empty() {
-        return Err(Invalid::Unsupported(
-            "mutable_parameters are not declared: use a StorageClass's parameters".into(),
-        ));
-    }
     // accessibility_requirements are met by every volume: it can be reached from everywhere.
     let (parameters, claim) = split_parameters(request.parameters);
-    let asked = Asked { name: request.name, required_bytes, limit_bytes, capabilities, parameters };
+    let mutable_parameters = modify::mutable_parameters(request.mutable_parameters)?;
+    let asked = Asked { name: request.name, required_bytes, limit_bytes, capabilities, parameters, mutable_parameters };
     Ok(CreateRequest { asked, claim, secrets: request.secrets.into() })
 }
 
 /// The volume that was made or found.
 pub(super) fn created(record: &Record) -> CreateVolumeResponse {
-    let volume = Volume {
+    CreateVolumeResponse { volume: Some(volume(record)) }
+}
+
+/// The same in every answer for as long as the volume lives, but for its size.
+fn volume(record: &Record) -> Volume {
+    Volume {
         capacity_bytes: signed(record.capacity_bytes),
         volume_id: record.id.clone(),
         volume_context: record.volume_context().into_iter().collect(),
         ..Volume::default()
-    };
-    CreateVolumeResponse { volume: Some(volume) }
+    }
 }
 
 /// What DeleteVolume asks. The id is any text: one that no volume can have is no mistake of the caller.
@@ -115,8 +121,7 @@ pub(super) struct Validate {
 pub(super) fn validate(request: ValidateVolumeCapabilitiesRequest) -> Result<Validate, Invalid> {
     required("volume_id", &request.volume_id)?;
     let unsupported = match capabilities(request.volume_capabilities.clone()) {
-        Ok(_) if request.mutable_parameters.is_empty() => None,
-        Ok(_) => Some("mutable_parameters are not declared".into()),
+        Ok(_) => None,
         Err(Invalid::Unsupported(sentence)) => Some(sentence),
         Err(malformed) => return Err(malformed),
     };
@@ -141,12 +146,20 @@ pub(super) fn validated(request: Validate, record: &Record) -> ValidateVolumeCap
     } else if !words.parameters.is_empty() && parameters != record.asked.parameters {
         Some("parameters are not the ones that the volume was made with".to_string())
     } else {
-        None
+        differs(&words.mutable_parameters, record)
+            .map(|key| format!("mutable_parameters are not the ones that the volume has: `{key}` is another"))
     };
     match problem {
         None => ValidateVolumeCapabilitiesResponse { confirmed: Some(words), message: String::new() },
         Some(message) => ValidateVolumeCapabilitiesResponse { confirmed: None, message },
     }
+}
+
+/// Which of these parameters the volume has not, or not so.
+fn differs<'a>(mutable_parameters: &'a BTreeMap<String, String>, record: &Record) -> Option<&'a String> {
+    let has = record.mutable();
+    let is_other = |(key, value): &(&String, &String)| has.get(key.as_str()) != Some(*value);
+    mutable_parameters.iter().filter(|(key, _)| !key.starts_with(SIDECAR_PREFIX)).find(is_other).map(|(key, _)| key)
 }
 
 /// Checks what NodePublishVolume has to say.
@@ -295,7 +308,8 @@ fn refused(refusal: &VolumeRefusal) -> Code {
         VolumeRefusal::Path { .. }
         | VolumeRefusal::Pattern { .. }
         | VolumeRefusal::Subdir(_)
-        | VolumeRefusal::Parameter { .. } => Code::InvalidArgument,
+        | VolumeRefusal::Parameter { .. }
+        | VolumeRefusal::Immutable(_) => Code::InvalidArgument,
     }
 }
 

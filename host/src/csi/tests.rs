@@ -6,10 +6,12 @@ use std::io::Write;
 use std::marker::PhantomData;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pith_core::volume::{self, Directory, NamedBy, Place, Record};
+use pith_core::object::Entries;
+use pith_core::volume::{self, After, Directory, NamedBy, Place, Record};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, oneshot};
@@ -27,7 +29,7 @@ use super::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use super::proto::*;
 use super::{Csi, server};
 use crate::metrics::Metrics;
-use crate::provisioner::{CreateRequest, Secrets, VolumeError, Volumes};
+use crate::provisioner::{CreateRequest, Page, Secrets, VolumeError, Volumes};
 
 const CANARY: &str = "canary-5e1f0c";
 const GIB: i64 = 1 << 30;
@@ -37,11 +39,12 @@ const GIB: i64 = 1 << 30;
 struct Memory {
     records: Mutex<BTreeMap<String, Record>>,
     gate: Semaphore,
+    can_list: AtomicBool,
 }
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory { records: Mutex::default(), gate: Semaphore::new(1) }
+        Memory { records: Mutex::default(), gate: Semaphore::new(1), can_list: AtomicBool::new(true) }
     }
 }
 
@@ -85,8 +88,35 @@ impl Volumes for Memory {
         Ok(record.capacity_bytes)
     }
 
+    async fn modify(&self, id: &str, parameters: Entries, _: Secrets) -> Result<(), VolumeError> {
+        let mut records = self.records.lock().expect("no panic while it is held");
+        let record = records.get_mut(id).ok_or_else(|| VolumeError::NotFound(id.into()))?;
+        if let Some(modified) = record.modified(&parameters)? {
+            *record = modified;
+        }
+        Ok(())
+    }
+
     async fn find(&self, id: &str, _: Secrets) -> Result<Option<Record>, VolumeError> {
         Ok(self.records.lock().expect("no panic while it is held").get(id).cloned())
+    }
+
+    fn can_list(&self) -> bool {
+        self.can_list.load(Ordering::Relaxed)
+    }
+
+    async fn page(&self, after: Option<After>, most: Option<usize>) -> Result<Page, VolumeError> {
+        let records = self.records.lock().expect("no panic while it is held");
+        let mut volumes: Vec<Record> =
+            records.values().filter(|it| after.as_ref().is_none_or(|after| after.has(&it.id))).cloned().collect();
+        let most = most.unwrap_or(usize::MAX);
+        let next = (volumes.len() > most).then(|| After::volume(&volumes[most - 1]));
+        volumes.truncate(most);
+        Ok(Page { volumes, next })
+    }
+
+    async fn get(&self, id: &str) -> Result<Record, VolumeError> {
+        self.find(id, Secrets::default()).await?.ok_or_else(|| VolumeError::NotFound(id.into()))
     }
 }
 
@@ -313,7 +343,113 @@ async fn it_says_who_it_is_and_what_it_can() {
         let controller_service_capability::Type::Rpc(rpc) = it.r#type?;
         Some(rpc.r#type)
     });
-    assert_eq!(declared.collect::<Vec<_>>(), [1, 9, 13]);
+    assert_eq!(declared.collect::<Vec<_>>(), [1, 9, 13, 14, 3, 12]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_volume_is_changed_in_what_its_attributes_class_says() {
+    let server = Running::start().await;
+    let mut controller = server.controller().await;
+    let entries = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
+        entries.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string())).collect()
+    };
+    let asked = CreateVolumeRequest { mutable_parameters: entries(&[("inodes", "5")]), ..creation("pvc-1", 1) };
+    let made = controller.create_volume(asked.clone()).await.expect("it is made").into_inner();
+    let modification = |id: &str, parameters: &[(&str, &str)]| ControllerModifyVolumeRequest {
+        volume_id: id.into(),
+        secrets: secrets(),
+        mutable_parameters: entries(parameters),
+    };
+    let few = [("inodes", "3"), ("csi.storage.k8s.io/pvc/name", "data")];
+    for _ in 0..2 {
+        controller.controller_modify_volume(modification("pvc-1", &few)).await.expect("it is changed");
+    }
+    let generation = server.volumes.records.lock().expect("no panic")["pvc-1"].generation;
+    assert_eq!(generation, 2, "the second one changed nothing");
+    // It is the same volume to whoever asked for it.
+    assert!(controller.create_volume(asked).await.expect("it is there").into_inner() == made);
+    let other = CreateVolumeRequest { mutable_parameters: entries(&[("inodes", "3")]), ..creation("pvc-1", 1) };
+    let expected =
+        "volume `pvc-1` exists already, and not as it is asked now: mutable_parameters.inodes is `5`, and `3` is asked";
+    check_error(controller.create_volume(other).await, Code::AlreadyExists, expected);
+    let validation = |inodes: &str| ValidateVolumeCapabilitiesRequest {
+        volume_id: "pvc-1".into(),
+        volume_capabilities: vec![mount()],
+        mutable_parameters: entries(&[("inodes", inodes)]),
+        ..ValidateVolumeCapabilitiesRequest::default()
+    };
+    let confirmed = controller.validate_volume_capabilities(validation("3")).await.expect("an answer").into_inner();
+    assert_eq!(confirmed.confirmed.expect("it is so").mutable_parameters, entries(&[("inodes", "3")]));
+    let not = controller.validate_volume_capabilities(validation("5")).await.expect("an answer").into_inner();
+    let expected = "mutable_parameters are not the ones that the volume has: `inodes` is another";
+    assert_eq!((not.confirmed.is_none(), not.message.as_str()), (true, expected));
+
+    for (id, parameters, code, expected) in [
+        ("", &few[..], Code::InvalidArgument, "volume_id is missing"),
+        ("pvc-1", &[], Code::InvalidArgument, "mutable_parameters is missing: say what is to be changed"),
+        ("absent", &few, Code::NotFound, "there is no volume `absent`"),
+        ("../a", &few, Code::NotFound, "there is no volume `../a`"),
+        (
+            "pvc-1",
+            &[("inodes", "7"), ("size", "9")],
+            Code::InvalidArgument,
+            "the parameter `size` cannot be changed: `inodes`, `onDelete` and `trashDays` can, and a volume grows by the size of its \
+             claim",
+        ),
+    ] {
+        check_error(controller.controller_modify_volume(modification(id, parameters)).await, code, expected);
+    }
+    assert_eq!(server.volumes.records.lock().expect("no panic")["pvc-1"].inodes(), Some(3));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn volumes_are_listed_page_by_page_and_one_is_asked_for_by_its_id() {
+    let server = Running::start().await;
+    let mut controller = server.controller().await;
+    for name in ["b", "d", "a", "c"] {
+        controller.create_volume(creation(name, 1)).await.expect("it is made");
+    }
+    let mut page = async |most: i32, token: &str| {
+        let request = ListVolumesRequest { max_entries: most, starting_token: token.into() };
+        controller.list_volumes(request).await.map(|answer| {
+            let ListVolumesResponse { entries, next_token } = answer.into_inner();
+            let ids = entries.into_iter().filter_map(|entry| entry.volume).map(|volume| volume.volume_id);
+            (ids.collect::<Vec<_>>().join(" "), next_token)
+        })
+    };
+    let first = page(3, "").await.expect("a list");
+    assert_eq!(first, ("a b c".into(), "after/c".into()));
+    assert_eq!(page(3, &first.1).await.expect("the rest"), ("d".into(), String::new()));
+    assert_eq!(page(4, "").await.expect("all"), ("a b c d".into(), String::new()));
+    assert_eq!(page(0, "").await.expect("all"), ("a b c d".into(), String::new()));
+    check_error(page(-1, "").await, Code::InvalidArgument, "max_entries is negative");
+    let begin = "starting_token is none that a list answered with: begin without one";
+    check_error(page(3, "c").await, Code::Aborted, begin);
+
+    let of = |id: &str| ControllerGetVolumeRequest { volume_id: id.into() };
+    let made = controller.create_volume(creation("c", 1)).await.expect("it is there").into_inner().volume;
+    let found = controller.controller_get_volume(of("c")).await.expect("it is there").into_inner();
+    assert!(found.volume == made && found.status.is_some());
+    check_error(controller.controller_get_volume(of("e")).await, Code::NotFound, "there is no volume `e`");
+    check_error(controller.controller_get_volume(of("../c")).await, Code::NotFound, "there is no volume `../c`");
+    check_error(controller.controller_get_volume(of("")).await, Code::InvalidArgument, "volume_id is missing");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_listed_where_nobody_says_which_file_systems_there_are() {
+    let server = Running::start().await;
+    server.volumes.can_list.store(false, Ordering::Relaxed);
+    let mut controller = server.controller().await;
+    let declared = controller.controller_get_capabilities(ControllerGetCapabilitiesRequest {}).await;
+    assert_eq!(declared.expect("an answer").into_inner().capabilities.len(), 4);
+    let expected = "Pith has no ListVolumes: its capabilities do not declare it";
+    check_error(controller.list_volumes(ListVolumesRequest::default()).await, Code::Unimplemented, expected);
+    let expected = "Pith has no ControllerGetVolume: its capabilities do not declare it";
+    let request = ControllerGetVolumeRequest { volume_id: "a".into() };
+    check_error(controller.controller_get_volume(request).await, Code::Unimplemented, expected);
     server.stop().await;
 }
 
@@ -499,6 +635,7 @@ fn no_message_can_be_printed() {
         assert!(!Printable::<DeleteVolumeRequest>::DEBUG);
         assert!(!Printable::<ControllerExpandVolumeRequest>::DEBUG);
         assert!(!Printable::<ValidateVolumeCapabilitiesRequest>::DEBUG);
+        assert!(!Printable::<ControllerModifyVolumeRequest>::DEBUG);
         assert!(!Printable::<NodePublishVolumeRequest>::DEBUG);
         assert!(Printable::<Secrets>::DEBUG, "the check itself works");
     }

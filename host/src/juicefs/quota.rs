@@ -2,21 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use pith_core::volume::Bound;
+
 use super::JuiceFsError;
 use super::dav::Path;
 use super::source::FileSystem;
 use super::worker::Workers;
 
 impl Workers {
-    /// Limits the space of a directory to so many bytes, whole KiB; 0 lifts the limit. It goes with the directory where that is
-    /// moved, and ends with it.
-    pub async fn set_quota(&self, file_system: &FileSystem, directory: &Path, bytes: u64) -> Result<(), JuiceFsError> {
+    /// Limits the space of a directory, in whole KiB, and how many files and directories it may have; what is not bound has no limit
+    /// any more. It goes with the directory where that is moved, and ends with it.
+    pub async fn set_quota(
+        &self,
+        file_system: &FileSystem,
+        directory: &Path,
+        bound: Option<Bound>,
+    ) -> Result<(), JuiceFsError> {
+        let Bound { bytes, inodes } = bound.unwrap_or_default();
+        let (bytes, inodes) = (bytes.unwrap_or_default(), inodes.unwrap_or_default().to_string());
         let path = directory.to_string();
         // A number alone is in GiB, and older clients take no other.
         let capacity =
             if bytes.is_multiple_of(1 << 30) { (bytes >> 30).to_string() } else { format!("{}K", bytes >> 10) };
         let url = file_system.meta_url();
-        let arguments = ["--no-agent", "quota", "set", url, "--path", &path, "--capacity", &capacity];
+        let arguments =
+            ["--no-agent", "quota", "set", url, "--path", &path, "--capacity", &capacity, "--inodes", &inodes];
         self.run(file_system, &arguments).await.map_err(|error| match error {
             JuiceFsError::Unavailable(sentence) if sentence.contains("no such file or directory") => {
                 JuiceFsError::Refused(format!("the directory {path}, which is to get a quota, does not exist"))
@@ -25,29 +35,30 @@ impl Workers {
         })
     }
 
-    /// The quota of a directory, as the client writes its size; none where there is none.
+    /// The quota of a directory, as the client writes what it bounds ([`Bound`]); none where there is none.
     pub async fn quota(&self, file_system: &FileSystem, directory: &Path) -> Result<Option<String>, JuiceFsError> {
         let path = directory.to_string();
         let arguments = ["--no-agent", "quota", "get", file_system.meta_url(), "--path", &path];
         let table = self.ask(file_system, &arguments).await?;
         let unreadable =
             || JuiceFsError::Unavailable(format!("what the client says of the quota of {path} cannot be read"));
-        let size = parse(&table).ok_or_else(unreadable)?.remove(&path);
-        Ok(size.filter(|size| size != UNBOUNDED))
+        Ok(parse(&table).ok_or_else(unreadable)?.remove(&path))
     }
 
-    /// The quotas of all directories by path, as the client writes their sizes (`1.5 TiB`).
+    /// The quotas of all directories by path, as the client writes what they bound ([`Bound`]).
     pub async fn quotas(&self, file_system: &FileSystem) -> Result<BTreeMap<String, String>, JuiceFsError> {
         let table = self.ask(file_system, &["--no-agent", "quota", "list", file_system.meta_url()]).await?;
         parse(&table).ok_or_else(|| JuiceFsError::Unavailable("the client's list of quotas cannot be read".into()))
     }
 }
 
-/// What the client writes in the place of a size that has no bound.
+/// What the client writes in the place of what has no bound.
 const UNBOUNDED: &str = "unchanged";
 
 /// The columns behind the path: size, used, use%, inodes, iused, iuse%.
 const COLUMNS: usize = 6;
+/// Where that of the inodes is, from the end.
+const INODES: usize = 2;
 
 /// Reads the client's table. What stands in the first column may have anything in it, and the others have no bar.
 fn parse(table: &str) -> Option<BTreeMap<String, String>> {
@@ -55,10 +66,13 @@ fn parse(table: &str) -> Option<BTreeMap<String, String>> {
     let mut quotas = BTreeMap::new();
     for row in rows {
         let mut columns = row.rsplitn(COLUMNS + 1, '|').map(str::trim);
-        let (size, path) = (columns.nth(COLUMNS - 1)?, columns.next()?);
-        // The head of the table, and the quotas of users and groups.
-        if path.starts_with('/') {
-            quotas.insert(path.to_string(), size.to_string());
+        let inodes = columns.nth(INODES)?;
+        let (size, path) = (columns.nth(COLUMNS - INODES - 2)?, columns.next()?);
+        let is_bound = |text: &&str| *text != UNBOUNDED;
+        let bound = Bound::words(Some(size).filter(is_bound), Some(inodes).filter(is_bound));
+        // Else it is the head of the table, or the quota of a user or a group.
+        if let Some(bound) = bound.filter(|_| path.starts_with('/')) {
+            quotas.insert(path.to_string(), bound);
         }
     }
     Some(quotas)
@@ -75,10 +89,12 @@ mod tests {
             | Path/ID |   Size  |   Used  | Use% |   Inodes  | IUsed | IUse% |\n\
             +---------+---------+---------+------+-----------+-------+-------+\n\
             | /a b    | 1.5 TiB | 4.0 KiB |   0% | unchanged |     1 |       |\n\
-            | /x|y    | 1.0 GiB |     0 B |   0% | unchanged |     0 |       |\n\
+            | /x|y    | 1.0 GiB |     0 B |   0% |    12,345 |     0 |    0% |\n\
+            | /i      | unchanged |   0 B |      |         5 |     0 |    0% |\n\
+            | /none   | unchanged |   0 B |      | unchanged |     0 |       |\n\
             | uid:7   | 2.0 GiB |     0 B |   0% | unchanged |     0 |       |\n\
             +---------+---------+---------+------+-----------+-------+-------+\n";
-        let expected = [("/a b", "1.5 TiB"), ("/x|y", "1.0 GiB")].map(|(path, size)| (path.into(), size.into()));
+        let expected = [("/a b", "1.5 TiB"), ("/i", "5 inodes"), ("/x|y", "1.0 GiB, 12,345 inodes")].map(|(path, size)| (path.into(), size.into()));
         assert_eq!(parse(table), Some(expected.into()));
         assert_eq!(parse(""), Some(BTreeMap::new()));
         assert_eq!(parse("| /a | 1 |\n"), None);

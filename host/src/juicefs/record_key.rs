@@ -72,6 +72,7 @@ mod tests {
             limit_bytes: None,
             capabilities: Vec::new(),
             parameters: Entries::new(),
+            mutable_parameters: Entries::new(),
         };
         let directory = Directory::new(vec!["a".into()]).expect("a plain name");
         let place =

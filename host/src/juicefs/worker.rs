@@ -159,6 +159,20 @@ impl Workers {
         self.shared.make(&slot, deadline).await
     }
 
+    /// Whether there is such a file system, as far as it takes none to be made to find that out: where its Secret does not say how, its
+    /// worker says so.
+    pub async fn is_made(&self, file_system: &FileSystem) -> Result<bool, JuiceFsError> {
+        let slot = self.shared.slot(file_system);
+        if file_system.format().is_none() || slot.worker().is_some() || locked(&slot.state).formatted {
+            return Ok(true);
+        }
+        match self.run(file_system, &["--no-agent", "status", file_system.meta_url()]).await {
+            Ok(()) => Ok(true),
+            Err(JuiceFsError::NotFormatted(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Runs a short command of the client for a file system.
     pub(super) async fn run(&self, file_system: &FileSystem, arguments: &[&str]) -> Result<(), JuiceFsError> {
         let deadline = Instant::now() + self.shared.options.call_timeout;

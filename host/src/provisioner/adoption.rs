@@ -50,7 +50,7 @@ impl Provisioner {
         Ok(volume.and_then(|volume| self.adopted(&volume).ok()).map(|record| record.ready()))
     }
 
-    fn adopted(&self, volume: &PersistentVolume) -> Result<Record, NotAdopted> {
+    pub(super) fn adopted(&self, volume: &PersistentVolume) -> Result<Record, NotAdopted> {
         volume::adopt(volume, &self.options.driver, &self.options.cluster, store::unique())
     }
 
@@ -172,7 +172,7 @@ impl Provisioner {
 
     /// Our driver's PersistentVolume of an id: that of its name, else any that has it as its handle. Where it was made a moment ago, the API
     /// server is asked.
-    async fn persistent_volume(&self, id: &str) -> Result<Option<Arc<PersistentVolume>>, VolumeError> {
+    pub(super) async fn persistent_volume(&self, id: &str) -> Result<Option<Arc<PersistentVolume>>, VolumeError> {
         let known = self.objects()?;
         let of_handle = |objects: &Objects| {
             let driver = Some(self.options.driver.as_str());
@@ -193,7 +193,7 @@ impl Provisioner {
     }
 
     /// The objects, once they are all there.
-    fn objects(&self) -> Result<Arc<Objects>, VolumeError> {
+    pub(super) fn objects(&self) -> Result<Arc<Objects>, VolumeError> {
         match self.objects.waiting() {
             Some(why) => Err(VolumeError::Unavailable(why)),
             None => Ok(self.objects.snapshot()),

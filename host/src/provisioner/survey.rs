@@ -67,7 +67,7 @@ impl Provisioner {
         match repair {
             Repair::SetQuota(id) => {
                 let record = in_state(&store, id, &State::Ready).await?;
-                self.set_quota(&file_system, &store, &record, record.capacity_bytes).await
+                self.set_quota(&file_system, &store, &record, &record).await
             }
             Repair::Finish(id) => {
                 let record = in_state(&store, id, &State::Creating).await?;

@@ -179,7 +179,7 @@ impl Provisioner {
             self.leave_deleted(store, restoring, trashed).await?;
             return Err(error);
         }
-        self.set_quota(file_system, store, restoring, restoring.capacity_bytes).await?;
+        self.set_quota(file_system, store, restoring, restoring).await?;
         if store.clear(restoring, trashed).await? == Cleared::Mixed {
             let path = Bin::of(restoring).place(&trashed.trash).map_err(StoreError::from)?;
             tracing::warn!(volume = %id, %path, "something else is there, which is left alone");

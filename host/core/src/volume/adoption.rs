@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::place::{SUB_PATH, subdirs};
 use super::record::CAPACITY;
 use super::{Asked, Capability, Directory, NamedBy, PathProblem, Record, Relation, State, VolumeAccessMode};
-use crate::object::{AccessMode, Objects, PersistentVolume, SecretRef};
+use crate::object::{AccessMode, Entries, Objects, PersistentVolume, SecretRef};
 use crate::settings;
 
 /// What external-provisioner adds to the attributes of what it makes.
@@ -57,6 +57,7 @@ pub fn adopt(volume: &PersistentVolume, driver: &str, cluster: &str, nonce: Stri
             limit_bytes: None,
             capabilities: volume.access_modes.iter().map(capability).collect(),
             parameters,
+            mutable_parameters: Entries::new(),
         },
         claim: None,
         // The driver names a directory by the volume, or by a pattern, which may give several volumes the same one.
@@ -64,6 +65,7 @@ pub fn adopt(volume: &PersistentVolume, driver: &str, cluster: &str, nonce: Stri
         directory,
         named_by: NamedBy::PersistentVolume,
         capacity_bytes: volume.capacity_bytes.unwrap_or_default(),
+        modified: Entries::new(),
         state: State::Creating,
         generation: 1,
         id,

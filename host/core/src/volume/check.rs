@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 
 use serde::{Serialize, Serializer};
 
-use super::{Directory, NotAdopted, Quota, Record, RecordProblem, State, adopt, bound, whereabouts, written};
+use super::{Bound, Directory, NotAdopted, Quota, Record, RecordProblem, State, adopt, bound, whereabouts};
 use crate::catalogue::{Code, Level};
 use crate::check::{Object, Read};
 use crate::object::{Objects, PersistentVolume, SecretRef};
@@ -26,7 +26,7 @@ pub struct Observed<'a> {
     pub directories: BTreeSet<Vec<String>>,
     /// Who is entered in the index, and for which directory.
     pub entries: BTreeSet<(Vec<String>, String)>,
-    /// The quotas, as the client writes their sizes, by path.
+    /// The quotas, as the client writes what they bound, by path.
     pub quotas: Read<BTreeMap<String, String>>,
     /// Whether the size of a volume is enforced whose class does not say it.
     pub quota: Quota,
@@ -276,21 +276,19 @@ impl<'a> Check<'a> {
             {
                 continue;
             }
-            let wanted = written(wanted);
             // What another provisioner has made, or a Pith that took the last size of several, is good enough.
-            let fits = |size: &String| {
-                records.iter().any(|it| {
-                    written(it.capacity_bytes) == *size || of_driver(it).is_some_and(|it| written(it) == *size)
-                })
+            let fits = |found: &String| {
+                let of_size = |bytes: u64| Bound { bytes: wanted.bytes.and(Some(bytes)), ..wanted }.written() == *found;
+                records.iter().any(|it| of_size(it.capacity_bytes) || of_driver(it).is_some_and(of_size))
             };
             let (message, repair) = match quotas.get(&directory.to_string()) {
                 Some(size) if fits(size) => continue,
-                Some(size) => (format!("the quota of {directory} is {size}, and it is to be {wanted}"), true),
+                Some(size) => (format!("the quota of {directory} is {size}, and it is to be {}", wanted.written()), true),
                 // Whoever made it may have meant that: with one, what is there already may be too much.
                 None if largest.is_adopted() => {
                     (format!("{directory} has no quota: whoever made it before it was adopted has set none"), false)
                 }
-                None => (format!("{directory} has no quota, and it is to be {wanted}"), true),
+                None => (format!("{directory} has no quota, and it is to be {}", wanted.written()), true),
             };
             let id = &largest.id;
             let repair = repair.then(|| Repair::SetQuota(id.clone()));

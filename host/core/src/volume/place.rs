@@ -103,6 +103,11 @@ pub enum VolumeRefusal {
         /// What it may say.
         rule: &'static str,
     },
+    /// A parameter that is to be changed is none that can be.
+    #[error(
+        "the parameter `{0}` cannot be changed: `inodes`, `onDelete` and `trashDays` can, and a volume grows by the size of its claim"
+    )]
+    Immutable(String),
     /// The size that is asked cannot be given.
     #[error(transparent)]
     Size(#[from] SizeProblem),
@@ -117,7 +122,7 @@ impl VolumeRefusal {
             VolumeRefusal::PolicyFailed(_) => "policy-failed",
             VolumeRefusal::Pattern { .. } => "path-pattern",
             VolumeRefusal::Subdir(_) => "invalid-subdir",
-            VolumeRefusal::Parameter { .. } => "invalid-parameter",
+            VolumeRefusal::Parameter { .. } | VolumeRefusal::Immutable(_) => "invalid-parameter",
             VolumeRefusal::Size(_) => "size",
         }
     }

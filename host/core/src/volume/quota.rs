@@ -30,24 +30,63 @@ impl Quota {
     }
 }
 
-impl Record {
-    /// How much may be in the volume, in bytes; none for no bound. What its class does not say is as it is by default, and so is
-    /// what a Pith without such a parameter let pass.
-    pub fn bound(&self, by_default: Quota) -> Option<u64> {
-        let quota = Quota::of(&self.asked.parameters).ok().flatten().unwrap_or(by_default);
-        (quota == Quota::On && self.capacity_bytes > 0).then_some(self.capacity_bytes)
+/// How much may be in a directory. Of the two at least one is bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// The space of its files.
+    pub bytes: Option<u64>,
+    /// How many files and directories.
+    pub inodes: Option<u64>,
+}
+
+impl Bound {
+    fn of(bytes: Option<u64>, inodes: Option<u64>) -> Option<Bound> {
+        (bytes.is_some() || inodes.is_some()).then_some(Bound { bytes, inodes })
+    }
+
+    /// A sentence's words for a bound of which the client says these two; none where it says neither.
+    pub fn words(bytes: Option<&str>, inodes: Option<&str>) -> Option<String> {
+        match (bytes, inodes) {
+            (None, None) => None,
+            (Some(bytes), None) => Some(bytes.to_string()),
+            (None, Some(inodes)) => Some(format!("{inodes} inodes")),
+            (Some(bytes), Some(inodes)) => Some(format!("{bytes}, {inodes} inodes")),
+        }
+    }
+
+    /// The same words, of the two as the client writes them.
+    pub fn written(&self) -> String {
+        let (bytes, inodes) = (self.bytes.map(written), self.inodes.map(grouped));
+        Bound::words(bytes.as_deref(), inodes.as_deref()).unwrap_or_default()
     }
 }
 
-/// How much may be in a directory that these volumes have, in bytes; none for no bound. It is that of the largest of them: one that
-/// comes later takes nothing away from those that are there.
-pub fn bound<'a>(records: impl IntoIterator<Item = &'a Record>, by_default: Quota) -> Option<u64> {
-    let bounds: Option<Vec<u64>> = records.into_iter().map(|record| record.bound(by_default)).collect();
-    bounds?.into_iter().max()
+impl Record {
+    /// How much may be in the volume; none for no bound. What its class does not say is as it is by default, and so is what a Pith
+    /// without such a parameter let pass.
+    pub fn bound(&self, by_default: Quota) -> Option<Bound> {
+        let quota = Quota::of(&self.asked.parameters).ok().flatten().unwrap_or(by_default);
+        let bound = |number: u64| Some(number).filter(|number| quota == Quota::On && *number > 0);
+        Bound::of(bound(self.capacity_bytes), self.inodes().and_then(bound))
+    }
+}
+
+/// How much may be in a directory that these volumes have; none for no bound. It is what the largest of them may have: one that comes
+/// later takes nothing away from those that are there.
+pub fn bound<'a>(records: impl IntoIterator<Item = &'a Record>, by_default: Quota) -> Option<Bound> {
+    let bounds = records.into_iter().map(|record| record.bound(by_default).unwrap_or_default());
+    // Where one has no bound, there is none.
+    let larger = |one: Option<u64>, other: Option<u64>| Some(one?.max(other?));
+    let both = |one: Bound, other: Bound| Bound {
+        bytes: larger(one.bytes, other.bytes),
+        inodes: larger(one.inodes, other.inodes),
+    };
+    let largest = bounds.reduce(both)?;
+    Bound::of(largest.bytes, largest.inodes)
 }
 
 /// A size in bytes as the client writes it: with one digit behind the point below 10, and in the largest unit that it fills.
-pub fn written(bytes: u64) -> String {
+fn written(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 10 {
         return format!("{bytes} B");
@@ -65,6 +104,19 @@ pub fn written(bytes: u64) -> String {
         10.. => format!("{} {}", whole + u128::from(tenths > 5 || tenths == 5 && whole % 2 == 1), UNITS[unit]),
         _ => format!("{whole}.{tenths} {}", UNITS[unit]),
     }
+}
+
+/// As in `1,000,000`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 #[cfg(test)]

@@ -41,6 +41,9 @@ pub struct Record {
     pub named_by: NamedBy,
     /// Its size; 0 for no bound.
     pub capacity_bytes: u64,
+    /// What mutable parameters it was changed to since it was made.
+    #[serde(default, skip_serializing_if = "Entries::is_empty")]
+    pub modified: Entries,
     /// How far it has come.
     pub state: State,
     /// From 1.
@@ -163,9 +166,9 @@ pub enum RecordProblem {
 
 /// The first word of a record.
 const MAGIC: &str = "pith-record";
-/// The format of both the first line and the JSON, as it is written. Every older one is read: 1 has no volume that was adopted, and
-/// no time of a deletion.
-const FORMAT: u64 = 2;
+/// The newest format of both the first line and the JSON. Every older one is read: 1 has no volume that was adopted, and no time of a
+/// deletion, 2 no mutable parameters.
+const FORMAT: u64 = 3;
 /// The first word of what a mark seals. That is a list, and what a record seals an object, so neither is ever the other.
 const MADE: &str = "pith-made";
 
@@ -203,6 +206,7 @@ impl Record {
             shared: place.shared,
             named_by: place.named_by,
             capacity_bytes,
+            modified: Entries::new(),
             state: State::Creating,
             generation: 1,
         }
@@ -232,10 +236,16 @@ impl Record {
 
     /// The record as a file: a line with the seal, then JSON.
     pub fn seal(&self, key: &RecordKey) -> Vec<u8> {
-        let envelope = Envelope { format: FORMAT, record: self };
+        let format = self.format();
+        let envelope = Envelope { format, record: self };
         let json = serde_json::to_vec(&envelope).expect("every key is text and every number whole");
         let mac = hex::encode(key.mac(&json).finalize().into_bytes());
-        [format!("{MAGIC} {FORMAT} {mac}\n").as_bytes(), &json].concat()
+        [format!("{MAGIC} {format} {mac}\n").as_bytes(), &json].concat()
+    }
+
+    /// The oldest format that has all of it: an older Pith reads what it knows.
+    fn format(&self) -> u64 {
+        if self.asked.mutable_parameters.is_empty() && self.modified.is_empty() { 2 } else { FORMAT }
     }
 
     /// The mark that says that everything of this record is made.
@@ -357,11 +367,17 @@ pub fn compare(record: &Record, asked: &Asked) -> Result<(), Difference> {
     if before.name != asked.name {
         return difference("name".into(), quoted(Some(&before.name)), quoted(Some(&asked.name)));
     }
-    let keys: BTreeSet<&String> = before.parameters.keys().chain(asked.parameters.keys()).collect();
-    for key in keys {
-        let (was, is) = (before.parameters.get(key), asked.parameters.get(key));
-        if was != is {
-            return difference(format!("parameters.{key}"), quoted(was), quoted(is));
+    let all = [
+        ("parameters", &before.parameters, &asked.parameters),
+        ("mutable_parameters", &before.mutable_parameters, &asked.mutable_parameters),
+    ];
+    for (field, before, asked) in all {
+        let keys: BTreeSet<&String> = before.keys().chain(asked.keys()).collect();
+        for key in keys {
+            let (was, is) = (before.get(key), asked.get(key));
+            if was != is {
+                return difference(format!("{field}.{key}"), quoted(was), quoted(is));
+            }
         }
     }
     let [were, are] = [before, asked].map(|it| it.capabilities.iter().collect::<BTreeSet<_>>());

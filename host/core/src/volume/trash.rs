@@ -14,9 +14,9 @@ use super::record::{Record, RecordProblem, State, Trashed};
 use crate::object::Entries;
 
 /// The StorageClass parameter that says what becomes of a deleted volume.
-const ON_DELETE: &str = "onDelete";
+pub(super) const ON_DELETE: &str = "onDelete";
 /// The StorageClass parameter that says how long the trash keeps it.
-const TRASH_DAYS: &str = "trashDays";
+pub(super) const TRASH_DAYS: &str = "trashDays";
 /// The longest that the trash keeps anything: a hundred years.
 pub const MOST_TRASH_DAYS: u32 = 36_500;
 const SECONDS_A_DAY: u64 = 86_400;
@@ -80,9 +80,13 @@ pub enum Fate {
 
 impl Record {
     /// What becomes of the volume's directory when it is deleted. A value that a Pith without such parameters let pass is no reason to
-    /// remove anything.
+    /// remove anything. Where nothing is to be purged, days are said for later.
     pub fn on_delete(&self) -> OnDelete {
-        OnDelete::of(&self.asked.parameters).unwrap_or(OnDelete::Archive)
+        let mut parameters = self.parameters();
+        if parameters.get(ON_DELETE).is_some_and(|it| it != "delete") {
+            parameters.remove(TRASH_DAYS);
+        }
+        OnDelete::of(&parameters).unwrap_or(OnDelete::Archive)
     }
 
     /// The next record, and the last one in its place: it is on its way to this place in the trash, at this time (seconds since 1970).

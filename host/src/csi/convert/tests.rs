@@ -127,6 +127,10 @@ fn what_breaks_a_rule_of_csi_is_invalid() {
         |it| alter(it, &|it| it.access_type = Some(AccessType::Mount(flags.clone()))),
         "mount_flags have 4097 bytes, and CSI allows 4096",
     );
+    check_invalid(
+        |it| it.mutable_parameters = entries([("a", "b".repeat(4096).as_str())]),
+        "mutable_parameters have 4097 bytes, and CSI allows 4096",
+    );
 }
 
 #[test]
@@ -145,10 +149,6 @@ fn what_is_not_declared_is_invalid() {
     check_invalid(
         |it| it.volume_content_source = Some(source),
         "volumes from snapshots or from other volumes (volume_content_source) are not declared",
-    );
-    check_invalid(
-        |it| it.mutable_parameters = entries([("a", "b")]),
-        "mutable_parameters are not declared: use a StorageClass's parameters",
     );
 }
 
@@ -234,7 +234,10 @@ fn what_fits_the_volume_is_confirmed_and_repeated() {
         &|it| it.volume_capabilities[0].access_type = Some(AccessType::Block(BlockVolume {})),
         "JuiceFS has no block volumes: a claim needs volumeMode: Filesystem",
     );
-    check(&|it| it.mutable_parameters = entries([("a", "b")]), "mutable_parameters are not declared");
+    check(
+        &|it| it.mutable_parameters = entries([("inodes", "5")]),
+        "mutable_parameters are not the ones that the volume has: `inodes` is another",
+    );
 }
 
 #[test]

@@ -36,12 +36,14 @@ fn record(id: &str, directory: &str) -> Record {
             limit_bytes: None,
             capabilities: Vec::new(),
             parameters: entries(&[]),
+            mutable_parameters: entries(&[]),
         },
         claim: None,
         directory: directory.parse().expect("a directory"),
         shared: false,
         named_by: NamedBy::VolumeName,
         capacity_bytes: 2 * GIB,
+        modified: entries(&[]),
         state: State::Ready,
         generation: 1,
         id,
@@ -213,6 +215,11 @@ const CASES: &[Case] = &[
     (
         "a quota that differs",
         |it| it.quotas = Ok(BTreeMap::from([("/t/a".into(), "3.0 GiB".into())])),
+        &["warning volume-quota-wrong Volume pvc-a => set the quota of volume `pvc-a` again"],
+    ),
+    (
+        "a quota that bounds no files",
+        |it| it.records[0].1.as_mut().expect("a record").modified = entries(&[("inodes", "5")]),
         &["warning volume-quota-wrong Volume pvc-a => set the quota of volume `pvc-a` again"],
     ),
     (

@@ -17,6 +17,7 @@ fn a_volume_that_was_brought_back_has_the_handle_and_the_attributes_that_it_had(
             mount_flags: vec!["subdir=/t".into()],
         }],
         parameters: entries(&[("trashDays", "3")]),
+        mutable_parameters: entries(&[]),
     };
     let directory = "/t/pvc-1".parse().expect("a directory");
     let place =

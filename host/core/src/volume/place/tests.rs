@@ -17,6 +17,7 @@ fn asked() -> Asked {
         limit_bytes: Some(7),
         capabilities: vec![],
         parameters: Entries::new(),
+        mutable_parameters: Entries::new(),
     }
 }
 

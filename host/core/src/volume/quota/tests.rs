@@ -19,7 +19,9 @@ fn record(capacity_bytes: u64, parameters: &[(&str, &str)]) -> Record {
             limit_bytes: None,
             capabilities: Vec::new(),
             parameters: entries(parameters),
+            mutable_parameters: Entries::new(),
         },
+        modified: Entries::new(),
         claim: None,
         directory: "/t/a".parse().expect("a directory"),
         shared: true,
@@ -60,20 +62,41 @@ fn a_volume_is_bound_by_its_size_unless_its_class_or_the_configuration_says_that
     ] {
         let record = record(size, parameters);
         let found = [Quota::On, Quota::Off].map(|by_default| record.bound(by_default));
-        assert_eq!(found, [by_default_on, by_default_off], "{size} {parameters:?}");
+        assert_eq!(found, [by_default_on, by_default_off].map(bytes), "{size} {parameters:?}");
     }
+}
+
+fn bytes(bytes: Option<u64>) -> Option<Bound> {
+    bytes.map(|bytes| Bound { bytes: Some(bytes), inodes: None })
 }
 
 #[test]
 fn a_directory_of_several_volumes_is_bound_by_the_largest_and_by_none_where_one_has_no_bound() {
     let check = |records: &[Record], expected: Option<u64>| {
-        assert_eq!(bound(records, Quota::On), expected, "{records:?}");
-        assert_eq!(bound(records.iter().rev(), Quota::On), expected, "{records:?}");
+        assert_eq!(bound(records, Quota::On), bytes(expected), "{records:?}");
+        assert_eq!(bound(records.iter().rev(), Quota::On), bytes(expected), "{records:?}");
     };
     check(&[record(GIB, &[])], Some(GIB));
     check(&[record(GIB, &[]), record(3 * GIB, &[])], Some(3 * GIB));
     check(&[record(GIB, &[]), record(0, &[])], None);
     check(&[record(GIB, &[]), record(3 * GIB, &[("quota", "off")])], None);
+}
+
+#[test]
+fn files_are_bound_beside_the_space_and_by_themselves() {
+    let of = |size: u64, inodes: &str| record(size, &[("inodes", inodes)]);
+    let check = |records: &[Record], words: &str| {
+        let found = bound(records, Quota::On).map(|bound| bound.written()).unwrap_or_default();
+        assert_eq!(found, words, "{records:?}");
+    };
+    check(&[of(GIB, "5")], "1.0 GiB, 5 inodes");
+    check(&[of(0, "1000000")], "1,000,000 inodes");
+    check(&[of(GIB, "0")], "1.0 GiB");
+    check(&[of(0, "0")], "");
+    check(&[of(GIB, "999"), of(3 * GIB, "12345")], "3.0 GiB, 12,345 inodes");
+    check(&[of(GIB, "5"), of(GIB, "0")], "1.0 GiB");
+    check(&[of(GIB, "5"), of(0, "4")], "5 inodes");
+    check(&[of(GIB, "5"), record(3 * GIB, &[("quota", "off")])], "");
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn asked() -> Asked {
         limit_bytes: None,
         capabilities: vec![capability(VolumeAccessMode::MultiNodeMultiWriter, &["writeback", "subdir=/t"])],
         parameters: entries(&[("pool", "fast")]),
+        mutable_parameters: entries(&[]),
     }
 }
 
@@ -73,6 +74,14 @@ fn a_record_is_a_seal_and_json() {
     let text = String::from_utf8(other.seal(&key())).expect("text");
     assert!(text.contains(r#""claim":null,"#) && text.contains(r#""namedBy":"volumeName","#), "{text}");
     assert!(text.contains(r#""state":{"deleting":{"trash":"pvc-1.x","at":7}},"generation":2"#), "{text}");
+    // Written in the oldest format that has all of it.
+    let asked = Asked { mutable_parameters: entries(&[("inodes", "5")]), ..asked() };
+    let changed = begun(asked).ready().modified(&entries(&[("trashDays", "3")])).expect("it can be").expect("another");
+    let text = String::from_utf8(changed.seal(&key())).expect("text");
+    assert!(text.starts_with("pith-record 3 ") && text.contains(r#"{"format":3,"record":"#), "{text}");
+    assert!(text.contains(r#""parameters":{"pool":"fast"},"mutableParameters":{"inodes":"5"}},"#), "{text}");
+    assert!(text.contains(r#""capacityBytes":2147483648,"modified":{"trashDays":"3"},"state":"ready","#), "{text}");
+    assert_eq!(Record::open(text.as_bytes(), &key()), Ok(changed));
     // The first Pith did not say when.
     let untimed = Record { state: State::Deleting(Trashed { trash: "pvc-1.x".into(), at: None }), ..record() };
     let text = String::from_utf8(untimed.seal(&key())).expect("text");
@@ -116,9 +125,9 @@ fn what_is_no_record_of_ours_says_why() {
     check_open(b"pith-record 0 00\n{}", "it is torn, or no record: its format is 0");
     check_open(b"pith-record 1 0\n{}", "it is torn, or no record: its seal is not written in hexadecimal");
     check_open(b"pith-record 1 AA\n{}", "it is torn, or no record: its seal is not written in hexadecimal");
-    let newer = "it was made by a newer Pith, in the format 3: upgrade this one";
-    check_open(b"pith-record 3 00\n{}", newer);
-    check_open(&sealed(r#"{"format":3,"anything":[]}"#), newer);
+    let newer = "it was made by a newer Pith, in the format 4: upgrade this one";
+    check_open(b"pith-record 4 00\n{}", newer);
+    check_open(&sealed(r#"{"format":4,"anything":[]}"#), newer);
     // The format in the first line is not sealed, so it must be that of what is.
     check_open(&sealed(r#"{"format":1,"record":{}}"#), "it is torn, or no record: its first line has another format");
     let unsealed = "its seal does not fit: somebody changed or cut it, or it was sealed with another key";
@@ -249,6 +258,13 @@ fn parameters_must_be_the_same() {
     check_compare(&record(), with(&[]), Some(("parameters.pool", "`fast`, and not there")));
     let more = [("pool", "fast"), ("a", "")];
     check_compare(&record(), with(&more), Some(("parameters.a", "not there, and ``")));
+    // Those that can be changed as they were first asked, whatever they are now.
+    let with = |mutable: &[(&str, &str)]| Asked { mutable_parameters: entries(mutable), ..asked() };
+    let changed = begun(with(&[("inodes", "5")])).ready().modified(&entries(&[("inodes", "7")]));
+    let changed = changed.expect("it can be").expect("another");
+    check_compare(&changed, with(&[("inodes", "5")]), None);
+    check_compare(&changed, with(&[("inodes", "7")]), Some(("mutable_parameters.inodes", "`5`, and `7`")));
+    check_compare(&changed, with(&[]), Some(("mutable_parameters.inodes", "`5`, and not there")));
 }
 
 #[test]
@@ -297,13 +313,15 @@ fn an_asked() -> impl Strategy<Value = Asked> {
     let capability =
         (mode, vec(text(), 0..3)).prop_map(|(access_mode, mount_flags)| Capability { access_mode, mount_flags });
     let sizes = (any::<Option<u64>>(), any::<Option<u64>>());
-    (text(), sizes, vec(capability, 0..3), btree_map(text(), text(), 0..3)).prop_map(
-        |(name, (required_bytes, limit_bytes), capabilities, parameters)| Asked {
+    let parameters = || btree_map(text(), text(), 0..3);
+    (text(), sizes, vec(capability, 0..3), parameters(), parameters()).prop_map(
+        |(name, (required_bytes, limit_bytes), capabilities, parameters, mutable_parameters)| Asked {
             name,
             required_bytes,
             limit_bytes,
             capabilities,
             parameters: parameters.into_iter().collect(),
+            mutable_parameters: mutable_parameters.into_iter().collect(),
         },
     )
 }

@@ -43,6 +43,7 @@ fn volume(parameters: &[(&str, &str)]) -> Record {
         limit_bytes: None,
         capabilities: Vec::new(),
         parameters: entries(parameters),
+        mutable_parameters: entries(&[]),
     };
     let directory = "/pvc-1".parse().expect("a directory");
     let place =

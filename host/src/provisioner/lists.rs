@@ -1,0 +1,235 @@
+//! Volumes that are asked for without a Secret: a page of all of them, and one by its id.
+//!
+//! Their file systems come from the StorageClasses of our driver, each of which names the Secret that its volumes are made with, and from
+//! the configuration. Beside what has a record there is what only a PersistentVolume knows: a volume that was not adopted yet, and one
+//! whose StorageClass is gone.
+//!
+//! A list that lacks a file system would say that its volumes do not exist. So one that does not answer is an error, which names it.
+//! Nothing is written on the way: a file system that is not made yet has no volumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use pith_core::object::{Objects, PersistentVolume, SecretRef};
+use pith_core::volume::{self, After, Record, RecordProblem};
+
+use super::{Provisioner, VolumeError};
+use crate::cluster;
+use crate::juicefs::store::{Store, StoreError};
+use crate::juicefs::{FileSystem, JuiceFsError, SourceError};
+
+/// The most entries of a page. With parameters and paths as long as they may be, they keep below the 4 MiB that gRPC's callers take.
+const LARGEST_PAGE: usize = 400;
+/// How many records are read at once.
+const AT_ONCE: usize = 8;
+/// How many such questions are answered at once; others wait.
+pub(super) const TURNS: usize = 4;
+
+/// A part of the list of all volumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// In the order of their ids.
+    pub volumes: Vec<Record>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<After>,
+}
+
+/// A file system whose volumes are listed.
+struct Source {
+    /// What names it, for a sentence.
+    name: String,
+    file_system: FileSystem,
+}
+
+impl Source {
+    fn silent(&self, why: impl Display) -> VolumeError {
+        silent(&format!("{}, in the file system `{}`,", self.name, self.file_system.name()), why)
+    }
+}
+
+fn silent(name: &str, why: impl Display) -> VolumeError {
+    VolumeError::Unavailable(format!("the volumes of {name} cannot be listed: {why}"))
+}
+
+/// What a file system says of an id.
+enum Seen {
+    Volume(Box<Record>),
+    /// It is deleted, being made, or another cluster's.
+    No,
+    /// There is no record.
+    Unknown,
+    /// There is something that cannot be relied upon.
+    Unreadable(StoreError),
+}
+
+impl Provisioner {
+    /// Whether anything says which file systems there are.
+    pub(super) fn has_sources(&self) -> bool {
+        !self.options.secret_files.is_empty() || self.objects.has_secrets()
+    }
+
+    /// The file system that has a record of a volume, if one has.
+    pub(super) async fn file_system_of(&self, id: &str) -> Result<Option<FileSystem>, VolumeError> {
+        let _turn = self.turns.acquire().await.expect("nobody closes it");
+        match self.found(id).await? {
+            Some((source, _)) => Ok(Some(source.file_system.clone())),
+            None => Ok(None),
+        }
+    }
+
+    /// At most so many volumes behind an id; without a number, as many as a page takes.
+    ///
+    /// What it costs: one listing for each file system, and two requests for each volume of the page, three where it was changed.
+    pub(super) async fn page_of(&self, after: Option<&After>, most: Option<usize>) -> Result<Page, VolumeError> {
+        let _turn = self.turns.acquire().await.expect("nobody closes it");
+        let most = most.unwrap_or(LARGEST_PAGE).min(LARGEST_PAGE);
+        let objects = self.objects()?;
+        let sources = self.sources(&objects).await?;
+        let is_later = |id: &str| volume::is_id(id) && after.is_none_or(|after| after.has(id));
+        // In the order of ids, with the file systems that have them.
+        let mut ids: BTreeMap<String, Vec<Arc<Source>>> = BTreeMap::new();
+        for source in &sources {
+            for id in self.ids(source).await?.into_iter().filter(|id| is_later(id)) {
+                ids.entry(id).or_default().push(source.clone());
+            }
+        }
+        for volume in objects.persistent_volumes().filter(|volume| is_later(&volume.name) && self.may_be_ours(volume)) {
+            ids.entry(volume.name.clone()).or_default();
+        }
+        let looks = ids.into_iter().map(|(id, holders)| {
+            let objects = objects.clone();
+            async move { self.listed(&objects, &id, &holders).await }
+        });
+        let mut found = stream::iter(looks).buffered(AT_ONCE);
+        let mut volumes: Vec<Record> = Vec::new();
+        while let Some(volume) = found.next().await {
+            let Some(volume) = volume? else { continue };
+            if volumes.len() == most {
+                return Ok(Page { next: volumes.last().map(After::volume), volumes });
+            }
+            volumes.push(volume);
+        }
+        Ok(Page { volumes, next: None })
+    }
+
+    /// The volume of an id, where nothing says which file system it is in.
+    pub(super) async fn sought(&self, id: &str) -> Result<Record, VolumeError> {
+        let _turn = self.turns.acquire().await.expect("nobody closes it");
+        if let Some((_, record)) = self.found(id).await? {
+            return Ok(record);
+        }
+        let volume = self.persistent_volume(id).await?;
+        volume.and_then(|volume| self.only_seen(&volume)).ok_or_else(|| VolumeError::NotFound(id.into()))
+    }
+
+    /// The record of a volume and where it lies. None only where every file system says so.
+    async fn found(&self, id: &str) -> Result<Option<(Arc<Source>, Record)>, VolumeError> {
+        let mut unanswered = None;
+        for source in self.sources(&*self.objects()?).await? {
+            match self.seen_in(&source, id).await {
+                Ok(Seen::Volume(record)) => return Ok(Some((source, *record))),
+                // Then a PersistentVolume says nothing any more.
+                Ok(Seen::No) => _ = unanswered.get_or_insert_with(|| VolumeError::NotFound(id.into())),
+                Ok(Seen::Unknown) => {}
+                Ok(Seen::Unreadable(error)) => unanswered = Some(error.into()),
+                // It may be in another one all the same.
+                Err(error) => unanswered = Some(error),
+            }
+        }
+        unanswered.map_or(Ok(None), Err)
+    }
+
+    /// The volume of an id that these file systems have something of, or only a PersistentVolume.
+    async fn listed(
+        &self,
+        objects: &Objects,
+        id: &str,
+        holders: &[Arc<Source>],
+    ) -> Result<Option<Record>, VolumeError> {
+        let mut decided = false;
+        for source in holders {
+            match self.seen_in(source, id).await? {
+                // Should there be another one of this name elsewhere, no caller could tell the two apart.
+                Seen::Volume(record) => return Ok(Some(*record)),
+                Seen::No => decided = true,
+                Seen::Unknown => {}
+                // As a rule another cluster's, with a key of its own; `pith volumes check` tells of all of them.
+                Seen::Unreadable(error) => tracing::debug!(volume = %id, %error, "a record is left out of a list"),
+            }
+        }
+        if decided {
+            return Ok(None);
+        }
+        Ok(objects.persistent_volume(id).and_then(|volume| self.only_seen(volume)))
+    }
+
+    /// A volume that its PersistentVolume alone tells of. Where that is about to go, only a record says that the volume is not gone
+    /// already.
+    fn only_seen(&self, volume: &PersistentVolume) -> Option<Record> {
+        self.adopted(volume).ok().filter(|_| self.may_be_ours(volume)).map(|record| record.ready())
+    }
+
+    /// The cheapest part of that: there may be thousands.
+    fn may_be_ours(&self, volume: &PersistentVolume) -> bool {
+        volume.provisioned && volume.driver.as_deref() == Some(&self.options.driver) && !volume.is_going()
+    }
+
+    async fn seen_in(&self, source: &Source, id: &str) -> Result<Seen, VolumeError> {
+        let Some(store) = self.store_if_made(source).await? else { return Ok(Seen::Unknown) };
+        match store.current(id).await {
+            Ok(Some(record)) if record.is_there() => Ok(Seen::Volume(Box::new(record))),
+            Ok(Some(_)) | Err(StoreError::Record { problem: RecordProblem::OtherCluster { .. }, .. }) => Ok(Seen::No),
+            Ok(None) => Ok(Seen::Unknown),
+            Err(error @ StoreError::Record { .. }) => Ok(Seen::Unreadable(error)),
+            Err(StoreError::FileSystem(error)) => Err(source.silent(error)),
+        }
+    }
+
+    async fn ids(&self, source: &Source) -> Result<Vec<String>, VolumeError> {
+        match self.store_if_made(source).await? {
+            Some(store) => store.ids().await.map_err(|error| source.silent(error)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn store_if_made(&self, source: &Source) -> Result<Option<Store>, VolumeError> {
+        match self.workers.is_made(&source.file_system).await {
+            Ok(true) => self.store(&source.file_system).await.map(Some).map_err(|error| source.silent(error)),
+            Ok(false) | Err(JuiceFsError::NotFormatted(_)) => Ok(None),
+            Err(error) => Err(source.silent(error)),
+        }
+    }
+
+    /// Every file system that anything names, once.
+    async fn sources(&self, objects: &Objects) -> Result<Vec<Arc<Source>>, VolumeError> {
+        let mut sources: Vec<Arc<Source>> = Vec::new();
+        let mut add = |name: String, content: &BTreeMap<String, String>| {
+            match FileSystem::from_secrets(content) {
+                Ok(file_system) if sources.iter().any(|it| it.file_system.meta_url() == file_system.meta_url()) => {}
+                Ok(file_system) => sources.push(Arc::new(Source { name, file_system })),
+                // Pith makes no volumes there.
+                Err(SourceError::Enterprise) => {}
+                Err(error) => return Err(silent(&name, error)),
+            }
+            Ok(())
+        };
+        for path in &self.options.secret_files {
+            let name = format!("the Secret in {}", path.display());
+            let content = cluster::secret_in(path).map_err(|error| silent(&name, format!("{error:#}")))?;
+            add(name, &content)?;
+        }
+        let mut read = BTreeSet::new();
+        let secrets = objects.storage_classes().filter_map(|class| Some((class, class.provisioner_secret.as_deref()?)));
+        for (class, secret) in secrets.filter(|_| self.objects.has_secrets()) {
+            let is_of_driver = class.provisioner == self.options.driver;
+            if is_of_driver && !secret.is_template() && read.insert(secret) {
+                let name = format!("the StorageClass `{}`", class.name);
+                let content = self.objects.secret(secret).await.map_err(|why| silent(&name, why))?;
+                add(name, &content)?;
+            }
+        }
+        Ok(sources)
+    }
+}
