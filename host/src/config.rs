@@ -179,7 +179,8 @@ pub struct Csi {
     pub record_key: KeyFile,
     /// Files with a Secret each, of file systems whose volumes are listed.
     pub secret_files: Vec<PathBuf>,
-    /// Whether sizes are enforced.
+    /// The most volumes that calls are at, at once.
+    pub max_calls: usize,
     /// Whether the size of a volume is enforced whose class does not say it.
     pub quota: bool,
     /// Whether a template that has no value refuses the volume.
@@ -500,6 +501,7 @@ fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Resul
     for (key, value, most) in [("nodeId", &typed.node_id, 256), ("cluster", &typed.cluster, 128)] {
         ensure!(!value.is_empty() && value.len() <= most, "csi.{key} must have 1 to {most} bytes");
     }
+    ensure!(typed.max_calls > 0, "csi.maxCalls is zero: no volume could be made");
     let days = typed.trash_days;
     ensure!(days <= MOST_TRASH_DAYS, "csi.trashDays is {days}: the most is {MOST_TRASH_DAYS}, a hundred years");
     Ok(Csi {
@@ -511,6 +513,7 @@ fn csi(typed: file::Csi, driver: &str, folder: &Path, state_dir: &Path) -> Resul
             None => KeyFile::Own(state_dir.join("record.key")),
         },
         secret_files: typed.secret_files.iter().map(|path| folder.join(path)).collect(),
+        max_calls: usize::try_from(typed.max_calls).context("csi.maxCalls is too large")?,
         quota: typed.quota,
         strict_templates: typed.strict_templates,
         trash_days: days,
@@ -804,6 +807,7 @@ mod tests {
         assert_eq!(csi.socket, Path::new("/run/pith/csi.sock"));
         assert_eq!(csi.record_key, KeyFile::Own(config.state_dir.join("record.key")));
         assert_eq!((csi.trash_days, csi.purge), (7, true));
+        check_error("csi: {maxCalls: 0}", "csi.maxCalls is zero: no volume could be made");
         check_error("csi: {trashDays: 36501}", "csi.trashDays is 36501: the most is 36500, a hundred years");
         check_error("csi: {trashDays: 1.5}", "csi.trashDays");
         let csi =

@@ -30,6 +30,8 @@ pub struct Csi<V: Volumes> {
     pub node_id: String,
     /// The volumes.
     pub volumes: Arc<V>,
+    /// The most volumes that calls are at, at once.
+    pub max_calls: usize,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }

@@ -17,6 +17,7 @@ pub mod record_key;
 pub mod steps;
 pub mod store;
 mod process;
+mod complaint;
 mod redact;
 
 pub use dav::{Depth, Entry, Kind, Made, Moved, Path, PathError, Removal, Worker};

@@ -24,6 +24,7 @@ pub mod provisioner;
 pub mod policy;
 pub mod wasm;
 pub mod juicefs;
+mod fair;
 pub mod cluster;
 pub mod controller;
 pub mod cli;

@@ -38,7 +38,34 @@ pub struct Metrics {
     /// Deleted volumes that this process removed for good.
     pub purges: Counter,
     trash: Family<TrashLabels, Gauge>,
+    /// Workers of file systems.
+    pub workers: WorkerMetrics,
     csi_seconds: Family<CsiCall, Histogram>,
+}
+
+/// What is counted of the workers of file systems.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerMetrics {
+    running: Gauge,
+    /// Those that ended without being told to, never came up, or hung.
+    pub ended: Counter,
+}
+
+/// Counts a worker for as long as it is not dropped.
+#[derive(Debug)]
+pub(crate) struct RunningWorker(Gauge);
+
+impl WorkerMetrics {
+    pub(crate) fn running(&self) -> RunningWorker {
+        self.running.inc();
+        RunningWorker(self.running.clone())
+    }
+}
+
+impl Drop for RunningWorker {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Labels of an admission request.
@@ -154,6 +181,7 @@ impl Metrics {
             cleaners: Counter::default(),
             purges: Counter::default(),
             trash: Family::default(),
+            workers: WorkerMetrics::default(),
             csi_seconds: Family::new_with_constructor(|| Histogram::new(CSI_SECONDS)),
         };
         let help = "Time of a CSI call, from the whole request to the answer";
@@ -184,6 +212,11 @@ impl Metrics {
         registry.register("purges", help, metrics.purges.clone());
         let help = "Deleted volumes in the trash, by what is to become of them";
         registry.register("trash_volumes", help, metrics.trash.clone());
+        let help = "JuiceFS clients that run for file systems";
+        registry.register("workers", help, metrics.workers.running.clone());
+        let help =
+            "JuiceFS clients for file systems that ended without being told to, never came up, or did not answer";
+        registry.register("worker_failures", help, metrics.workers.ended.clone());
         metrics
     }
 

@@ -161,15 +161,29 @@ pub enum VolumeError {
     /// The file system did not answer; something may exist.
     #[error("{0}")]
     Unavailable(String),
+    /// The file system did not answer, and this call has left nothing. One before it may have.
+    #[error("{0}")]
+    Unreached(String),
     /// A defect, or a file system in a state that nothing here leaves behind.
     #[error("{0}")]
     Internal(String),
+}
+
+impl VolumeError {
+    /// The same, of a call that has written nothing so far.
+    fn before_writing(self) -> VolumeError {
+        match self {
+            VolumeError::Unavailable(sentence) => VolumeError::Unreached(sentence),
+            other => other,
+        }
+    }
 }
 
 impl From<StoreError> for VolumeError {
     fn from(error: StoreError) -> VolumeError {
         match error {
             StoreError::FileSystem(error) => error.into(),
+            StoreError::NothingLeft(error) => VolumeError::from(error).before_writing(),
             // Until a person has looked at it, every retry says the same; and what it is about stays as it is.
             StoreError::Record { .. } => VolumeError::FailedPrecondition(error.to_string()),
         }
@@ -350,7 +364,8 @@ impl Provisioner {
     ) -> Result<Record, VolumeError> {
         let asked = &request.asked;
         let id = volume::id(&asked.name);
-        let mut current = current?;
+        let unwritten = |error| VolumeError::from(error).before_writing();
+        let mut current = current.map_err(unwritten)?;
         for _ in 0..TRIES {
             match current {
                 Some(record) => {
@@ -365,8 +380,8 @@ impl Provisioner {
                 None => {
                     let record = self.named(request, &id).await?;
                     let slot = match slot.take() {
-                        Some(slot) => slot?,
-                        None => store.slot().await?,
+                        Some(slot) => slot.map_err(unwritten)?,
+                        None => store.slot().await.map_err(unwritten)?,
                     };
                     let begun = store.begin(slot, &record).await?;
                     if begun == Begun::Begun {
@@ -439,7 +454,7 @@ impl Provisioner {
 impl Volumes for Provisioner {
     async fn create(&self, request: CreateRequest) -> Result<Record, VolumeError> {
         let id = volume::id(&request.asked.name);
-        let (file_system, store) = self.open(&request.secrets).await?;
+        let (file_system, store) = self.open(&request.secrets).await.map_err(VolumeError::before_writing)?;
         // A volume that is asked for is new as a rule, so room for its record is made while it is looked for.
         let (current, slot) = tokio::join!(store.current(&id), store.slot());
         let mut slot = Some(slot);

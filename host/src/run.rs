@@ -66,7 +66,7 @@ pub fn serve(args: &Serve) -> Result<()> {
     for path in config.csi.iter().flat_map(|csi| &csi.secret_files) {
         cluster::secret_in(path).with_context(|| format!("reading the Secret in {}", path.display()))?;
     }
-    let workers = config.csi.as_ref().map(|_| workers(&config.juicefs)).transpose()?.map(Arc::new);
+    let workers = config.csi.as_ref().map(|_| workers(&config.juicefs, &metrics)).transpose()?.map(Arc::new);
     let provisioner = config.csi.as_ref().zip(workers.clone()).map(|(csi, workers)| {
         let driver = &config.sidecars.driver;
         let provisioner = provisioner(driver, csi, workers, steps(args)?, policies.clone(), objects.clone())?;
@@ -117,8 +117,13 @@ pub fn serve(args: &Serve) -> Result<()> {
                 let listener = csi::server::bind(&csi.socket).await?;
                 tracing::info!(socket = %csi.socket.display(), "listening for CSI");
                 let volumes = provisioner.clone();
-                let csi =
-                    Csi { driver: driver.clone(), node_id: csi.node_id.clone(), volumes, metrics: metrics.clone() };
+                let csi = Csi {
+                    driver: driver.clone(),
+                    node_id: csi.node_id.clone(),
+                    volumes,
+                    max_calls: csi.max_calls,
+                    metrics: metrics.clone(),
+                };
                 let stop = csi_stop.clone();
                 tokio::spawn(csi::server::serve(listener, csi, async move { stop.notified().await }, DRAIN))
             }
@@ -270,13 +275,14 @@ pub fn load_policies(config: &Config, metrics: Arc<Metrics>) -> Result<Policies>
 }
 
 /// The clients of file systems, none of which runs yet.
-pub fn workers(juicefs: &config::JuiceFs) -> Result<Workers> {
+pub fn workers(juicefs: &config::JuiceFs, metrics: &Metrics) -> Result<Workers> {
     let options = WorkerOptions {
         client: juicefs.client.clone(),
         idle: juicefs.worker_idle,
         start_timeout: juicefs.start_timeout,
         call_timeout: juicefs.call_timeout,
         max_workers: juicefs.max_workers,
+        metrics: metrics.workers.clone(),
     };
     Workers::new(options).context("starting the thread that starts JuiceFS clients")
 }
@@ -296,7 +302,6 @@ pub fn provisioner(
         key: record_key::load(&csi.record_key)?,
         quota: if csi.quota { Quota::On } else { Quota::Off },
         secret_files: csi.secret_files.clone(),
-        quota: csi.quota,
         trash_days: csi.trash_days,
         templates: if csi.strict_templates { Templates::Strict } else { Templates::Lenient },
         naming_timeout: NAMING,

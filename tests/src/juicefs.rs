@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use pith::juicefs::{FileSystem, WorkerOptions};
+use pith::metrics::WorkerMetrics;
 use tempfile::TempDir;
 
 /// The client's version. It stands in one place, which is not this one.
@@ -19,12 +20,16 @@ pub static VERSION: LazyLock<&str> = LazyLock::new(|| {
 /// The client, where xtask keeps it.
 pub static CLIENT: LazyLock<PathBuf> = LazyLock::new(|| {
     let version = *VERSION;
-    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    let cache = cache.expect("neither XDG_CACHE_HOME nor HOME is set: set one of them");
-    let client = cache.join(format!("pith/tools/juicefs-{version}/bin/juicefs"));
+    let client = cache().join(format!("pith/tools/juicefs-{version}/bin/juicefs"));
     assert!(client.exists(), "{} is missing: `cargo xtask test` fetches it", client.display());
     client
 });
+
+/// The folder for what is fetched and built once.
+pub(crate) fn cache() -> PathBuf {
+    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    cache.expect("neither XDG_CACHE_HOME nor HOME is set: set one of them")
+}
 
 #[expect(clippy::disallowed_methods, reason = "the ban is for the host; the tests have no configuration")]
 fn variable(name: &str) -> Option<PathBuf> {
@@ -39,6 +44,7 @@ pub fn options() -> WorkerOptions {
         start_timeout: Duration::from_secs(60),
         call_timeout: Duration::from_secs(30),
         max_workers: 4,
+        metrics: WorkerMetrics::default(),
     }
 }
 

@@ -5,8 +5,12 @@
 pub mod client;
 pub mod cluster;
 pub mod juicefs;
+pub mod model;
 pub mod go_tools;
 pub mod provisioner;
+pub mod proxy;
 pub mod redis;
+pub mod s3;
 pub mod server;
+pub mod sql;
 pub mod wasm_builds;

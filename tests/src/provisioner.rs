@@ -38,20 +38,32 @@ pub struct Serving {
 }
 
 impl Site {
-    /// A site with this configuration (YAML, top level), these objects (YAML documents) and this Secret.
+    /// A site with this configuration (YAML, top level), these objects (YAML documents) and this Secret. It has more patience than
+    /// any slow machine needs.
     pub fn new(config: &str, objects: &str, secrets: &BTreeMap<String, String>) -> Result<Site> {
+        Site::timed(config, objects, secrets, "startTimeout: 60s, callTimeout: 30s")
+    }
+
+    /// A site whose clients have these timeouts.
+    pub fn timed(config: &str, objects: &str, secrets: &BTreeMap<String, String>, timeouts: &str) -> Result<Site> {
         let folder = tempfile::tempdir()?;
         let client = CLIENT.display();
         let base = format!(
             "webhook: {{listen: 127.0.0.1:0}}\nadmin: {{listen: 127.0.0.1:0}}\nobjects: {{directory: objects}}\n\
-             juicefs: {{client: {client}, startTimeout: 60s, callTimeout: 30s}}\n"
+             juicefs: {{client: {client}, {timeouts}}}\n"
         );
         fs::write(folder.path().join("pith.yaml"), format!("{base}{config}"))?;
         fs::create_dir(folder.path().join("objects"))?;
         fs::write(folder.path().join("objects/all.yaml"), objects)?;
+        let site = Site { folder };
+        site.give(secrets)?;
+        Ok(site)
+    }
+
+    /// Calls have this Secret from now on.
+    pub fn give(&self, secrets: &BTreeMap<String, String>) -> Result<()> {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": secrets});
-        fs::write(folder.path().join("secret.yaml"), secret.to_string())?;
-        Ok(Site { folder })
+        Ok(fs::write(self.path().join("secret.yaml"), secret.to_string())?)
     }
 
     /// Its folder.
@@ -108,14 +120,27 @@ impl Site {
         Ok(serving)
     }
 
+    /// Runs `pith volumes` with a verb and its arguments.
+    pub fn run_volumes(&self, verb: &[&str]) -> Result<Output> {
+        let mut command = Command::new(&*PITH);
+        command.arg("volumes").args(verb).arg("--config").arg(self.path().join("pith.yaml"));
+        command.arg("--secret-file").arg(self.path().join("secret.yaml"));
+        Ok(command.stdin(Stdio::null()).output()?)
+    }
+
     /// Runs `pith csi`.
     pub fn csi(&self, arguments: &[&str]) -> Result<Output> {
+        self.csi_with(arguments, &self.path().join("secret.yaml"))
+    }
+
+    /// Runs `pith csi` with another Secret.
+    pub fn csi_with(&self, arguments: &[&str], secret_file: &Path) -> Result<Output> {
         let endpoint = format!("unix://{}", self.socket().display());
         let mut command = Command::new(&*PITH);
         command.args(["csi", "--endpoint", &endpoint, "--timeout", "60s", "-o", "json"]).args(arguments);
         // These take none.
         if !matches!(arguments.first(), Some(&("list" | "get"))) {
-            command.arg("--secret-file").arg(self.path().join("secret.yaml"));
+            command.arg("--secret-file").arg(secret_file);
         }
         Ok(command.stdin(Stdio::null()).output()?)
     }
@@ -150,10 +175,7 @@ impl Site {
 
     /// What `pith volumes ls` lists, by id.
     pub fn volumes(&self) -> Result<BTreeMap<String, Value>> {
-        let mut command = Command::new(&*PITH);
-        command.args(["volumes", "ls", "-o", "json", "--config"]).arg(self.path().join("pith.yaml"));
-        command.arg("--secret-file").arg(self.path().join("secret.yaml"));
-        let output = command.stdin(Stdio::null()).output()?;
+        let output = self.run_volumes(&["ls", "-o", "json"])?;
         let items: Vec<Value> = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("pith volumes ls said: {}", String::from_utf8_lossy(&output.stderr)))?;
         Ok(items.into_iter().map(|item| (item["id"].as_str().unwrap_or_default().to_string(), item)).collect())
@@ -163,10 +185,10 @@ impl Site {
 impl Refusal {
     /// Whether the same request may have another answer soon.
     pub fn may_pass(&self) -> bool {
-        matches!(
-            self.code.as_str(),
-            "unreachable" | "Unknown" | "Unavailable" | "Aborted" | "DeadlineExceeded" | "Cancelled"
-        )
+        let code = self.code.as_str();
+        matches!(code, "unreachable" | "Unknown" | "Unavailable" | "Aborted" | "DeadlineExceeded" | "Cancelled")
+            // The file system could not be asked: final for a claim that is gone, and no more than that.
+            || self.sentence.ends_with("(nothing was made)")
     }
 }
 

@@ -1,4 +1,4 @@
-//! A Redis server of a test's own, on a free port of loopback, with a password or without.
+//! A Redis server of a test's own, on a free port of loopback, with a password or without, and all that can befall one.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -29,6 +29,11 @@ pub struct Redis {
     folder: TempDir,
 }
 
+/// Every write is on disk before it is answered, so that a kill loses nothing.
+const DURABLE: &str = "save \"\"\nappendonly yes\nappendfsync always\n";
+/// What is kept is lost with the process.
+const TRANSIENT: &str = "save \"\"\nappendonly no\n";
+
 impl Redis {
     /// Starts one that keeps nothing on disk. Its password, empty for none, is not in its command line.
     pub fn start(password: &str) -> Result<Redis> {
@@ -40,35 +45,91 @@ impl Redis {
         Redis::started(cluster.command(Path::new("redis-server")), address, "", true)
     }
 
-    fn started(mut command: Command, host: &str, password: &str, keeps_data: bool) -> Result<Redis> {
+    /// Starts one that loses nothing when it is killed.
+    pub fn durable() -> Result<Redis> {
+        Redis::keeping(Command::new("redis-server"), "127.0.0.1", "", false, DURABLE)
+    }
+
+    fn started(command: Command, host: &str, password: &str, keeps_data: bool) -> Result<Redis> {
+        Redis::keeping(command, host, password, keeps_data, TRANSIENT)
+    }
+
+    fn keeping(command: Command, host: &str, password: &str, keeps_data: bool, what: &str) -> Result<Redis> {
         let folder = tempfile::tempdir()?;
         // Free a moment ago: should somebody else take it, Redis says so and ends.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        command.arg("-").current_dir(folder.path()).stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut child = command.spawn().context("redis-server is missing: `cargo xtask test` installs it")?;
-        let socket = folder.path().join("socket");
         // Nobody but the tests is on a cluster's network, where a client is never local.
-        let mut config = format!(
-            "protected-mode no\nbind {host}\nport {port}\nunixsocket {}\nsave \"\"\nappendonly no\n",
-            socket.display()
-        );
+        let mut config = format!("protected-mode no\nbind {host}\nport {port}\nunixsocket socket\n{what}");
         if !password.is_empty() {
             config.push_str(&format!("requirepass {password}\n"));
         }
-        child.stdin.take().context("a pipe")?.write_all(config.as_bytes())?;
-        let started = Instant::now();
-        // Unlike its port, which may be on another network. It is there once the port is.
-        while UnixStream::connect(&socket).is_err() {
-            if let Some(status) = child.try_wait()? {
-                bail!("redis-server ended with {status}");
-            }
-            if started.elapsed() > PATIENCE {
-                child.kill()?;
-                bail!("redis-server did not listen within {PATIENCE:?}");
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let child = launch(command, &folder, &config)?;
         Ok(Redis { child, host: host.into(), port, password: password.into(), keeps_data, folder })
+    }
+
+    /// Kills it, and starts it again with what is on its disk and with these lines of configuration more.
+    pub fn restart(&mut self, more: &str) -> Result<()> {
+        self.kill()?;
+        self.start_with(more)
+    }
+
+    /// Kills it with -9.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(std::fs::remove_file(self.folder.path().join("socket"))?)
+    }
+
+    /// Starts one that was killed, with what is on its disk.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.start_with("")
+    }
+
+    fn start_with(&mut self, more: &str) -> Result<()> {
+        let kept = if self.folder.path().join("appendonlydir").exists() { DURABLE } else { TRANSIENT };
+        let config =
+            format!("protected-mode no\nbind {}\nport {}\nunixsocket socket\n{kept}{more}\n", self.host, self.port);
+        self.child = launch(Command::new("redis-server"), &self.folder, &config)?;
+        Ok(())
+    }
+
+    /// Writes all that is kept to its disk.
+    pub fn save(&self) -> Result<()> {
+        self.tell("SAVE").map(drop)
+    }
+
+    /// Sets what `CONFIG SET` can.
+    pub fn configure(&self, what: &str) -> Result<()> {
+        self.tell(&format!("CONFIG SET {what}")).map(drop)
+    }
+
+    /// Makes a read-only replica of it, or its own primary again.
+    pub fn follow(&self, other: bool) -> Result<()> {
+        self.tell(if other { "REPLICAOF 127.0.0.1 1" } else { "REPLICAOF NO ONE" }).map(drop)
+    }
+
+    /// Asks for another password from now on, of those too that are connected. An empty one is none.
+    pub fn change_password(&mut self, password: &str) -> Result<()> {
+        self.tell(&format!("CONFIG SET requirepass \"{password}\"\r\nCLIENT KILL TYPE normal SKIPME yes"))?;
+        self.password = password.into();
+        Ok(())
+    }
+
+    /// Replaces text in the settings of the file system that is in it.
+    pub fn change_settings(&self, from: &str, to: &str) -> Result<()> {
+        let script = format!(
+            "EVAL \"local s, n = redis.call('get', KEYS[1]):gsub(ARGV[1], ARGV[2]) redis.call('set', KEYS[1], s) return n\" 1 \
+             setting \"{from}\" \"{to}\""
+        );
+        let answer = self.tell(&format!("SELECT 1\r\n{script}"))?;
+        ensure!(answer.contains(":1"), "the settings have no {from}: {answer}");
+        Ok(())
+    }
+
+    /// Adds so many keys that are nobody's.
+    pub fn fill(&self, keys: usize) -> Result<()> {
+        let script = "for i = 1, tonumber(ARGV[1]) do redis.call('set', 'x' .. i, 'x') end";
+        self.tell(&format!("SELECT 3\r\nEVAL \"{script}\" 0 {keys}")).map(drop)
     }
 
     /// The address as a metadata engine, without the password.
@@ -119,6 +180,26 @@ impl Redis {
         ensure!(!answers.contains("-ERR"), "{answers}");
         Ok(answers)
     }
+}
+
+/// Starts a server in a folder and waits until it listens.
+fn launch(mut command: Command, folder: &TempDir, config: &str) -> Result<Child> {
+    command.arg("-").current_dir(folder.path()).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().context("redis-server is missing: `cargo xtask test` installs it")?;
+    child.stdin.take().context("a pipe")?.write_all(config.as_bytes())?;
+    let (socket, started) = (folder.path().join("socket"), Instant::now());
+    // Unlike its port, which may be on another network. It is there once the port is.
+    while UnixStream::connect(&socket).is_err() {
+        if let Some(status) = child.try_wait()? {
+            bail!("redis-server ended with {status}");
+        }
+        if started.elapsed() > PATIENCE {
+            child.kill()?;
+            bail!("redis-server did not listen within {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(child)
 }
 
 impl Drop for Redis {

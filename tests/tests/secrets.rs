@@ -277,7 +277,7 @@ fn no_secret_comes_out_of_the_provisioner() {
     std::fs::write(site.path().join("pith.yaml"), impatient).expect("written");
     let serving = site.serve(&[]).expect("it serves");
     write("absent.json", &changed("metaurl", Some(&format!("redis://:{CANARY}@127.0.0.1:1/1"))));
-    csi(&create, "absent.json", 1, "Unavailable");
+    csi(&create, "absent.json", 1, "FailedPrecondition");
     volumes(&["ls"], "absent.json", 2, "connection refused");
     serving.kill().expect("it can be killed");
     std::fs::write(site.path().join("pith.yaml"), patient).expect("written");

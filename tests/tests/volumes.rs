@@ -47,7 +47,7 @@ pub(crate) fn directories(tree: &[Entry], above: &[&str]) -> BTreeSet<String> {
 /// Nothing is lost, doubled or leaked: records, directories and the index name exactly these volumes, all of them ready. Their
 /// directories are their ids.
 #[track_caller]
-fn check_exactly(site: &Site, secrets: &BTreeMap<String, String>, expected: &BTreeSet<String>) {
+pub(crate) fn check_exactly(site: &Site, secrets: &BTreeMap<String, String>, expected: &BTreeSet<String>) {
     let volumes = site.volumes().expect("the records can be read");
     assert_eq!(&volumes.keys().cloned().collect::<BTreeSet<_>>(), expected, "records");
     for (id, volume) in &volumes {
@@ -220,7 +220,7 @@ fn killing_pith_at_any_step_loses_doubles_and_leaks_no_volume() {
 
 /// What a call was refused with.
 #[track_caller]
-fn refused(answer: anyhow::Result<Result<Value, Refusal>>) -> Refusal {
+pub(crate) fn refused(answer: anyhow::Result<Result<Value, Refusal>>) -> Refusal {
     answer.expect("pith csi runs").expect_err("it is refused")
 }
 

@@ -20,6 +20,9 @@ const END: &str = "<!-- measured by `cargo xtask bench`: end -->";
 /// The marks of what is measured in a cluster, which takes one.
 const CLUSTER_BEGIN: &str = "<!-- measured by `cargo xtask bench admission-cluster`: begin -->";
 const CLUSTER_END: &str = "<!-- measured by `cargo xtask bench admission-cluster`: end -->";
+/// The marks of what takes half an hour.
+const KILLS_BEGIN: &str = "<!-- measured by `cargo xtask bench kills`: begin -->";
+const KILLS_END: &str = "<!-- measured by `cargo xtask bench kills`: end -->";
 /// The cluster that is measured in.
 const CLUSTER: &str = "bench";
 
@@ -28,6 +31,8 @@ const CLUSTER: &str = "bench";
 pub(crate) enum Part {
     /// What the webhook adds to the creation of a pod, through a real API server. Needs root.
     AdmissionCluster,
+    /// Whether volumes outlive 1000 kills of everything that they depend on. Takes half an hour.
+    Kills,
 }
 
 /// Measures, prints, and keeps what it printed.
@@ -55,6 +60,17 @@ pub(crate) fn admission_cluster() -> Result<()> {
         let measured = capture(&mut load);
         cluster::end(CLUSTER)?;
         Ok(measured?.trim().to_string())
+    })
+}
+
+/// Kills everything that volumes depend on, again and again, prints, and keeps what it printed.
+pub(crate) fn kills() -> Result<()> {
+    keep(KILLS_BEGIN, KILLS_END, || {
+        tools::juicefs()?;
+        tools::package("redis-server", "redis-server")?;
+        build()?;
+        let load = ["run", "--quiet", "--release", "--package", "pith-tests", "--bin", "load", "--", "--only", "kills"];
+        Ok(capture(cargo().args(load))?.trim().to_string())
     })
 }
 

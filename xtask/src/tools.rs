@@ -71,6 +71,16 @@ pub(crate) fn package(program: &str, packages: &str) -> Result<PathBuf> {
     find(program).with_context(missing)
 }
 
+/// The database servers that are tried as metadata engines.
+pub(crate) fn databases() -> Result<()> {
+    package("/usr/bin/my_print_defaults", "mariadb-server-core mariadb-client-core")?;
+    if Path::new("/usr/lib/postgresql").is_dir() {
+        return Ok(());
+    }
+    // Its programs are in a folder by version. The package starts a server where the machine starts services, which nobody needs.
+    package("/usr/bin/psql", "postgresql").map(drop)
+}
+
 /// What the client says its version is.
 pub(crate) fn juicefs_version(client: &Path) -> Result<String> {
     let text = capture(Command::new(client).arg("version"))?;

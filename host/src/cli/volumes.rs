@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::config::file::{Log, LogFormat};
 use crate::juicefs::steps::Steps;
 use crate::juicefs::store::StoreError;
+use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::provisioner::{Provisioner, Secrets};
 use crate::{run, telemetry};
@@ -77,7 +78,7 @@ fn runtime() -> Result<Runtime> {
 fn provisioner(config: &Config, objects: Mirror, steps: Steps) -> Result<Provisioner> {
     let csi = config.csi.as_ref();
     let csi = csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
-    let workers = Arc::new(run::workers(&config.juicefs)?);
+    let workers = Arc::new(run::workers(&config.juicefs, &Metrics::new())?);
     let (driver, policies) = (&config.sidecars.driver, Arc::new(Policies::none()));
     run::provisioner(driver, csi, workers, steps, policies, Arc::new(objects))
 }

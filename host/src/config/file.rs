@@ -481,7 +481,9 @@ pub struct Csi {
     /// Files with one Secret each (YAML), of file systems whose volumes are listed (ListVolumes, ControllerGetVolume), which is asked
     /// without a Secret. In a cluster they are those that StorageClasses name, and none has to be here.
     pub secret_files: Vec<PathBuf>,
-    /// Whether a volume's size is enforced, by a quota on its directory.
+    /// How many volumes calls may be at, at once. A file system has at most as many of these places as it leaves free, so one whose
+    /// calls take long leaves room for the others.
+    pub max_calls: u32,
     /// Whether a volume's size is enforced, by a quota on its directory. A StorageClass may say otherwise with the parameter
     /// `quota`: `"on"` or `"off"`. A change counts for volumes that are made or expanded later.
     pub quota: bool,
@@ -503,6 +505,7 @@ impl Default for Csi {
             cluster: "default".into(),
             record_key: None,
             secret_files: Vec::new(),
+            max_calls: 256,
             quota: true,
             strict_templates: false,
             trash_days: 7,

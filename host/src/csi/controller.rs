@@ -7,7 +7,7 @@ use pith_core::volume;
 use tonic::Request;
 
 use super::call::{Answer, Calls};
-use super::in_flight::{Busy, Guard, InFlight};
+use super::in_flight::{Busy, Guard, InFlight, nothing_made};
 use super::proto::controller_server;
 use super::proto::controller_service_capability::{Rpc, Type, rpc};
 use super::proto::{
@@ -22,7 +22,7 @@ use super::proto::{
     ValidateVolumeCapabilitiesResponse,
 };
 use super::{call, convert};
-use crate::provisioner::{VolumeError, Volumes};
+use crate::provisioner::{Secrets, VolumeError, Volumes};
 
 /// The service.
 #[derive(Debug)]
@@ -40,6 +40,9 @@ const DECLARED: [rpc::Type; 4] =
 /// What is declared where it is known which file systems there are.
 const OF_LISTS: [rpc::Type; 2] = [rpc::Type::ListVolumes, rpc::Type::GetVolume];
 
+/// The call whose answer says whether anything was left.
+const CREATE: &str = "CreateVolume";
+
 /// What no volume can have as its id is not asked for: it may be anything, a path too.
 fn check_id(id: &str) -> Result<(), VolumeError> {
     if volume::is_id(id) { Ok(()) } else { Err(VolumeError::NotFound(id.into())) }
@@ -47,10 +50,11 @@ fn check_id(id: &str) -> Result<(), VolumeError> {
 
 impl<V: Volumes> Controller<V> {
     /// Keeps a second call away from a volume.
-    fn begin(&self, id: &str) -> Result<Guard, VolumeError> {
-        self.in_flight.begin(id).map_err(|busy| match busy {
-            Busy::Volume(_) => VolumeError::Aborted(busy.to_string()),
-            Busy::Everything => VolumeError::Unavailable(busy.to_string()),
+    fn begin(&self, method: &'static str, id: &str, secrets: &Secrets) -> Result<Guard, VolumeError> {
+        self.in_flight.begin(method, id, secrets).map_err(|busy| match busy {
+            Busy::Volume { .. } => VolumeError::Aborted(busy.to_string()),
+            Busy::FileSystem(_) if method == CREATE && !self.in_flight.may_exist(id) => nothing_made(&busy.to_string()),
+            Busy::FileSystem(_) => VolumeError::Unavailable(busy.to_string()),
         })
     }
 }
@@ -63,8 +67,9 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
         let controller = self.clone();
         let work = async move {
             let request = convert::create(request)?;
-            let _guard = controller.begin(&volume::id(&request.asked.name))?;
-            Ok(convert::created(&controller.volumes.create(request).await?))
+            let guard = controller.begin(CREATE, &volume::id(&request.asked.name), &request.secrets)?;
+            let made = controller.volumes.create(request).await;
+            Ok(convert::created(&guard.created(made)?))
         };
         self.calls.run("/csi.v1.Controller/CreateVolume", &id, work).await
     }
@@ -77,8 +82,8 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
             let (id, secrets) = convert::delete(request)?;
             // What cannot be an id is not there, and what is not there is deleted.
             if volume::is_id(&id) {
-                let _guard = controller.begin(&id)?;
-                controller.volumes.delete(&id, secrets).await?;
+                let guard = controller.begin("DeleteVolume", &id, &secrets)?;
+                guard.deleted(controller.volumes.delete(&id, secrets).await)?;
             }
             Ok(DeleteVolumeResponse {})
         };
@@ -95,7 +100,7 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
         let work = async move {
             let convert::Expand { id, required, limit, secrets } = convert::expand(request)?;
             check_id(&id)?;
-            let _guard = controller.begin(&id)?;
+            let _guard = controller.begin("ControllerExpandVolume", &id, &secrets)?;
             Ok(convert::expanded(controller.volumes.expand(&id, required, limit, secrets).await?))
         };
         self.calls.run("/csi.v1.Controller/ControllerExpandVolume", &id, work).await

@@ -290,7 +290,7 @@ impl From<VolumeError> for Status {
             VolumeError::OutOfRange(_) => Code::OutOfRange,
             VolumeError::FailedPrecondition(_) => Code::FailedPrecondition,
             VolumeError::Aborted(_) => Code::Aborted,
-            VolumeError::Unavailable(_) => Code::Unavailable,
+            VolumeError::Unavailable(_) | VolumeError::Unreached(_) => Code::Unavailable,
             VolumeError::Internal(_) => Code::Internal,
         };
         status(code, &error)

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, fchmod};
+use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -63,14 +64,28 @@ async fn remove_stale(path: &Path) -> Result<()> {
     if !metadata.file_type().is_socket() {
         bail!("{shown} is in the way of the socket, and is none: give csi.socket another path, or remove it");
     }
-    match timeout(PATIENCE, UnixStream::connect(path)).await {
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+    match timeout(PATIENCE, refused(path)).await {
+        Ok(error) if error.kind() == ErrorKind::ConnectionRefused => {
             fs::remove_file(path).with_context(|| format!("removing the socket {shown}, which nobody answers on"))
         }
-        Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Ok(Err(error)) => Err(error).with_context(|| format!("asking who listens on {shown}")),
+        Ok(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Ok(error) => Err(error).with_context(|| format!("asking who listens on {shown}")),
         // Who does not even accept is there all the same.
-        Ok(Ok(_)) | Err(_) => bail!("another process listens on {shown}: stop it, or give csi.socket another path"),
+        Err(_) => bail!("another process listens on {shown}: stop it, or give csi.socket another path"),
+    }
+}
+
+/// Connects until that fails. What a process has forked when it was killed holds its socket for a moment longer, and closes the
+/// connection when it goes.
+async fn refused(path: &Path) -> std::io::Error {
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(mut connection) => {
+                let mut said = [0; 64];
+                while let Ok(1..) = connection.read(&mut said).await {}
+            }
+            Err(error) => return error,
+        }
     }
 }
 
@@ -108,10 +123,10 @@ pub async fn serve<V: Volumes>(
     stop: impl Future<Output = ()>,
     drain: Duration,
 ) -> Result<()> {
-    let Csi { driver, node_id, volumes, metrics } = csi;
+    let Csi { driver, node_id, volumes, max_calls, metrics } = csi;
     let Listener { socket, file } = listener;
     let calls = Calls::new(&driver, metrics);
-    let controller = Controller { volumes, in_flight: InFlight::default(), calls: calls.clone() };
+    let controller = Controller { volumes, in_flight: InFlight::new(max_calls), calls: calls.clone() };
     let server = Server::builder()
         .max_concurrent_streams(STREAMS)
         .add_service(IdentityServer::new(Identity { driver, calls: calls.clone() }))

@@ -138,6 +138,7 @@ impl Running {
             driver: "csi.juicefs.com".into(),
             node_id: "node-1".into(),
             volumes: volumes.clone(),
+            max_calls: 256,
             metrics: metrics.clone(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -281,7 +282,7 @@ async fn a_call_whose_caller_has_gone_is_carried_to_its_end() {
     let status = controller.create_volume(impatient).await.err().expect("its time is over");
     assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status}");
 
-    let aborted = "an earlier call for volume `pvc-1` is not finished, and goes on: ask again";
+    let aborted = "an earlier CreateVolume for volume `pvc-1` is not finished, and goes on: ask again";
     check_error(controller.create_volume(creation("pvc-1", 1)).await, Code::Aborted, aborted);
     check_error(controller.delete_volume(deletion("pvc-1")).await, Code::Aborted, aborted);
     controller.delete_volume(deletion("pvc-2")).await.expect("another volume is free");

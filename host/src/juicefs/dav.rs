@@ -5,12 +5,15 @@
 //! apart, so every answer that a decision could rest on and that may be one of these is checked with it. What is still not clear
 //! is an error, never a guess.
 //!
+//! A request that was not answered in time may still be carried out, when nobody reckons with it any more. So a worker that does not
+//! answer is ended, and what it has not done by then it never does (decisions/0028).
+//!
 //! Requests for one path at the same time are refused by the client with 423, which is gone in a moment, and a listing fails when
 //! something goes away in its midst: both are asked again.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
@@ -24,8 +27,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use roxmltree::{Document, Node};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::complaint::Complaints;
 use super::{JuiceFsError, locked};
 
 /// The largest file that is read or written here, in bytes: files are records.
@@ -43,6 +48,10 @@ const LONGEST_LOCKED_WAIT: Duration = Duration::from_millis(50);
 /// How often a directory is listed until the listing is whole, and the first wait between two; each further one is twice as long.
 const LISTING_TRIES: u32 = 5;
 const LISTING_WAIT: Duration = Duration::from_millis(5);
+/// How long the root may be looked at for, by which a worker that hangs is told from one that lists much.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long the end of a worker that hangs is waited for. It comes at once, as nothing keeps a process from being killed for long.
+const END: Duration = Duration::from_secs(5);
 /// Connections that are kept for the next requests, and for how long.
 const KEPT_CONNECTIONS: usize = 16;
 const KEPT_FOR: Duration = Duration::from_secs(60);
@@ -195,11 +204,40 @@ pub struct Worker {
     authorization: HeaderValue,
     call_timeout: Duration,
     last_used: Mutex<Instant>,
+    complaints: Arc<Complaints>,
+    ending: Arc<Ending>,
+}
+
+/// How whoever asks a worker has it ended when it hangs.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    wanted: Notify,
+    ended: watch::Sender<bool>,
+}
+
+impl Ending {
+    /// Waits until somebody wants it.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Notes that the process is gone.
+    pub(super) fn ended(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Has it ended, and waits until it is.
+    async fn end(&self) {
+        self.wanted.notify_one();
+        let _ = timeout(END, self.ended.subscribe().wait_for(|ended| *ended)).await;
+    }
 }
 
 struct Answer {
     status: StatusCode,
     body: Bytes,
+    /// When it was asked for.
+    asked: Instant,
 }
 
 /// Why there is no answer.
@@ -221,7 +259,13 @@ enum Found {
 }
 
 impl Worker {
-    pub(super) fn new(file_system: &str, address: SocketAddr, user: &str, password: &str, timeout: Duration) -> Worker {
+    pub(super) fn new(
+        file_system: &str,
+        address: SocketAddr,
+        (user, password): (&str, &str),
+        timeout: Duration,
+        complaints: Arc<Complaints>,
+    ) -> Worker {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let http = Client::builder(TokioExecutor::new())
@@ -235,7 +279,9 @@ impl Worker {
         // The `Debug` form of a request leaves it out then.
         authorization.set_sensitive(true);
         let last_used = Mutex::new(Instant::now());
-        Worker { file_system: file_system.into(), http, address, authorization, call_timeout: timeout, last_used }
+        let ending = Arc::default();
+        let file_system = file_system.into();
+        Worker { file_system, http, address, authorization, call_timeout: timeout, last_used, complaints, ending }
     }
 
     /// Makes a directory, if the one that it is in is there.
@@ -249,10 +295,10 @@ impl Worker {
                 Some(Kind::File) => Err(file_there(path, path)),
                 None => match path.parent() {
                     Some(above) if self.kind(&above).await? == Some(Kind::File) => Err(file_there(path, &above)),
-                    _ => Err(self.unclear("make the directory", path, answer.status)),
+                    _ => Err(self.unclear("make the directory", path, &answer).await),
                 },
             },
-            _ => Err(self.unclear("make the directory", path, answer.status)),
+            _ => Err(self.unclear("make the directory", path, &answer).await),
         }
     }
 
@@ -281,7 +327,7 @@ impl Worker {
         match answer.status.as_u16() {
             201 | 204 => Ok(()),
             409 => Err(no_parent("written", path)),
-            _ => Err(self.unclear("write", path, answer.status)),
+            _ => Err(self.unclear("write", path, &answer).await),
         }
     }
 
@@ -292,7 +338,7 @@ impl Worker {
             200 => Ok(Some(answer.body)),
             207 => Err(JuiceFsError::Refused(format!("{path} can't be read: it is a directory"))),
             404 if self.kind(path).await?.is_none() => Ok(None),
-            _ => Err(self.unclear("read", path, answer.status)),
+            _ => Err(self.unclear("read", path, &answer).await),
         }
     }
 
@@ -329,9 +375,9 @@ impl Worker {
             403 if self.kind(from).await?.is_none() => Ok(Moved::Missing),
             403 => match to.parent() {
                 Some(parent) if self.kind(&parent).await?.is_none() => Err(no_parent("moved to", to)),
-                _ => Err(self.unclear("move", from, answer.status)),
+                _ => Err(self.unclear("move", from, &answer).await),
             },
-            _ => Err(self.unclear("move", from, answer.status)),
+            _ => Err(self.unclear("move", from, &answer).await),
         }
     }
 
@@ -341,7 +387,7 @@ impl Worker {
             return Err(root_stays());
         }
         let answer = self.ask(path, self.request("DELETE", path), Bytes::new(), LARGEST_SENTENCE).await?;
-        self.removed(path, &answer)
+        self.removed(path, answer).await
     }
 
     /// Removes as [`remove`](Worker::remove) does, and waits for this long at most. The client does not stop when nobody waits any more:
@@ -350,29 +396,39 @@ impl Worker {
         if path.components().is_empty() {
             return Err(root_stays());
         }
-        let request = whole(self.request("DELETE", path), Bytes::new())?;
+        let (request, asked) = (whole(self.request("DELETE", path), Bytes::new())?, Instant::now());
         match self.send_for(request, LARGEST_SENTENCE, patience.min(self.call_timeout)).await {
-            Ok(answer) => self.removed(path, &answer).map(|_| Removal::Done),
+            Ok(answer) => self.removed(path, answer).await.map(|_| Removal::Done),
             // An engine that does not answer is an error, as ever.
             Err(Unanswered::Late) => match self.kind(path).await? {
                 Some(_) => Ok(Removal::GoesOn),
                 None => Ok(Removal::Done),
             },
-            Err(other) => Err(self.unanswered(path, &other)),
+            Err(other) => Err(self.unanswered(path, &other, asked).await),
         }
     }
 
-    fn removed(&self, path: &Path, answer: &Answer) -> Result<bool, JuiceFsError> {
+    async fn removed(&self, path: &Path, answer: Answer) -> Result<bool, JuiceFsError> {
         match answer.status.as_u16() {
             204 => Ok(true),
             404 => Ok(false),
-            _ => Err(self.unclear("remove", path, answer.status)),
+            _ => Err(self.unclear("remove", path, &answer).await),
         }
     }
 
     /// Whether it answers and knows its password.
     pub(super) async fn answers(&self) -> bool {
-        self.find(&Path::default(), "0").await.is_ok_and(|root| root.is_some())
+        let root = Path::default();
+        let Ok(request) = self.look(&root, "0") else { return false };
+        let answer = self.send(request, LARGEST_LISTING).await;
+        answer.is_ok_and(|answer| {
+            answer.status == StatusCode::MULTI_STATUS && Listing::parse(&answer.body, &root).is_ok()
+        })
+    }
+
+    /// How it is ended when it hangs.
+    pub(super) fn ending(&self) -> Arc<Ending> {
+        self.ending.clone()
     }
 
     /// Notes that it is in use.
@@ -386,7 +442,7 @@ impl Worker {
     }
 
     async fn find(&self, path: &Path, depth: &'static str) -> Result<Option<Listing>, JuiceFsError> {
-        let mut wait = LISTING_WAIT;
+        let (mut wait, asked) = (LISTING_WAIT, Instant::now());
         for _ in 1..LISTING_TRIES {
             if let Found::Whole(listing) = self.find_once(path, depth).await? {
                 return Ok(listing);
@@ -398,6 +454,7 @@ impl Worker {
             Found::Whole(listing) => Ok(listing),
             Found::Broken(reason) => {
                 let name = &self.file_system;
+                let reason = self.complaints.since(asked).await.unwrap_or_else(|| reason.to_string());
                 let sentence = format!("the file system `{name}` gave no whole listing of {path}: {reason}");
                 Err(JuiceFsError::Unavailable(sentence))
             }
@@ -405,21 +462,36 @@ impl Worker {
     }
 
     async fn find_once(&self, path: &Path, depth: &'static str) -> Result<Found, JuiceFsError> {
-        let request = self.request("PROPFIND", path).header("Depth", depth);
-        let request = whole(request, Bytes::from_static(KIND.as_bytes()))?;
+        let (request, asked) = (self.look(path, depth)?, Instant::now());
         let answer = match self.send(request, LARGEST_LISTING).await {
             Ok(answer) => answer,
             // The request may have panicked in the client, which it does over some of what goes away in its midst.
             Err(Unanswered::Cut) => return Ok(Found::Broken("the connection was closed")),
-            Err(other) => return Err(self.unanswered(path, &other)),
+            Err(other) => {
+                if matches!(other, Unanswered::Late) && self.hangs().await {
+                    self.ending.end().await;
+                }
+                return Err(self.unanswered(path, &other, asked).await);
+            }
         };
         match answer.status.as_u16() {
             207 => {
                 Ok(Listing::parse(&answer.body, path).map_or_else(Found::Broken, |listing| Found::Whole(Some(listing))))
             }
             404 => Ok(Found::Whole(None)),
-            _ => Err(self.unclear("look at", path, answer.status)),
+            _ => Err(self.unclear("look at", path, &answer).await),
         }
+    }
+
+    /// Whether it is not only a long listing that takes long.
+    async fn hangs(&self) -> bool {
+        let Ok(request) = self.look(&Path::default(), "0") else { return false };
+        matches!(self.send_for(request, LARGEST_LISTING, LOOK.min(self.call_timeout)).await, Err(Unanswered::Late))
+    }
+
+    fn look(&self, path: &Path, depth: &'static str) -> Result<Request<Full<Bytes>>, JuiceFsError> {
+        let request = self.request("PROPFIND", path).header("Depth", depth);
+        whole(request, Bytes::from_static(KIND.as_bytes()))
     }
 
     fn request(&self, method: &str, path: &Path) -> http::request::Builder {
@@ -435,7 +507,16 @@ impl Worker {
         body: Bytes,
         largest: usize,
     ) -> Result<Answer, JuiceFsError> {
-        self.send(whole(request, body)?, largest).await.map_err(|unanswered| self.unanswered(path, &unanswered))
+        let (request, asked) = (whole(request, body)?, Instant::now());
+        match self.send(request, largest).await {
+            Ok(answer) => Ok(answer),
+            Err(unanswered) => {
+                if matches!(unanswered, Unanswered::Late) {
+                    self.ending.end().await;
+                }
+                Err(self.unanswered(path, &unanswered, asked).await)
+            }
+        }
     }
 
     async fn send(&self, request: Request<Full<Bytes>>, largest: usize) -> Result<Answer, Unanswered> {
@@ -467,33 +548,40 @@ impl Worker {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, largest: usize) -> Result<Answer, Unanswered> {
+        let asked = Instant::now();
         let answer = self.http.request(request).await;
         let answer = answer.map_err(|error| if error.is_connect() { Unanswered::Gone } else { Unanswered::Cut })?;
         let status = answer.status();
         match Limited::new(answer.into_body(), largest).collect().await {
-            Ok(body) => Ok(Answer { status, body: body.to_bytes() }),
+            Ok(body) => Ok(Answer { status, body: body.to_bytes(), asked }),
             Err(error) if error.is::<LengthLimitError>() => Err(Unanswered::TooLarge(largest)),
             Err(_) => Err(Unanswered::Cut),
         }
     }
 
-    fn unanswered(&self, path: &Path, unanswered: &Unanswered) -> JuiceFsError {
+    async fn unanswered(&self, path: &Path, unanswered: &Unanswered, asked: Instant) -> JuiceFsError {
         let (name, timeout) = (&self.file_system, self.call_timeout);
-        JuiceFsError::Unavailable(match unanswered {
+        let sentence = match unanswered {
             Unanswered::TooLarge(largest) => return too_large(path, *largest),
             Unanswered::Gone => format!("the worker of `{name}` is not there any more"),
             Unanswered::Cut => format!("the worker of `{name}` went away before it answered"),
             Unanswered::Late => format!("the worker of `{name}` did not answer within {timeout:?}"),
+        };
+        JuiceFsError::Unavailable(match self.complaints.since(asked).await {
+            Some(complaint) => format!("{sentence}: {complaint}"),
+            None => sentence,
         })
     }
 
-    fn unclear(&self, what: &str, path: &Path, status: StatusCode) -> JuiceFsError {
-        JuiceFsError::Unavailable(format!(
-            "the file system `{}` could not {what} {path} (the JuiceFS client answered {}): its metadata engine or its storage \
-             may be out of order, and the log has the client's reason",
-            self.file_system,
-            status.as_u16()
-        ))
+    async fn unclear(&self, what: &str, path: &Path, answer: &Answer) -> JuiceFsError {
+        let (name, status) = (&self.file_system, answer.status.as_u16());
+        JuiceFsError::Unavailable(match self.complaints.since(answer.asked).await {
+            Some(complaint) => format!("the file system `{name}` could not {what} {path}: {complaint}"),
+            None => format!(
+                "the file system `{name}` could not {what} {path} (the JuiceFS client answered {status}): its metadata engine or its \
+                 storage may be out of order"
+            ),
+        })
     }
 }
 

@@ -1,10 +1,9 @@
 //! One process of the JuiceFS client: how it is started, what it says, how it ends.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rustix::fs::Mode;
@@ -17,9 +16,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::Level;
 
+use super::JuiceFsError;
+use super::complaint::Complaints;
 use super::redact::Redactor;
 use super::source::FileSystem;
-use super::{JuiceFsError, locked};
 
 /// How long a process has to end after SIGTERM. It closes its session with the metadata engine then.
 pub(super) const TERMINATION: Duration = Duration::from_secs(5);
@@ -84,11 +84,11 @@ impl Launcher {
         let mut child = started.map_err(|error| {
             JuiceFsError::Unavailable(format!("the JuiceFS client {} can't be started: {error}", self.client.display()))
         })?;
-        let last = Arc::new(Mutex::new(None));
+        let complaints = Arc::new(Complaints::default());
         let name = file_system.name().to_string();
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
-        let listener = tokio::spawn(listen(stderr, name.clone(), redactor, last.clone()));
-        Ok(Process { child, name, last, listener: Some(listener) })
+        let listener = tokio::spawn(listen(stderr, name.clone(), redactor, complaints.clone()));
+        Ok(Process { child, name, complaints, listener: Some(listener) })
     }
 }
 
@@ -126,15 +126,8 @@ fn before_exec(command: &mut Command) {
 pub(super) struct Process {
     child: Child,
     name: String,
-    last: Arc<Mutex<Option<Said>>>,
+    complaints: Arc<Complaints>,
     listener: Option<JoinHandle<()>>,
-}
-
-/// What a process complained about last.
-#[derive(Debug)]
-struct Said {
-    level: Level,
-    message: String,
 }
 
 impl Process {
@@ -180,35 +173,56 @@ impl Process {
         }
     }
 
-    /// What happened to it, with the process's own last complaint.
+    /// Ends it at once: what it has not done by then it does not do.
+    pub(super) async fn kill(&mut self) {
+        let _ = self.child.kill().await;
+    }
+
+    /// What it complains about.
+    pub(super) fn complaints(&self) -> Arc<Complaints> {
+        self.complaints.clone()
+    }
+
+    /// What happened to it, with the process's own worst complaint.
     pub(super) fn sentence(&self, what: &str) -> String {
-        let mut sentence = format!("the JuiceFS client for `{}` {what}", self.name);
-        if let Some(said) = &*locked(&self.last) {
-            let _ = write!(sentence, ": {}", said.message);
+        let name = &self.name;
+        match self.complaints.worst() {
+            Some(complaint) => format!("the JuiceFS client for `{name}` {what}: {complaint}"),
+            None => format!("the JuiceFS client for `{name}` {what}"),
         }
-        sentence
     }
 }
 
-/// Reads standard error to its end: every line goes to the log, and the last complaint is kept.
+/// Reads standard error to its end: every line goes to the log, and complaints are kept.
 async fn listen(
     mut stderr: impl AsyncBufRead + Unpin,
     file_system: String,
     redactor: Redactor,
-    last: Arc<Mutex<Option<Said>>>,
+    complaints: Arc<Complaints>,
 ) {
     let mut before = Level::WARN;
+    // Behind an error of the metadata engine stands where in the client it was met, line by line.
+    let mut in_trace = false;
     while let Ok(Some(line)) = next_line(&mut stderr, &redactor).await {
+        in_trace = is_trace(&line) || in_trace && !is_tagged(&line);
         // A message of several lines, such as the settings of a file system that was formatted.
-        let continued = line.starts_with([' ', '\t', '}']);
+        let continued = in_trace || line.starts_with([' ', '\t', '}']);
         let (level, message) = if continued { (before, line.as_str()) } else { parse(&line) };
         before = level;
-        log(level, &file_system, message);
-        let mut last = locked(&last);
-        if !continued && level <= Level::WARN && last.as_ref().is_none_or(|kept| level <= kept.level) {
-            *last = Some(Said { level, message: message.to_string() });
+        log(if in_trace { Level::DEBUG } else { level }, &file_system, message);
+        if !continued && level <= Level::WARN {
+            complaints.note(level, message);
         }
     }
+}
+
+/// Whether a trace begins with this line.
+fn is_trace(line: &str) -> bool {
+    line.starts_with("goroutine ") && line.ends_with(':')
+}
+
+fn is_tagged(line: &str) -> bool {
+    line.split_once("] <").is_some_and(|(_, rest)| rest.contains(">: "))
 }
 
 /// The next line, without secrets and within its bound; none at the end.
@@ -314,6 +328,17 @@ mod tests {
         check(&line("ERROR", lies), Level::WARN, lies);
         check("panic: runtime error", Level::WARN, "panic: runtime error");
         check("", Level::WARN, "");
+    }
+
+    #[tokio::test]
+    async fn a_trace_is_no_complaint() {
+        let text = "2026/11/23 08:56:46.920405 juicefs[1] <ERROR>: error: NOAUTH Authentication required.\n\
+                    goroutine 231 [running]:\nruntime/debug.Stack()\n\truntime/debug/stack.go:26 +0x5e\n\
+                    main.main [errno@utils.go:157]\n";
+        let complaints = Arc::new(Complaints::default());
+        listen(BufReader::new(text.as_bytes()), "a".into(), Redactor::default(), complaints.clone()).await;
+        let worst = complaints.worst().expect("there is one");
+        assert!(worst.ends_with("(error: NOAUTH Authentication required.)"), "{worst}");
     }
 
     #[tokio::test]

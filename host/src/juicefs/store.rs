@@ -67,6 +67,9 @@ pub enum StoreError {
     /// The file system did not do it.
     #[error(transparent)]
     FileSystem(#[from] JuiceFsError),
+    /// The file system did not do it, and nothing of it is left.
+    #[error("{0}")]
+    NothingLeft(JuiceFsError),
     /// A record cannot be relied upon. Nothing is guessed, and nothing that it is about is touched.
     #[error("the record {path}: {problem}")]
     Record {
@@ -195,19 +198,22 @@ impl Store {
         let volume = ours(&[VOLUMES, &record.id])?;
         let entry = self.begin_entry(&slot, record);
         let (written, occupied, entry) = tokio::join!(self.fill(&slot, record), self.occupied(record), entry);
-        written?;
-        match entry.and(occupied) {
+        let hindered = match written.and(entry).and(occupied) {
             Ok(false) => {
                 let staged = Staged { id: record.id.clone(), slot, place: place(&volume, record.generation)? };
-                Ok(if self.place(staged).await? { Begun::Begun } else { Begun::Overtaken })
+                return Ok(if self.place(staged).await? { Begun::Begun } else { Begun::Overtaken });
             }
-            // What hinders it is the answer, whatever becomes of what was staged.
-            hindered => {
-                if let Err(error) = self.withdraw(slot).await {
-                    tracing::debug!(volume = %record.id, %error, "a staged record is left");
-                }
-                hindered.map(|_| Begun::Occupied)
+            hindered => hindered.map(|_| Begun::Occupied),
+        };
+        // What hinders it is the answer, whatever becomes of what was staged.
+        match (hindered, self.withdraw(slot).await) {
+            // A storage that is full or read-only: the engine goes on working.
+            (Err(StoreError::FileSystem(error)), Ok(())) => Err(StoreError::NothingLeft(error)),
+            (hindered, Err(error)) => {
+                tracing::debug!(volume = %record.id, %error, "a staged record is left");
+                hindered
             }
+            (hindered, Ok(())) => hindered,
         }
     }
 
@@ -265,7 +271,12 @@ impl Store {
     /// Writes a generation that nobody sees before it is placed where the volume's records lie.
     async fn stage(&self, record: &Record, volume: &Path) -> Result<Staged, StoreError> {
         let slot = self.slot().await?;
-        self.fill(&slot, record).await?;
+        if let Err(error) = self.fill(&slot, record).await {
+            if let Err(error) = self.withdraw(slot).await {
+                tracing::debug!(volume = %record.id, %error, "a staged record is left");
+            }
+            return Err(error);
+        }
         Ok(Staged { id: record.id.clone(), slot, place: place(volume, record.generation)? })
     }
 

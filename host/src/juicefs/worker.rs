@@ -2,7 +2,7 @@
 //!
 //! A worker listens on loopback with a password of its own, has no cache (another replica writes to the same file system), runs
 //! no background job, and stops when it is idle. One that ends is started again by the next call that needs it, at growing
-//! intervals where it keeps ending.
+//! intervals where it keeps ending. One that does not answer is ended, so that nothing that it was asked for happens later.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -16,10 +16,12 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::dav::Worker;
+use super::dav::{Ending, Worker};
 use super::process::{Launcher, Process, TERMINATION};
 use super::source::{FileSystem, FileSystemKey};
 use super::{JuiceFsError, locked};
+use crate::fair::Places;
+use crate::metrics::WorkerMetrics;
 
 /// How often a worker that starts is asked whether it is there.
 const POLL: Duration = Duration::from_millis(5);
@@ -33,13 +35,15 @@ const WELL: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 /// How many ports are tried: each was free when it was chosen.
 const PORTS: usize = 3;
-/// The most short commands at once: each is a process of 50 to 200 ms.
-const COMMANDS: usize = 4;
+/// Places for short commands: each is a process of 50 to 200 ms. A file system alone has half of them.
+const COMMANDS: usize = 8;
+/// From how many ends in a row on an error says that they are.
+const KEEPS_ENDING: u32 = 3;
 
-/// Options of a worker. The engine is not asked again and again before an operation fails (ten times, 40 s, by default): whoever
-/// waits is told, and asks again. One thread removes what is in a directory, instead of 50 that would leave calls no room.
+/// Options of a worker. The engine and the storage are not asked again and again before an operation fails (ten times, 40 s, by
+/// default; this often it takes 5 s): whoever waits is told, and asks again. One thread removes what is in a directory, instead of 50 that would leave calls no room.
 const OPTIONS: &str = "--no-usage-report --metrics 127.0.0.1:0 --no-bgjob --backup-meta 0 --cache-dir memory --cache-size 0 \
-                       --buffer-size 32 --threads 1 --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 --io-retries 3";
+                       --buffer-size 32 --threads 1 --attr-cache 0 --entry-cache 0 --dir-entry-cache 0 --io-retries 2";
 
 /// How workers are run.
 #[derive(Debug, Clone)]
@@ -54,6 +58,8 @@ pub struct WorkerOptions {
     pub call_timeout: Duration,
     /// The most workers at once.
     pub max_workers: usize,
+    /// What is counted of them.
+    pub metrics: WorkerMetrics,
 }
 
 /// The workers of all file systems. When it is dropped, their processes are killed; [`Workers::stop`] lets them end in peace.
@@ -69,7 +75,7 @@ struct Shared {
     slots: Mutex<HashMap<FileSystemKey, Arc<Slot>>>,
     /// A permit for each worker that may run. Its supervisor holds it until the process is gone.
     room: Arc<Semaphore>,
-    commands: Semaphore,
+    commands: Arc<Places<FileSystemKey>>,
     stopping: watch::Sender<bool>,
 }
 
@@ -116,7 +122,7 @@ impl Workers {
                 launcher: Launcher::new(options.client.clone())?,
                 slots: Mutex::default(),
                 room: Arc::new(Semaphore::new(options.max_workers)),
-                commands: Semaphore::new(COMMANDS),
+                commands: Places::new(COMMANDS),
                 stopping: watch::Sender::new(false),
                 options,
             }),
@@ -206,15 +212,24 @@ async fn started(shared: Arc<Shared>, slot: Arc<Slot>) -> Result<Arc<Worker>, Ju
         _ = stopping.wait_for(|stopping| *stopping) => return Err(stopped()),
         launched = shared.launch(&slot) => launched,
     };
-    let (process, worker) = launched.inspect_err(|error| slot.ended(error.clone(), Duration::ZERO))?;
+    let (process, worker) = launched.inspect_err(|error| {
+        shared.options.metrics.ended.inc();
+        slot.ended(error.clone(), Duration::ZERO);
+    })?;
     let (worker, stop) = (Arc::new(worker), Arc::new(Notify::new()));
     {
         let mut state = locked(&slot.state);
         state.running = Some(Running { worker: worker.clone(), stop: stop.clone() });
         state.error = None;
     }
+    let (ending, WorkerOptions { idle, metrics, .. }) = (worker.ending(), shared.options.clone());
+    let supervised = supervise(slot.clone(), process, (idle, metrics), stop, ending.clone(), stopping);
     // Awaited by `Workers::stop`, through the permit.
-    tokio::spawn(supervise(slot.clone(), process, shared.options.idle, stop, stopping, permit));
+    tokio::spawn(async move {
+        let _permit = permit;
+        supervised.await;
+        ending.ended();
+    });
     Ok(worker)
 }
 
@@ -222,32 +237,42 @@ async fn started(shared: Arc<Shared>, slot: Arc<Slot>) -> Result<Arc<Worker>, Ju
 async fn supervise(
     slot: Arc<Slot>,
     mut process: Process,
-    idle: Duration,
+    (idle, metrics): (Duration, WorkerMetrics),
     stop: Arc<Notify>,
+    ending: Arc<Ending>,
     mut stopping: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
 ) {
-    let started = Instant::now();
+    let (_running, started) = (metrics.running(), Instant::now());
     let mut look = started + idle;
     let name = slot.file_system.name();
-    loop {
+    let hangs = loop {
         tokio::select! {
             ended = process.ended() => {
                 let sentence = ended.err().unwrap_or_else(|| process.sentence("ended"));
                 tracing::warn!(file_system = name, error = %sentence, "a worker ended");
+                metrics.ended.inc();
                 return slot.ended(JuiceFsError::Unavailable(sentence), started.elapsed());
             }
-            () = stop.notified() => break,
+            () = ending.wanted() => break true,
+            () = stop.notified() => break false,
             // An error means that the workers were dropped, which is a stop too.
             _ = stopping.wait_for(|stopping| *stopping) => {
                 locked(&slot.state).running = None;
-                break;
+                break false;
             }
             () = sleep_until(look) => match slot.idle_until(idle) {
                 Some(later) => look = later,
-                None => break,
+                None => break false,
             },
         }
+    };
+    if hangs {
+        let sentence = process.sentence("did not answer in time and was ended");
+        tracing::warn!(file_system = name, error = %sentence, "a worker hangs");
+        metrics.ended.inc();
+        // Nobody gets hold of it any more before it is gone.
+        slot.ended(JuiceFsError::Unavailable(sentence), started.elapsed());
+        return process.kill().await;
     }
     process.stop().await;
     tracing::info!(file_system = name, "worker stopped");
@@ -312,7 +337,8 @@ impl Shared {
         let more = [("WEBDAV_USER", user.as_str()), ("WEBDAV_PASSWORD", password.as_str())];
         let redactor = file_system.redactor().with(&password);
         let mut process = self.launcher.start(file_system, &arguments, more, redactor, Stdio::null()).await?;
-        let worker = Worker::new(file_system.name(), address, &user, &password, self.options.call_timeout);
+        let timeout = self.options.call_timeout;
+        let worker = Worker::new(file_system.name(), address, (&user, &password), timeout, process.complaints());
         let answers = async {
             while !worker.answers().await {
                 sleep(POLL).await;
@@ -355,12 +381,11 @@ impl Shared {
         stdout: Stdio,
         deadline: Instant,
     ) -> Result<String, JuiceFsError> {
-        let Ok(permit) = timeout_at(deadline, self.commands.acquire()).await else {
+        let Ok(_place) = timeout_at(deadline, self.commands.take(&file_system.key())).await else {
             let name = file_system.name();
             let sentence = format!("the JuiceFS client for `{name}` had to wait for others for too long");
             return Err(JuiceFsError::Unavailable(sentence));
         };
-        let _permit = permit.expect("nobody closes it");
         let mut process = self.launcher.start(file_system, arguments, more, file_system.redactor(), stdout).await?;
         let ended = timeout_at(deadline, async {
             let printed = process.printed().await?;
@@ -414,7 +439,7 @@ impl Slot {
     fn may_start(&self, ends: u64) -> Result<(), JuiceFsError> {
         let state = locked(&self.state);
         match &state.error {
-            Some(error) if state.ends != ends || state.next_start > Instant::now() => Err(error.clone()),
+            Some(error) if state.ends != ends || state.next_start > Instant::now() => Err(state.again(error)),
             _ => Ok(()),
         }
     }
@@ -444,6 +469,16 @@ impl Slot {
 }
 
 impl State {
+    /// An error, and whether it comes again and again.
+    fn again(&self, error: &JuiceFsError) -> JuiceFsError {
+        match error {
+            JuiceFsError::Unavailable(sentence) if self.failures >= KEEPS_ENDING => JuiceFsError::Unavailable(format!(
+                "{sentence}; it keeps ending, and is started again at intervals of up to {LONGEST_WAIT:?}"
+            )),
+            other => other.clone(),
+        }
+    }
+
     fn is_to_be_remembered(&self) -> bool {
         self.next_start + LONGEST_WAIT > Instant::now()
     }

@@ -106,7 +106,7 @@ async fn worker(answers: &[Scripted]) -> Worker {
     let address = listener.local_addr().expect("it listens");
     let router = Router::new().fallback(answer).with_state(answers);
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Worker::new("shop", address, "user", "password", Duration::from_secs(10))
+    Worker::new("shop", address, ("user", "password"), Duration::from_secs(10), Arc::default())
 }
 
 /// What a call came to, in a word.
@@ -192,7 +192,8 @@ async fn a_listing_is_asked_for_again_until_it_is_whole_and_not_for_ever() {
 async fn an_answer_has_a_bound_and_a_worker_that_is_gone_is_unavailable() {
     let large = worker(&[("GET", 200, "x".repeat(LARGEST_FILE + 1))]).await;
     assert_eq!(word(large.read(&path(&["a"])).await), "Refused");
-    let nobody = Worker::new("shop", ([127, 0, 0, 1], 1).into(), "user", "password", Duration::from_secs(10));
+    let nobody =
+        Worker::new("shop", ([127, 0, 0, 1], 1).into(), ("user", "password"), Duration::from_secs(10), Arc::default());
     assert_eq!(
         nobody.read(&path(&["a"])).await,
         Err(JuiceFsError::Unavailable("the worker of `shop` is not there any more".into()))

@@ -1,7 +1,8 @@
 //! The measurements of what runs as a server: `cargo xtask bench` runs it and keeps what it prints in `docs/performance.md`.
-#![expect(clippy::print_stdout, reason = "the tables are its output")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the tables are its output, and how far it is")]
 
 mod admission;
+mod kills;
 mod process;
 mod volumes;
 mod webhook;
@@ -17,7 +18,7 @@ use tokio::task::JoinHandle;
 /// Measures `pith serve`: the webhook against two servers of the same stack, its memory, its start, and volumes.
 #[derive(Parser)]
 struct Args {
-    /// Measure one part only. `admission` needs the cluster `bench`, and is measured only if it is asked for.
+    /// Measure one part only. `admission`, which needs the cluster `bench`, and `kills` are measured only if they are asked for.
     #[arg(long)]
     only: Option<Part>,
     /// The binary to measure.
@@ -32,6 +33,12 @@ struct Args {
     /// The most time for one row of the table of volumes.
     #[arg(long, default_value_t = 2)]
     volume_seconds: u64,
+    /// How many processes `kills` kills.
+    #[arg(long, default_value_t = 1000)]
+    kills: usize,
+    /// What chance comes from in the first round of `kills`; each further round has the next one.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,11 +46,16 @@ enum Part {
     Webhook,
     Volumes,
     Admission,
+    Kills,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.pith.exists(), "{} is not there: build it", args.pith.display());
+    if args.only == Some(Part::Kills) {
+        // It has a runtime of its own.
+        return kills::run(&args);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if matches!(args.only, None | Some(Part::Webhook)) {
         webhook::run(&args, &runtime)?;

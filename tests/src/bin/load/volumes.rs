@@ -255,7 +255,7 @@ async fn insist(
     loop {
         match ask(client, call, name, secrets).await {
             Ok(()) => return Ok(()),
-            Err(status) if may_pass(status.code()) && started.elapsed() < PATIENCE => {
+            Err(status) if may_pass(&status) && started.elapsed() < PATIENCE => {
                 again.lock().expect("no panic").note(&status);
                 tokio::time::sleep(AGAIN).await;
             }
@@ -295,8 +295,10 @@ async fn ask(client: &mut ControllerClient<Channel>, call: Call, name: &str, sec
     }
 }
 
-fn may_pass(code: Code) -> bool {
+fn may_pass(status: &Status) -> bool {
+    let code = status.code();
     matches!(code, Code::Aborted | Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled)
+        || status.message().ends_with("(nothing was made)")
 }
 
 impl Call {
