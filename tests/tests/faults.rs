@@ -31,11 +31,6 @@ fn nothing_made(sentence: &'static str) -> Says {
     Says { code: "FailedPrecondition", sentence }
 }
 
-/// Something may be there.
-fn something(sentence: &'static str) -> Says {
-    Says { code: "Unavailable", sentence }
-}
-
 #[track_caller]
 fn check_says(refusal: &Refusal, says: Says) {
     assert_eq!(refusal.code, says.code, "{refusal:?}");

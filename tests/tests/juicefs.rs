@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use pith::juicefs::{
     Depth, FileSystem, JuiceFsError, Kind, Made, Moved, Path, Removal, Worker, WorkerOptions, Workers,
 };
+use pith_core::volume::Bound;
 use pith_tests::juicefs::{Scratch, options};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -210,6 +211,7 @@ async fn of_several_moves_to_one_place_one_succeeds() {
 
 #[tokio::test]
 async fn directories_are_writable_for_every_user_and_keep_their_quota() {
+    let space = |bytes| Bound { bytes: Some(bytes), inodes: None };
     let (scratch, workers) = (Scratch::new(), workers(|_| {}));
     let file_system = scratch.file_system();
     let worker = workers.get(&file_system).await.expect("a worker");
@@ -217,21 +219,24 @@ async fn directories_are_writable_for_every_user_and_keep_their_quota() {
     let dump: Value = serde_json::from_str(&scratch.run(&["dump", "META"])).expect("it is JSON");
     assert_eq!(dump["FSTree"]["entries"]["team%201"]["attr"]["mode"], 0o777, "{dump}");
 
-    workers.set_quota(&file_system, &path("/team 1"), 3 << 30).await.expect("set");
+    workers.set_quota(&file_system, &path("/team 1"), space(3 << 30)).await.expect("set");
     assert!(scratch.run(&["quota", "get", "META", "--path", "/team 1"]).contains("3.0 GiB"));
     assert_eq!(workers.quota(&file_system, &path("/team 1")).await, Ok(Some("3.0 GiB".into())));
     worker.move_exclusive(&path("/team 1"), &path("/moved")).await.expect("moved");
     assert!(scratch.run(&["quota", "get", "META", "--path", "/moved"]).contains("3.0 GiB"));
-    workers.set_quota(&file_system, &path("/moved"), 0).await.expect("lifted");
+    workers.set_quota(&file_system, &path("/moved"), Bound::default()).await.expect("lifted");
     assert!(scratch.run(&["quota", "get", "META", "--path", "/moved"]).contains("unchanged"));
     assert_eq!(workers.quota(&file_system, &path("/moved")).await, Ok(None));
     // Less than the GiB in which the client counts, and more than what can be written with one digit of it.
-    workers.set_quota(&file_system, &path("/moved"), (5 << 20) + 4096).await.expect("set");
+    workers.set_quota(&file_system, &path("/moved"), space((5 << 20) + 4096)).await.expect("set");
     assert_eq!(workers.quota(&file_system, &path("/moved")).await, Ok(Some("5.0 MiB".into())));
+    let both = Bound { inodes: Some(12_345), ..space(5 << 20) };
+    workers.set_quota(&file_system, &path("/moved"), both).await.expect("set");
+    assert_eq!(workers.quota(&file_system, &path("/moved")).await, Ok(Some(both.written())));
     worker.make_directory(&path("/bare")).await.expect("made");
     assert_eq!(workers.quota(&file_system, &path("/bare")).await, Ok(None));
     check_refused(
-        workers.set_quota(&file_system, &path("/none"), 3 << 30).await,
+        workers.set_quota(&file_system, &path("/none"), space(3 << 30)).await,
         "the directory /none, which is to get a quota",
     );
     workers.stop().await;

@@ -133,7 +133,7 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
         let work = async move {
             let convert::Modify { id, parameters, secrets } = convert::modify(request)?;
             check_id(&id)?;
-            let _guard = controller.begin(&id)?;
+            let _guard = controller.begin("ControllerModifyVolume", &id, &secrets)?;
             controller.volumes.modify(&id, parameters, secrets).await?;
             Ok(ControllerModifyVolumeResponse {})
         };

@@ -16,9 +16,8 @@ impl Workers {
         &self,
         file_system: &FileSystem,
         directory: &Path,
-        bound: Option<Bound>,
+        Bound { bytes, inodes }: Bound,
     ) -> Result<(), JuiceFsError> {
-        let Bound { bytes, inodes } = bound.unwrap_or_default();
         let (bytes, inodes) = (bytes.unwrap_or_default(), inodes.unwrap_or_default().to_string());
         let path = directory.to_string();
         // A number alone is in GiB, and older clients take no other.
@@ -94,7 +93,8 @@ mod tests {
             | /none   | unchanged |   0 B |      | unchanged |     0 |       |\n\
             | uid:7   | 2.0 GiB |     0 B |   0% | unchanged |     0 |       |\n\
             +---------+---------+---------+------+-----------+-------+-------+\n";
-        let expected = [("/a b", "1.5 TiB"), ("/i", "5 inodes"), ("/x|y", "1.0 GiB, 12,345 inodes")].map(|(path, size)| (path.into(), size.into()));
+        let expected = [("/a b", "1.5 TiB"), ("/i", "5 inodes"), ("/x|y", "1.0 GiB, 12,345 inodes")]
+            .map(|(path, size)| (path.into(), size.into()));
         assert_eq!(parse(table), Some(expected.into()));
         assert_eq!(parse(""), Some(BTreeMap::new()));
         assert_eq!(parse("| /a | 1 |\n"), None);

@@ -12,7 +12,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use pith_core::object::{Objects, PersistentVolume, SecretRef};
+use pith_core::object::{Objects, PersistentVolume};
 use pith_core::volume::{self, After, Record, RecordProblem};
 
 use super::{Provisioner, VolumeError};
@@ -183,7 +183,7 @@ impl Provisioner {
             Ok(Some(_)) | Err(StoreError::Record { problem: RecordProblem::OtherCluster { .. }, .. }) => Ok(Seen::No),
             Ok(None) => Ok(Seen::Unknown),
             Err(error @ StoreError::Record { .. }) => Ok(Seen::Unreadable(error)),
-            Err(StoreError::FileSystem(error)) => Err(source.silent(error)),
+            Err(StoreError::FileSystem(error) | StoreError::NothingLeft(error)) => Err(source.silent(error)),
         }
     }
 

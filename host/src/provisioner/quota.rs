@@ -31,7 +31,7 @@ impl Provisioner {
                 return Ok(());
             }
             let path = store::path(directory)?;
-            self.workers.set_quota(file_system, &path, bound).await?;
+            self.workers.set_quota(file_system, &path, bound.unwrap_or_default()).await?;
             self.options.steps.reached("quota-set");
             found = self.workers.quota(file_system, &path).await?;
             let is_set = found == bound.map(|bound| bound.written());

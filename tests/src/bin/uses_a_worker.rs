@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use pith::juicefs::{FileSystem, Path, Workers};
+use pith_core::volume::Bound;
 use pith_tests::juicefs::options;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -20,8 +21,9 @@ async fn main() -> Result<()> {
     worker.make_directory(&there).await?;
     worker.make_directory(&there).await?;
     ensure!(worker.read(&missing).await?.is_none());
-    workers.set_quota(&file_system, &there, 1).await?;
-    ensure!(workers.set_quota(&file_system, &missing, 1).await.is_err());
+    let bound = Bound { bytes: Some(1 << 30), inodes: Some(7) };
+    workers.set_quota(&file_system, &there, bound).await?;
+    ensure!(workers.set_quota(&file_system, &missing, bound).await.is_err());
     println!("done");
     std::future::pending().await
 }

@@ -283,7 +283,9 @@ impl<'a> Check<'a> {
             };
             let (message, repair) = match quotas.get(&directory.to_string()) {
                 Some(size) if fits(size) => continue,
-                Some(size) => (format!("the quota of {directory} is {size}, and it is to be {}", wanted.written()), true),
+                Some(size) => {
+                    (format!("the quota of {directory} is {size}, and it is to be {}", wanted.written()), true)
+                }
                 // Whoever made it may have meant that: with one, what is there already may be too much.
                 None if largest.is_adopted() => {
                     (format!("{directory} has no quota: whoever made it before it was adopted has set none"), false)

@@ -18,6 +18,7 @@ use pith::csi::proto::{
     CapacityRange, ControllerExpandVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, VolumeCapability,
 };
 use pith::juicefs::{FileSystem, Made, Moved, Path, Worker, Workers};
+use pith_core::volume::Bound;
 use pith_tests::juicefs::{Scratch, options};
 use pith_tests::provisioner::{Serving, Site};
 use pith_tests::redis::Redis;
@@ -388,7 +389,7 @@ async fn once(
         Request::MakeDirectory => ensure!(worker.make_directory(&staged).await? == Made::Made),
         Request::Write => worker.write(&staged.join("record")?, vec![b'r'; RECORD]).await?,
         Request::Move => ensure!(worker.move_exclusive(&staged, &moved).await? == Moved::Moved),
-        Request::Quota => workers.set_quota(file_system, &moved, 1).await?,
+        Request::Quota => workers.set_quota(file_system, &moved, Bound { bytes: Some(1 << 30), inodes: None }).await?,
     }
     Ok(started.elapsed())
 }

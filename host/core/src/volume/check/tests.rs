@@ -219,7 +219,7 @@ const CASES: &[Case] = &[
     ),
     (
         "a quota that bounds no files",
-        |it| it.records[0].1.as_mut().expect("a record").modified = entries(&[("inodes", "5")]),
+        |it| it.with_record(Record { modified: entries(&[("inodes", "5")]), ..record("pvc-a", "/t/a") }),
         &["warning volume-quota-wrong Volume pvc-a => set the quota of volume `pvc-a` again"],
     ),
     (
