@@ -31,6 +31,7 @@ mod repair;
 mod scenarios;
 mod secret_finalizer;
 mod secrets;
+mod story;
 mod trash;
 mod unmount;
 mod volumes;
