@@ -571,6 +571,24 @@ async fn only_a_socket_that_nobody_answers_on_is_replaced() {
     assert!(error(&nowhere).await.starts_with(&format!("listening on the socket {}", nowhere.display())));
 }
 
+#[tokio::test]
+async fn a_socket_is_taken_over_once_the_last_that_held_it_lets_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("csi.sock");
+    // As what a process had forked when it was killed.
+    let held = UnixListener::bind(&path).expect("it listens");
+    let bound = tokio::spawn({
+        let path = path.clone();
+        async move { server::bind(&path).await }
+    });
+    let (connection, _) = held.accept().await.expect("it is asked who listens");
+    drop(held);
+    drop(connection);
+    let listener = bound.await.expect("no panic").expect("it is taken over");
+    assert!(path.exists());
+    drop(listener);
+}
+
 /// Every line that anything logs, at every level.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
