@@ -165,13 +165,20 @@ impl Node {
         Ok(started.elapsed())
     }
 
-    /// The JuiceFS mounts that the node and this machine see.
+    /// The JuiceFS mounts of the node's volumes, as it and this machine see them. Elsewhere, whoever runs it may have others.
     pub(crate) fn juicefs_mounts(&self) -> Result<Vec<String>> {
+        // As /proc/PID/mountinfo writes it.
+        let folder =
+            fs::canonicalize(&self.folder).with_context(|| format!("looking at {}", relative(&self.folder)))?;
+        let folder = folder.display().to_string().replace(' ', "\\040");
+        let is_ours = |line: &&str| {
+            line.contains(JUICEFS_MOUNT) && line.split(' ').nth(4).is_some_and(|point| point.starts_with(&folder))
+        };
         let mut mounts = Vec::new();
         for process in [self.init.to_string(), "self".into()] {
             let file = format!("/proc/{process}/mountinfo");
             let table = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
-            mounts.extend(table.lines().filter(|line| line.contains(JUICEFS_MOUNT)).map(String::from));
+            mounts.extend(table.lines().filter(is_ours).map(String::from));
         }
         Ok(mounts)
     }
