@@ -205,6 +205,8 @@ pub enum KeyFile {
 pub struct JuiceFs {
     /// The client, a name in `PATH` or an absolute path.
     pub client: PathBuf,
+    /// That of the Enterprise Edition, where there is one.
+    pub enterprise_client: Option<PathBuf>,
     /// How long an idle worker stays.
     pub worker_idle: Duration,
     /// The most that a worker's start may take.
@@ -527,12 +529,15 @@ fn juicefs(typed: file::JuiceFs, folder: &Path) -> Result<JuiceFs> {
     if let Some((key, _)) = spans.into_iter().find(|(_, span)| span.0.is_zero()) {
         bail!("juicefs.{key} is zero: give it a span such as 10s");
     }
-    ensure!(!typed.client.as_os_str().is_empty(), "juicefs.client is empty: name the client");
+    let program = |key: &str, typed: PathBuf| -> Result<PathBuf> {
+        ensure!(!typed.as_os_str().is_empty(), "juicefs.{key} is empty: name the client");
+        let is_name = typed.components().count() == 1 && typed.is_relative() && !typed.starts_with(".");
+        Ok(if is_name { in_path(&typed) } else { folder.join(typed) })
+    };
     ensure!(typed.max_workers > 0, "juicefs.maxWorkers is zero: no file system could be reached");
-    let is_name =
-        typed.client.components().count() == 1 && typed.client.is_relative() && !typed.client.starts_with(".");
     Ok(JuiceFs {
-        client: if is_name { in_path(&typed.client) } else { folder.join(typed.client) },
+        client: program("client", typed.client)?,
+        enterprise_client: typed.enterprise_client.map(|client| program("enterpriseClient", client)).transpose()?,
         worker_idle: typed.worker_idle.0,
         start_timeout: typed.start_timeout.0,
         call_timeout: typed.call_timeout.0,
@@ -853,6 +858,7 @@ mod tests {
         check_error("juicefs: {workerIdle: 0s}", "juicefs.workerIdle is zero: give it a span such as 10s");
         check_error("juicefs: {maxWorkers: 0}", "juicefs.maxWorkers is zero");
         check_error("juicefs: {client: ''}", "juicefs.client is empty");
+        check_error("juicefs: {enterpriseClient: ''}", "juicefs.enterpriseClient is empty");
     }
 
     #[test]

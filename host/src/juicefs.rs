@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! Secret ─ source::FileSystem ─ worker::Workers ─┬─ one supervised `juicefs webdav` process per file system ─ dav::Worker
-//!                                                └─ short commands: `juicefs format`, `juicefs quota`
+//!                                                └─ short commands: `juicefs format` or `auth`, `juicefs quota`
 //! ```
 //!
 //! What is here knows directories, files and processes of the client, and nothing of volumes. No error and no line of the log
 //! holds a secret or the address of a metadata engine.
 
 pub mod source;
+mod enterprise;
 pub mod pod_source;
 pub mod worker;
 pub mod dav;
@@ -35,6 +36,9 @@ pub enum JuiceFsError {
     /// There is no file system at that metadata engine, and the Secret does not say how to make one.
     #[error("{0}")]
     NotFormatted(String),
+    /// Nothing here can speak to a file system of that edition.
+    #[error("{0}")]
+    NoClient(String),
     /// Nothing was done, and asking again would not change it: a directory that is missing, a file that is in the way.
     #[error("{0}")]
     Refused(String),

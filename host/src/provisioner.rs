@@ -194,7 +194,9 @@ impl From<JuiceFsError> for VolumeError {
     fn from(error: JuiceFsError) -> VolumeError {
         match error {
             // Found out before anything is written.
-            JuiceFsError::NotFormatted(sentence) => VolumeError::FailedPrecondition(sentence),
+            JuiceFsError::NotFormatted(sentence) | JuiceFsError::NoClient(sentence) => {
+                VolumeError::FailedPrecondition(sentence)
+            }
             // Final answers would leave behind what earlier steps have written.
             JuiceFsError::Unavailable(sentence) | JuiceFsError::Refused(sentence) => VolumeError::Unavailable(sentence),
         }

@@ -278,6 +278,7 @@ pub fn load_policies(config: &Config, metrics: Arc<Metrics>) -> Result<Policies>
 pub fn workers(juicefs: &config::JuiceFs, metrics: &Metrics) -> Result<Workers> {
     let options = WorkerOptions {
         client: juicefs.client.clone(),
+        enterprise_client: juicefs.enterprise_client.clone(),
         idle: juicefs.worker_idle,
         start_timeout: juicefs.start_timeout,
         call_timeout: juicefs.call_timeout,

@@ -40,6 +40,7 @@ fn variable(name: &str) -> Option<PathBuf> {
 pub fn options() -> WorkerOptions {
     WorkerOptions {
         client: CLIENT.clone(),
+        enterprise_client: None,
         idle: Duration::from_secs(60),
         start_timeout: Duration::from_secs(60),
         call_timeout: Duration::from_secs(30),

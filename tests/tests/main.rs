@@ -13,6 +13,7 @@ mod csi_contract;
 mod csi_sanity;
 mod driver;
 mod engines;
+mod enterprise;
 mod ephemeral;
 mod faults;
 mod guests;

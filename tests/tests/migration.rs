@@ -162,7 +162,7 @@ fn a_volume_and_a_secret_that_cannot_be_right_are_refused_when_they_are_written(
         "{said}"
     );
     let (created, said) = create(&secret("enterprise", json!({"name": "shop", "token": "canary-token"})));
-    assert!(created && said.contains("of the JuiceFS Enterprise Edition, whose volumes pods can use"), "{said}");
+    assert!(created && said.contains("of the JuiceFS Enterprise Edition: pods can use its volumes"), "{said}");
     let log = server.log();
     assert!(log.contains("object looked at") && !log.contains("canary"), "{log}");
 

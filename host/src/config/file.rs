@@ -520,6 +520,9 @@ impl Default for Csi {
 pub struct JuiceFs {
     /// The client: a name is looked up in `PATH`, anything with a `/` is a file.
     pub client: PathBuf,
+    /// The client of the Enterprise Edition, in the same form. Without one, Pith makes no volumes in file systems of that edition, which
+    /// pods can use all the same. Tried with a stand-in only.
+    pub enterprise_client: Option<PathBuf>,
     /// How long the process for a file system stays when nothing is asked of it.
     pub worker_idle: Period,
     /// The most that its start may take.
@@ -534,6 +537,7 @@ impl Default for JuiceFs {
     fn default() -> JuiceFs {
         JuiceFs {
             client: "juicefs".into(),
+            enterprise_client: None,
             worker_idle: Period(Duration::from_secs(600)),
             start_timeout: Period(Duration::from_secs(30)),
             call_timeout: Period(Duration::from_secs(10)),

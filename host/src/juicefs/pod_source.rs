@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pith_core::object::{FileSystemFacts, Preparation, PreparationOption};
 use pith_core::secret_key;
 
+use super::enterprise::{Access, Enterprise};
 use super::source::{FileSystem, Secrets, SourceError, check_name};
 
 /// What pods get of a file system's Secret. No Debug: it is secret.
@@ -17,27 +18,12 @@ pub struct PodSource {
 #[derive(Clone)]
 enum Edition {
     Community(FileSystem),
-    /// Its client is in pods only, so nothing here speaks to it.
+    /// The console makes it, and nobody here.
     Enterprise {
         facts: FileSystemFacts,
         variables: BTreeMap<String, String>,
     },
 }
-
-/// Options of `juicefs auth` of the same name: the key, and its name before the driver had dashes in it.
-const AUTHENTICATION: [(&str, &str); 9] = [
-    ("access-key", "accesskey"),
-    ("access-key2", "accesskey2"),
-    ("bucket", "bucket"),
-    ("bucket2", "bucket2"),
-    ("passphrase", "passphrase"),
-    ("secret-key", "secretkey"),
-    ("secret-key2", "secretkey2"),
-    ("subdir", "subdir"),
-    ("token", "token"),
-];
-/// The variable of `envs` that keeps `juicefs auth` from asking the console, and its value.
-const NO_UPDATE: (&str, &str) = ("JFS_NO_UPDATE_CONFIG", "enabled");
 
 impl PodSource {
     /// Reads a Secret.
@@ -51,7 +37,7 @@ impl PodSource {
         Ok(PodSource { folders, edition })
     }
 
-    /// The file system as Pith's own clients reach it; none of the Enterprise Edition.
+    /// The file system, where it is one that can be made here; none of the Enterprise Edition.
     pub fn file_system(&self) -> Option<&FileSystem> {
         match &self.edition {
             Edition::Community(file_system) => Some(file_system),
@@ -93,7 +79,7 @@ impl PodSource {
             variables.extend(format.rsa_key.iter().map(|key| (secret_key::RSA_KEY.to_string(), key.clone())));
         }
         // Last, so that nothing in `envs` takes their place.
-        variables.insert(secret_key::META_URL.into(), file_system.meta_url().into());
+        variables.insert(secret_key::META_URL.into(), file_system.address().into());
         variables.insert(secret_key::META_PASSWORD.into(), file_system.meta_password().into());
         variables
     }
@@ -103,25 +89,18 @@ fn enterprise(secrets: &Secrets<'_>) -> Result<Edition, SourceError> {
     let name = secrets.require("name")?;
     check_name(name)?;
     let mut variables = secrets.environment()?;
-    let rsa_key = secrets.text("encrypt_rsa_key");
-    let preparation = if let Some(configuration) = secrets.text("initconfig") {
-        variables.insert(secret_key::CONFIGURATION.into(), configuration.into());
-        Preparation::Configured
-    } else {
-        let mut given = BTreeMap::new();
-        for (key, old) in AUTHENTICATION {
-            given.extend(secrets.line(key)?.or(secrets.line(old)?).map(|value| (key, Some(value))));
+    let Enterprise { access, rsa_key } = Enterprise::read(secrets, &variables)?;
+    let preparation = match access {
+        Access::Configured(configuration) => {
+            variables.insert(secret_key::CONFIGURATION.into(), configuration);
+            Preparation::Configured
         }
-        given.extend(secrets.format_options()?);
-        if variables.get(NO_UPDATE.0).is_some_and(|value| value == NO_UPDATE.1) {
-            secrets.require("bucket")?;
-            given.insert("no-update", None);
+        Access::Authenticate(given) => {
+            variables.extend(values(&given));
+            Preparation::Authenticate(options(&given))
         }
-        let given: Vec<String> = given.into_iter().map(|(key, value)| super::source::argument(key, value)).collect();
-        variables.extend(values(&given));
-        Preparation::Authenticate(options(&given))
     };
-    variables.extend(rsa_key.map(|key| (secret_key::RSA_KEY.to_string(), key.to_string())));
+    variables.extend(rsa_key.iter().map(|key| (secret_key::RSA_KEY.to_string(), key.clone())));
     let facts = FileSystemFacts {
         name: name.into(),
         enterprise: true,

@@ -36,6 +36,8 @@ const LONGEST_SHOWN: usize = 1 << 10;
 #[derive(Debug)]
 pub(super) struct Launcher {
     client: PathBuf,
+    /// That of the Enterprise Edition, where there is one.
+    enterprise_client: Option<PathBuf>,
     orders: mpsc::Sender<Order>,
 }
 
@@ -52,10 +54,32 @@ impl Launcher {
     /// A process is to be killed when Pith dies, however it dies. The kernel's word for that is the parent's death, but what it
     /// means is the *thread* that forked: on a thread of the runtime's blocking pool, which ends after seconds of idleness, the
     /// process would die in the middle of its work. Hence a thread that does nothing else.
-    pub(super) fn new(client: PathBuf) -> io::Result<Launcher> {
+    pub(super) fn new(client: PathBuf, enterprise_client: Option<PathBuf>) -> io::Result<Launcher> {
         let (orders, received) = mpsc::channel();
         std::thread::Builder::new().name("juicefs-parent".into()).spawn(move || start_in_order(&received))?;
-        Ok(Launcher { client, orders })
+        Ok(Launcher { client, enterprise_client, orders })
+    }
+
+    /// Whether there is a client for it here.
+    pub(super) fn has_client(&self, file_system: &FileSystem) -> bool {
+        file_system.enterprise().is_none() || self.enterprise_client.is_some()
+    }
+
+    /// Its client, called as the shell would.
+    fn command(&self, file_system: &FileSystem) -> Result<Command, JuiceFsError> {
+        if file_system.enterprise().is_none() {
+            let mut command = Command::new(&self.client);
+            command.arg("--no-agent");
+            return Ok(command);
+        }
+        let client = self.enterprise_client.as_ref().ok_or_else(|| {
+            JuiceFsError::NoClient(format!(
+                "`{}` is a file system of the JuiceFS Enterprise Edition: pods can use its volumes, and Pith makes some only where \
+                 `juicefs.enterpriseClient` names the client of that edition",
+                file_system.name()
+            ))
+        })?;
+        Ok(Command::new(client))
     }
 
     /// Starts a process for a file system. Its environment is the file system's and `more`, and nothing of Pith's own. What it prints
@@ -68,7 +92,8 @@ impl Launcher {
         redactor: Redactor,
         stdout: Stdio,
     ) -> Result<Process, JuiceFsError> {
-        let mut command = Command::new(&self.client);
+        let mut command = self.command(file_system)?;
+        let client = command.as_std().get_program().to_owned();
         command.args(arguments).env_clear().envs(file_system.environment()).envs(more);
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).kill_on_drop(true);
         // A ctrl-c is for Pith, which still needs its workers for what it has begun.
@@ -82,7 +107,7 @@ impl Launcher {
             Err(_) => Err(lost()),
         };
         let mut child = started.map_err(|error| {
-            JuiceFsError::Unavailable(format!("the JuiceFS client {} can't be started: {error}", self.client.display()))
+            JuiceFsError::Unavailable(format!("the JuiceFS client {} can't be started: {error}", client.display()))
         })?;
         let complaints = Arc::new(Complaints::default());
         let name = file_system.name().to_string();

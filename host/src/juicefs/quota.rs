@@ -23,9 +23,8 @@ impl Workers {
         // A number alone is in GiB, and older clients take no other.
         let capacity =
             if bytes.is_multiple_of(1 << 30) { (bytes >> 30).to_string() } else { format!("{}K", bytes >> 10) };
-        let url = file_system.meta_url();
-        let arguments =
-            ["--no-agent", "quota", "set", url, "--path", &path, "--capacity", &capacity, "--inodes", &inodes];
+        let address = file_system.address();
+        let arguments = ["quota", "set", address, "--path", &path, "--capacity", &capacity, "--inodes", &inodes];
         self.run(file_system, &arguments).await.map_err(|error| match error {
             JuiceFsError::Unavailable(sentence) if sentence.contains("no such file or directory") => {
                 JuiceFsError::Refused(format!("the directory {path}, which is to get a quota, does not exist"))
@@ -37,7 +36,7 @@ impl Workers {
     /// The quota of a directory, as the client writes what it bounds ([`Bound`]); none where there is none.
     pub async fn quota(&self, file_system: &FileSystem, directory: &Path) -> Result<Option<String>, JuiceFsError> {
         let path = directory.to_string();
-        let arguments = ["--no-agent", "quota", "get", file_system.meta_url(), "--path", &path];
+        let arguments = ["quota", "get", file_system.address(), "--path", &path];
         let table = self.ask(file_system, &arguments).await?;
         let unreadable =
             || JuiceFsError::Unavailable(format!("what the client says of the quota of {path} cannot be read"));
@@ -46,7 +45,7 @@ impl Workers {
 
     /// The quotas of all directories by path, as the client writes what they bound ([`Bound`]).
     pub async fn quotas(&self, file_system: &FileSystem) -> Result<BTreeMap<String, String>, JuiceFsError> {
-        let table = self.ask(file_system, &["--no-agent", "quota", "list", file_system.meta_url()]).await?;
+        let table = self.ask(file_system, &["quota", "list", file_system.address()]).await?;
         parse(&table).ok_or_else(|| JuiceFsError::Unavailable("the client's list of quotas cannot be read".into()))
     }
 }

@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::enterprise::{Enterprise, QUOTA_UNIT};
 use super::redact::Redactor;
 
 /// Why a Secret describes no file system that can be reached.
@@ -28,12 +29,12 @@ pub enum SourceError {
         /// What is wrong with it, and what to do.
         reason: &'static str,
     },
-    /// The Secret of a file system of the Enterprise Edition.
+    /// The Enterprise Edition may keep clients below a directory, and where that leaves volumes is not documented.
     #[error(
-        "the Secret of the file system has no `metaurl`, and a `token` or an `initconfig`: it is of the JuiceFS Enterprise Edition, \
-         whose volumes pods can use and Pith can't make yet"
+        "the Secret of the file system has a `subdir`, and is of the JuiceFS Enterprise Edition: pods can use its volumes, and Pith \
+         makes none, because it cannot tell where they would lie"
     )]
-    Enterprise,
+    Subdir,
 }
 
 /// A JuiceFS file system and how to reach it. Cheap to clone. Its `Debug` shows the name and nothing else.
@@ -47,12 +48,20 @@ pub struct FileSystemKey([u8; 32]);
 #[derive(Serialize)]
 struct Source {
     name: String,
-    /// Without the password.
-    meta_url: String,
     environment: BTreeMap<String, String>,
-    format: Option<Format>,
-    /// The address as the client writes it into its log.
-    masked_url: String,
+    edition: Edition,
+}
+
+#[derive(Serialize)]
+enum Edition {
+    Community {
+        /// Without the password.
+        meta_url: String,
+        /// The address as the client writes it into its log.
+        masked_url: String,
+        format: Option<Format>,
+    },
+    Enterprise(Enterprise),
 }
 
 /// What it takes to make the file system where there is none.
@@ -87,25 +96,10 @@ impl FileSystem {
     /// Reads a Secret. Keys that have no meaning here are left alone, as the driver does.
     pub fn from_secrets(secrets: &BTreeMap<String, String>) -> Result<FileSystem, SourceError> {
         let secrets = Secrets(secrets);
-        if secrets.is_enterprise() {
-            return Err(SourceError::Enterprise);
-        }
         let name = secrets.require("name")?;
         check_name(name)?;
-        let url = MetaUrl::parse(secrets.require("metaurl")?)?;
-        let mut environment = secrets.environment()?;
-        let beside = secrets.line("meta-password")?.map(String::from);
-        // The client, too, prefers the one in the URL.
-        if let Some(password) = url.password.or(beside) {
-            environment.insert("META_PASSWORD".into(), password);
-        }
-        let source = Source {
-            name: name.into(),
-            meta_url: url.plain,
-            environment,
-            format: secrets.format()?,
-            masked_url: url.masked,
-        };
+        let (environment, edition) = if secrets.is_enterprise() { enterprise(&secrets)? } else { community(&secrets)? };
+        let source = Source { name: name.into(), environment, edition };
         let everything = serde_json::to_vec(&source).expect("strings are plain JSON");
         Ok(FileSystem(Arc::new(source), FileSystemKey(Sha256::digest(everything).into())))
     }
@@ -120,9 +114,35 @@ impl FileSystem {
         self.1
     }
 
-    /// The metadata engine, without its password.
-    pub fn meta_url(&self) -> &str {
-        &self.0.meta_url
+    /// What commands of its client call it: its metadata engine, without the password, or its name in the Enterprise Edition.
+    pub(super) fn address(&self) -> &str {
+        match &self.0.edition {
+            Edition::Community { meta_url, .. } => meta_url,
+            Edition::Enterprise(_) => &self.0.name,
+        }
+    }
+
+    /// Whether both are one file system, as far as their Secrets tell: the credentials may differ. A name is one for each console, which
+    /// is said by variables.
+    pub fn is(&self, other: &FileSystem) -> bool {
+        let is_known_alike = self.enterprise().is_none() || self.0.environment == other.0.environment;
+        self.address() == other.address() && is_known_alike
+    }
+
+    /// What the client of the Enterprise Edition needs to know of it; none of the Community Edition.
+    pub(super) fn enterprise(&self) -> Option<&Enterprise> {
+        match &self.0.edition {
+            Edition::Community { .. } => None,
+            Edition::Enterprise(enterprise) => Some(enterprise),
+        }
+    }
+
+    /// What the space of a quota is a multiple of, in bytes, as its client counts.
+    pub fn quota_unit(&self) -> u64 {
+        match &self.0.edition {
+            Edition::Community { .. } => 1,
+            Edition::Enterprise(_) => QUOTA_UNIT,
+        }
     }
 
     /// The password of the metadata engine; empty where it has none.
@@ -141,24 +161,52 @@ impl FileSystem {
         &self.0.environment
     }
 
-    /// How to make it; none where the Secret names no storage.
+    /// How to make it; none where the Secret names no storage, and where only its console can.
     pub(super) fn format(&self) -> Option<&Format> {
-        self.0.format.as_ref()
+        match &self.0.edition {
+            Edition::Community { format, .. } => format.as_ref(),
+            Edition::Enterprise(_) => None,
+        }
     }
 
     /// Knows everything about it that must not be in a log or in an error.
     pub(super) fn redactor(&self) -> Redactor {
-        let Source { meta_url, masked_url, environment, format, .. } = &*self.0;
-        let mut secrets: Vec<&str> = vec![meta_url, masked_url];
+        let Source { environment, edition, .. } = &*self.0;
         // A short value, such as `1` or `UTC`, is a setting: to mask it would make every line unreadable.
         let long = |(name, value): &(&String, &String)| value.len() > 3 || *name == "META_PASSWORD";
-        secrets.extend(environment.iter().filter(long).map(|(_, value)| value.as_str()));
-        if let Some(format) = format {
-            secrets.extend(format.environment.values().map(String::as_str));
-            secrets.extend(format.rsa_key.as_deref());
+        let mut secrets: Vec<String> = environment.iter().filter(long).map(|(_, value)| value.clone()).collect();
+        match edition {
+            Edition::Community { meta_url, masked_url, format } => {
+                secrets.extend([meta_url, masked_url].map(String::clone));
+                let given = format.iter().flat_map(|it| it.environment.values().chain(&it.rsa_key));
+                secrets.extend(given.cloned());
+            }
+            Edition::Enterprise(enterprise) => secrets.extend(enterprise.secrets()),
         }
         Redactor::new(secrets)
     }
+}
+
+fn community(secrets: &Secrets<'_>) -> Result<(BTreeMap<String, String>, Edition), SourceError> {
+    let url = MetaUrl::parse(secrets.require("metaurl")?)?;
+    let mut environment = secrets.environment()?;
+    let beside = secrets.line("meta-password")?.map(String::from);
+    // The client, too, prefers the one in the URL.
+    if let Some(password) = url.password.or(beside) {
+        environment.insert("META_PASSWORD".into(), password);
+    }
+    let edition = Edition::Community { meta_url: url.plain, masked_url: url.masked, format: secrets.format()? };
+    Ok((environment, edition))
+}
+
+fn enterprise(secrets: &Secrets<'_>) -> Result<(BTreeMap<String, String>, Edition), SourceError> {
+    let environment = secrets.environment()?;
+    let enterprise = Enterprise::read(secrets, &environment)?;
+    let mut options = enterprise.authentication().into_iter().flatten();
+    if options.any(|option| option.starts_with("--subdir=")) {
+        return Err(SourceError::Subdir);
+    }
+    Ok((environment, Edition::Enterprise(enterprise)))
 }
 
 impl Debug for FileSystem {

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::dav::{Ending, Worker};
+use super::enterprise::{self, Enterprise, Home};
 use super::process::{Launcher, Process, TERMINATION};
 use super::source::{FileSystem, FileSystemKey};
 use super::{JuiceFsError, locked};
@@ -50,6 +51,8 @@ const OPTIONS: &str = "--no-usage-report --metrics 127.0.0.1:0 --no-bgjob --back
 pub struct WorkerOptions {
     /// The JuiceFS client.
     pub client: PathBuf,
+    /// That of the Enterprise Edition, where there is one.
+    pub enterprise_client: Option<PathBuf>,
     /// How long a worker stays that nobody uses.
     pub idle: Duration,
     /// The most time for the start of a worker, the formatting of the file system included.
@@ -92,6 +95,8 @@ struct Slot {
 struct State {
     running: Option<Running>,
     formatted: bool,
+    /// Where processes of the Enterprise Edition live, once they can.
+    home: Option<Arc<Home>>,
     /// How many workers ended that were not to, or never came up.
     ends: u64,
     /// How many of them in a row.
@@ -119,7 +124,7 @@ impl Workers {
     pub fn new(options: WorkerOptions) -> std::io::Result<Workers> {
         Ok(Workers {
             shared: Arc::new(Shared {
-                launcher: Launcher::new(options.client.clone())?,
+                launcher: Launcher::new(options.client.clone(), options.enterprise_client.clone())?,
                 slots: Mutex::default(),
                 room: Arc::new(Semaphore::new(options.max_workers)),
                 commands: Places::new(COMMANDS),
@@ -141,6 +146,11 @@ impl Workers {
             let name = file_system.name();
             Err(JuiceFsError::Unavailable(format!("the start of a worker for `{name}` was cut short: {error}")))
         })
+    }
+
+    /// Whether there is a client for it here.
+    pub fn has_client(&self, file_system: &FileSystem) -> bool {
+        self.shared.launcher.has_client(file_system)
     }
 
     /// The most workers at once.
@@ -172,7 +182,7 @@ impl Workers {
         if file_system.format().is_none() || slot.worker().is_some() || locked(&slot.state).formatted {
             return Ok(true);
         }
-        match self.run(file_system, &["--no-agent", "status", file_system.meta_url()]).await {
+        match self.run(file_system, &["status", file_system.address()]).await {
             Ok(()) => Ok(true),
             Err(JuiceFsError::NotFormatted(_)) => Ok(false),
             Err(error) => Err(error),
@@ -181,14 +191,27 @@ impl Workers {
 
     /// Runs a short command of the client for a file system.
     pub(super) async fn run(&self, file_system: &FileSystem, arguments: &[&str]) -> Result<(), JuiceFsError> {
-        let deadline = Instant::now() + self.shared.options.call_timeout;
-        self.shared.run(file_system, arguments, [], Stdio::null(), deadline).await.map(|_| ())
+        self.printed(file_system, arguments, Stdio::null()).await.map(|_| ())
     }
 
     /// Runs a short command of the client for a file system; the answer is what it prints.
     pub(super) async fn ask(&self, file_system: &FileSystem, arguments: &[&str]) -> Result<String, JuiceFsError> {
+        self.printed(file_system, arguments, Stdio::piped()).await
+    }
+
+    async fn printed(
+        &self,
+        file_system: &FileSystem,
+        arguments: &[&str],
+        stdout: Stdio,
+    ) -> Result<String, JuiceFsError> {
+        let slot = self.shared.slot(file_system);
+        if file_system.enterprise().is_some() {
+            // As a rule its worker has seen to that.
+            self.make(file_system).await?;
+        }
         let deadline = Instant::now() + self.shared.options.call_timeout;
-        self.shared.run(file_system, arguments, [], Stdio::piped(), deadline).await
+        self.shared.run(&slot, arguments, [], stdout, deadline).await
     }
 }
 
@@ -286,8 +309,15 @@ impl Shared {
         }
         // Secrets change and file systems go. A supervisor holds its slot, and so does who waits for a start.
         slots.retain(|_, slot| Arc::strong_count(slot) > 1 || locked(&slot.state).is_to_be_remembered());
-        let state =
-            State { running: None, formatted: false, ends: 0, failures: 0, next_start: Instant::now(), error: None };
+        let state = State {
+            running: None,
+            formatted: false,
+            home: None,
+            ends: 0,
+            failures: 0,
+            next_start: Instant::now(),
+            error: None,
+        };
         let start = tokio::sync::Mutex::default();
         let slot = Arc::new(Slot { file_system: file_system.clone(), start, state: Mutex::new(state) });
         slots.insert(file_system.key(), slot.clone());
@@ -299,11 +329,11 @@ impl Shared {
         let begun = Instant::now();
         let deadline = begun + self.options.start_timeout;
         self.make(slot, deadline).await?;
-        let mut launched = self.launch_once(&slot.file_system, deadline).await;
+        let mut launched = self.launch_once(slot, deadline).await;
         for _ in 1..PORTS {
             match &launched {
                 Err(error) if error.to_string().contains("address already in use") => {
-                    launched = self.launch_once(&slot.file_system, deadline).await;
+                    launched = self.launch_once(slot, deadline).await;
                 }
                 _ => break,
             }
@@ -312,29 +342,37 @@ impl Shared {
         launched.inspect(|_| tracing::info!(file_system = slot.file_system.name(), millis, "worker started"))
     }
 
-    /// Makes the file system, unless that was seen to before. The lock of its start is held.
+    /// Makes the file system, or gets what its client needs, unless that was seen to before. The lock of its start is held.
     async fn make(&self, slot: &Slot, deadline: Instant) -> Result<(), JuiceFsError> {
         if !locked(&slot.state).formatted {
-            self.format(&slot.file_system, deadline).await?;
+            match slot.file_system.enterprise() {
+                None => self.format(slot, deadline).await?,
+                Some(enterprise) => self.authenticate(slot, enterprise, deadline).await?,
+            }
             locked(&slot.state).formatted = true;
         }
         Ok(())
     }
 
-    async fn launch_once(
-        &self,
-        file_system: &FileSystem,
-        deadline: Instant,
-    ) -> Result<(Process, Worker), JuiceFsError> {
+    async fn launch_once(&self, slot: &Slot, deadline: Instant) -> Result<(Process, Worker), JuiceFsError> {
+        let (file_system, home) = (&slot.file_system, slot.home());
         let unprepared = |error| JuiceFsError::Unavailable(format!("no worker can be prepared: {error}"));
         let address = free_address().map_err(unprepared)?;
         let user = random_word().map_err(|error| unprepared(error.into()))?;
         let password = random_word().map_err(|error| unprepared(error.into()))?;
         let listen = address.to_string();
         // The client cuts its command line off in the process list: what tells one worker from another comes first.
-        let mut arguments = vec!["--no-agent", "webdav", file_system.meta_url(), &listen];
-        arguments.extend(OPTIONS.split_whitespace());
+        let mut arguments = vec!["webdav", file_system.address(), &listen];
+        let rsa_key = home.as_ref().map(|home| format!("--rsa-key={}", home.rsa_key()));
+        match file_system.enterprise() {
+            None => arguments.extend(OPTIONS.split_whitespace()),
+            Some(enterprise) => {
+                arguments.extend(enterprise::OPTIONS);
+                arguments.extend(rsa_key.as_deref().filter(|_| enterprise.rsa_key.is_some()));
+            }
+        }
         let more = [("WEBDAV_USER", user.as_str()), ("WEBDAV_PASSWORD", password.as_str())];
+        let more = more.into_iter().chain(home.iter().flat_map(|home| home.variables()));
         let redactor = file_system.redactor().with(&password);
         let mut process = self.launcher.start(file_system, &arguments, more, redactor, Stdio::null()).await?;
         let timeout = self.options.call_timeout;
@@ -353,7 +391,8 @@ impl Shared {
     }
 
     /// Makes the file system where the Secret says how and there is none. One that is there is left as it is.
-    async fn format(&self, file_system: &FileSystem, deadline: Instant) -> Result<(), JuiceFsError> {
+    async fn format(&self, slot: &Slot, deadline: Instant) -> Result<(), JuiceFsError> {
+        let file_system = &slot.file_system;
         let Some(format) = file_system.format() else { return Ok(()) };
         let kept =
             |error| JuiceFsError::Unavailable(format!("`encrypt_rsa_key` can't be handed to the client: {error}"));
@@ -365,27 +404,43 @@ impl Shared {
         });
         let rsa_key = rsa_key.transpose().map_err(kept)?;
         let rsa_key_option = rsa_key.as_ref().map(|file| format!("--encrypt-rsa-key={}", file.path().display()));
-        let mut arguments = vec!["--no-agent", "format", "--no-update"];
+        let mut arguments = vec!["format", "--no-update"];
         arguments.extend(format.options.iter().chain(&rsa_key_option).map(String::as_str));
-        arguments.extend([file_system.meta_url(), file_system.name()]);
+        arguments.extend([file_system.address(), file_system.name()]);
         let keys = format.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        self.run(file_system, &arguments, keys, Stdio::null(), deadline).await.map(|_| ())
+        self.run(slot, &arguments, keys, Stdio::null(), deadline).await.map(|_| ())
+    }
+
+    /// Makes a home for the processes of a file system of the Enterprise Edition, and lets its client ask the console what it needs.
+    async fn authenticate(&self, slot: &Slot, enterprise: &Enterprise, deadline: Instant) -> Result<(), JuiceFsError> {
+        let name = slot.file_system.name();
+        let home = Home::furnished(name, enterprise)
+            .map_err(|error| JuiceFsError::Unavailable(format!("no client for `{name}` can be prepared: {error}")))?;
+        let configurations = format!("--conf-dir={}", home.configurations());
+        locked(&slot.state).home = Some(Arc::new(home));
+        let Some(options) = enterprise.authentication() else { return Ok(()) };
+        let mut arguments = vec!["auth", name];
+        arguments.extend(options.iter().chain([&configurations]).map(String::as_str));
+        self.run(slot, &arguments, [], Stdio::null(), deadline).await.map(|_| ())
     }
 
     /// Runs a command to its end. The answer is what it prints, where that is piped.
     async fn run<'a>(
         &self,
-        file_system: &FileSystem,
+        slot: &Slot,
         arguments: &[&str],
         more: impl IntoIterator<Item = (&'a str, &'a str)>,
         stdout: Stdio,
         deadline: Instant,
     ) -> Result<String, JuiceFsError> {
+        let (file_system, home) = (&slot.file_system, slot.home());
         let Ok(_place) = timeout_at(deadline, self.commands.take(&file_system.key())).await else {
             let name = file_system.name();
             let sentence = format!("the JuiceFS client for `{name}` had to wait for others for too long");
             return Err(JuiceFsError::Unavailable(sentence));
         };
+        let mut more: Vec<(&str, &str)> = more.into_iter().collect();
+        more.extend(home.iter().flat_map(|home| home.variables()));
         let mut process = self.launcher.start(file_system, arguments, more, file_system.redactor(), stdout).await?;
         let ended = timeout_at(deadline, async {
             let printed = process.printed().await?;
@@ -433,6 +488,10 @@ impl Slot {
         let running = state.running.as_ref()?;
         running.worker.touch();
         Some(running.worker.clone())
+    }
+
+    fn home(&self) -> Option<Arc<Home>> {
+        locked(&self.state).home.clone()
     }
 
     /// Refuses where the start that was waited for has failed, or where the last failure is too recent.

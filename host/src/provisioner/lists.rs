@@ -207,10 +207,11 @@ impl Provisioner {
         let mut sources: Vec<Arc<Source>> = Vec::new();
         let mut add = |name: String, content: &BTreeMap<String, String>| {
             match FileSystem::from_secrets(content) {
-                Ok(file_system) if sources.iter().any(|it| it.file_system.meta_url() == file_system.meta_url()) => {}
-                Ok(file_system) => sources.push(Arc::new(Source { name, file_system })),
                 // Pith makes no volumes there.
-                Err(SourceError::Enterprise) => {}
+                Ok(file_system) if !self.workers.has_client(&file_system) => {}
+                Ok(file_system) if sources.iter().any(|it| it.file_system.is(&file_system)) => {}
+                Ok(file_system) => sources.push(Arc::new(Source { name, file_system })),
+                Err(SourceError::Subdir) => {}
                 Err(error) => return Err(silent(&name, error)),
             }
             Ok(())

@@ -62,13 +62,13 @@ impl Opened {
     }
 
     fn find(&self, file_system: &FileSystem) -> Option<Arc<Known>> {
-        self.all().into_iter().find(|known| known.file_system().meta_url() == file_system.meta_url())
+        self.all().into_iter().find(|known| known.file_system().is(file_system))
     }
 
     /// Notes that a call has opened a file system.
     pub(super) fn note(&self, file_system: &FileSystem) {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.iter().find(|known| known.file_system().meta_url() == file_system.meta_url()) {
+        if let Some(known) = all.iter().find(|known| known.file_system().is(file_system)) {
             *known.file_system.lock().unwrap_or_else(PoisonError::into_inner) = file_system.clone();
             return;
         }

@@ -27,6 +27,7 @@ impl Provisioner {
         for _ in 0..TRIES {
             let others = if record.shared { store.others_in(record).await? } else { Vec::new() };
             let bound = volume::bound(others.iter().chain([next]), by_default);
+            let bound = bound.map(|bound| bound.whole(file_system.quota_unit()));
             if !others.iter().chain([record, next]).any(is_bounded) || set == Some(bound) {
                 return Ok(());
             }

@@ -54,6 +54,7 @@ impl Provisioner {
             entries,
             quotas,
             quota,
+            quota_unit: file_system.quota_unit(),
             staged: store.staged().await?,
             objects,
             complete,

@@ -37,6 +37,10 @@ pub(super) async fn eviction(
     Ok((pod, checked))
 }
 
+/// What is said of a Secret whose file system is of the Enterprise Edition.
+const ENTERPRISE: &str = "the file system is of the JuiceFS Enterprise Edition: pods can use its volumes, and Pith makes some only \
+                          where `juicefs.enterpriseClient` of its controller names the client of that edition";
+
 /// Looks at a Secret that says that it is one of a file system.
 pub(super) fn secret(secret: &Value) -> Checked {
     let mut values = BTreeMap::new();
@@ -49,7 +53,7 @@ pub(super) fn secret(secret: &Value) -> Checked {
     match PodSource::from_secrets(&values) {
         Ok(source) => Ok(match source.file_system() {
             Some(_) => Vec::new(),
-            None => vec![SourceError::Enterprise.to_string()],
+            None => vec![ENTERPRISE.to_string()],
         }),
         Err(error @ SourceError::Missing("metaurl")) => Ok(vec![format!("Pith cannot use it: {error}")]),
         Err(error) => Err(Problem::Secret(error.to_string())),

@@ -30,6 +30,8 @@ pub struct Observed<'a> {
     pub quotas: Read<BTreeMap<String, String>>,
     /// Whether the size of a volume is enforced whose class does not say it.
     pub quota: Quota,
+    /// What the space of a quota is a multiple of, in bytes.
+    pub quota_unit: u64,
     /// What lies in the staging area, by its name there: the record that it holds, or what it is instead.
     pub staged: BTreeMap<String, Staged>,
     /// PersistentVolumes and claims.
@@ -271,6 +273,7 @@ impl<'a> Check<'a> {
         for (directory, records) in of_directories {
             let Some(largest) = records.iter().max_by_key(|it| it.capacity_bytes) else { continue };
             let Some(wanted) = bound(records.iter().copied(), self.observed.quota) else { continue };
+            let wanted = wanted.whole(self.observed.quota_unit);
             if !self.observed.directories.contains(directory.components())
                 || records.iter().any(|it| of_driver(it) == Some(0))
             {
@@ -278,7 +281,10 @@ impl<'a> Check<'a> {
             }
             // What another provisioner has made, or a Pith that took the last size of several, is good enough.
             let fits = |found: &String| {
-                let of_size = |bytes: u64| Bound { bytes: wanted.bytes.and(Some(bytes)), ..wanted }.written() == *found;
+                let of_size = |bytes: u64| {
+                    let bound = Bound { bytes: wanted.bytes.and(Some(bytes)), ..wanted };
+                    bound.whole(self.observed.quota_unit).written() == *found
+                };
                 records.iter().any(|it| of_size(it.capacity_bytes) || of_driver(it).is_some_and(of_size))
             };
             let (message, repair) = match quotas.get(&directory.to_string()) {

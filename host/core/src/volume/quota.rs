@@ -44,6 +44,11 @@ impl Bound {
         (bytes.is_some() || inodes.is_some()).then_some(Bound { bytes, inodes })
     }
 
+    /// The least bound whose space is a multiple of so many bytes, and that leaves room for this one.
+    pub fn whole(self, unit: u64) -> Bound {
+        Bound { bytes: self.bytes.map(|bytes| bytes.checked_next_multiple_of(unit).unwrap_or(bytes)), ..self }
+    }
+
     /// A sentence's words for a bound of which the client says these two; none where it says neither.
     pub fn words(bytes: Option<&str>, inodes: Option<&str>) -> Option<String> {
         match (bytes, inodes) {

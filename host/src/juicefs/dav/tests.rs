@@ -115,6 +115,7 @@ fn word<T: fmt::Debug>(result: Result<T, JuiceFsError>) -> String {
         Ok(value) => format!("{value:?}"),
         Err(JuiceFsError::Unavailable(_)) => "Unavailable".into(),
         Err(JuiceFsError::NotFormatted(_)) => "NotFormatted".into(),
+        Err(JuiceFsError::NoClient(_)) => "NoClient".into(),
         Err(JuiceFsError::Refused(_)) => "Refused".into(),
     }
 }

@@ -16,7 +16,7 @@ fn with(values: &[(&str, &str)]) -> Result<FileSystem, SourceError> {
 #[track_caller]
 fn check_url(url: &str, plain: &str, password: Option<&str>) {
     let file_system = with(&[("metaurl", url)]).expect("it is usable");
-    assert_eq!(file_system.meta_url(), plain);
+    assert_eq!(file_system.address(), plain);
     assert_eq!(file_system.environment().get("META_PASSWORD").map(String::as_str), password, "{url}");
 }
 
@@ -63,7 +63,14 @@ fn check_refused(values: &[(&str, &str)], expected: &str) {
 fn what_cannot_be_used_is_refused_with_its_key_and_without_its_value() {
     check_refused(&[("name", "")], "has no `name`");
     check_refused(&[("metaurl", "")], "has no `metaurl`");
-    check_refused(&[("metaurl", ""), ("token", "canary")], "Enterprise Edition");
+    check_refused(
+        &[("metaurl", ""), ("token", "canary"), ("subdir", "/canary")],
+        "has a `subdir`, and is of the JuiceFS Enterprise Edition",
+    );
+    check_refused(
+        &[("metaurl", ""), ("token", "canary\n")],
+        "`token` in the Secret of the file system has a line break",
+    );
     for name in ["ab", "Canary", "-canary", "canary-", "canary_1", &"c".repeat(64)] {
         check_refused(&[("name", name)], "`name` in the Secret of the file system is no name");
     }

@@ -94,6 +94,7 @@ impl World {
             entries: self.entries.iter().map(|(path, id)| (components(path), format!("{id}{UID}"))).collect(),
             quotas: self.quotas.clone(),
             quota: self.quota,
+            quota_unit: 1,
             staged: self.staged.clone(),
             objects: self.objects.as_ref().map_err(Clone::clone),
             complete: self.complete,

@@ -100,6 +100,16 @@ fn files_are_bound_beside_the_space_and_by_themselves() {
 }
 
 #[test]
+fn a_client_that_counts_in_larger_units_gets_the_next_whole_one() {
+    let whole = |bytes: u64, unit| Bound { bytes: Some(bytes), inodes: Some(1) }.whole(unit).bytes;
+    for (bytes, expected) in [(1, GIB), (GIB, GIB), (GIB + 1, 2 * GIB), (u64::MAX, u64::MAX)] {
+        assert_eq!(whole(bytes, GIB), Some(expected), "{bytes}");
+        assert_eq!(whole(bytes, 1), Some(bytes));
+    }
+    assert_eq!(Bound { bytes: None, inodes: Some(1) }.whole(GIB), Bound { bytes: None, inodes: Some(1) });
+}
+
+#[test]
 fn sizes_are_written_as_the_client_writes_them() {
     for (gib, expected) in [
         (1, "1.0 GiB"),
