@@ -674,6 +674,7 @@ fn hook(typed: file::Hook) -> Hook {
         file::Hook::Exemption => Hook::Exemption,
         file::Hook::Sidecar => Hook::Sidecar,
         file::Hook::Naming => Hook::Naming,
+        file::Hook::Quota => Hook::Quota,
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use pith_core::binding::{Binding, Evaluate};
-use pith_core::policy::{Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts};
+use pith_core::policy::{
+    Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
+};
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -208,6 +210,19 @@ impl Evaluate for Evaluator<'_> {
                 Naming::Pass => "pass",
                 Naming::Directory { .. } => "directory",
                 Naming::Deny(_) => "deny",
+            },
+        )
+    }
+
+    fn quota(&self, binding: &Binding, request: &QuotaRequest, object: &Value) -> Result<Option<Quota>, Failure> {
+        self.call(
+            binding,
+            Hook::Quota,
+            |it, limits, log| it.module.quota(limits, &it.settings, request, object, log),
+            |answer| match answer {
+                None => "pass",
+                Some(Quota::On) => "on",
+                Some(Quota::Off) => "off",
             },
         )
     }

@@ -308,7 +308,7 @@ impl Provisioner {
     async fn place(&self, asked: &Asked, id: &str, claim: Option<&ClaimName>) -> Result<Place, VolumeError> {
         let bindings: &[Binding] = &self.policies.bindings;
         let needed = asked.parameters.contains_key("pathPattern")
-            || bindings.iter().any(|binding| binding.hooks.contains(&Hook::Naming));
+            || bindings.iter().any(|it| it.hooks.contains(&Hook::Naming) || it.hooks.contains(&Hook::Quota));
         let deadline = Instant::now() + self.options.naming_timeout;
         let known = match claim {
             Some(name) if needed => Some(self.claim(name, deadline).await?),

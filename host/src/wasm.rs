@@ -29,7 +29,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pith_core::policy::{Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts};
+use pith_core::policy::{
+    Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
+};
 use wasmtime::component::InstancePre;
 
 use caps::Plain;
@@ -217,6 +219,18 @@ impl Module {
         log: &dyn Log,
     ) -> Result<Naming, Failure> {
         abi::name(self, limits, settings, request, object, log)
+    }
+
+    /// Asks whether the size of a new volume is enforced; none where the policy does not say. `object` is the raw PersistentVolumeClaim.
+    pub fn quota(
+        &self,
+        limits: Limits,
+        settings: &str,
+        request: &QuotaRequest,
+        object: &serde_json::Value,
+        log: &dyn Log,
+    ) -> Result<Option<Quota>, Failure> {
+        abi::quota(self, limits, settings, request, object, log)
     }
 
     /// Makes a store with every limit and drops it: the first step of a call, for the benchmark.

@@ -143,6 +143,32 @@ pub mod naming {
     });
 }
 
+/// The hook `quota`.
+pub mod quota {
+    wit_bindgen::generate!({
+        world: "exports-quota",
+        path: "../proto/policy",
+        pub_export_macro: true,
+        export_macro_name: "export",
+        default_bindings_module: "::pith_policy_sdk::bindings::quota",
+        disable_custom_section_link_helpers: true,
+        with: { "pith:policy/types@0.1.0": crate::bindings::types },
+        additional_derives: [PartialEq, Clone],
+        additional_type_attributes: {
+            "pith:policy/quota@0.1.0/request": [
+                #[derive(Default)]
+                #[cfg_attr(not(target_arch = "wasm32"), derive(::serde::Deserialize), serde(default, deny_unknown_fields, rename_all = "camelCase"))]
+            ],
+            "pith:policy/quota@0.1.0/verdict": [
+                #[cfg_attr(not(target_arch = "wasm32"), derive(::serde::Deserialize), serde(rename_all = "camelCase"))]
+            ],
+        },
+        additional_member_attributes: {
+            "pith:policy/quota@0.1.0/request.parameters": [#[cfg_attr(not(target_arch = "wasm32"), serde(deserialize_with = "crate::cases::by_key"))]],
+        },
+    });
+}
+
 /// The check of the settings.
 pub mod settings {
     wit_bindgen::generate!({

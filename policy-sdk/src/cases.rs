@@ -21,6 +21,7 @@
 //! | `exemption` | `inject`, `{ skip: REASON }`, `{ deny: SENTENCE }` |
 //! | `sidecar` | `{ change: { requests, limits, mountOptions, env, cache } }`; in them `null` removes a resource or a variable, and a mount option is `remove` or `{ set: VALUE }`, with `null` for a switch |
 //! | `naming` | `pass`, `{ directory: { components, shared } }`, `{ deny: SENTENCE }` |
+//! | `quota` | `pass`, `on`, `off`, in quotes: YAML takes the last two for something else |
 //! | `settings` | `valid`, `{ problem: { field, reason } }` |
 //! | any but `settings` | `{ error: TEXT }`, a failure of the policy |
 //!
@@ -36,7 +37,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Change, Exemption, Namespace, Naming, NamingRequest, Pod, SettingsProblem, Sidecar, Volume, settings, testing,
+    Change, Exemption, Namespace, Naming, NamingRequest, Pod, Quota, QuotaRequest, SettingsProblem, Sidecar, Volume,
+    settings, testing,
 };
 
 /// One question to a policy, and the answer it must get.
@@ -75,6 +77,13 @@ pub enum Ask {
         input: Box<NamingRequest>,
         /// What is answered.
         expect: Result<Naming, String>,
+    },
+    /// `quota.decide`.
+    Quota {
+        /// What is asked.
+        input: Box<QuotaRequest>,
+        /// What is answered.
+        expect: Result<Quota, String>,
     },
     /// `settings.validate`.
     Settings {
@@ -170,6 +179,7 @@ enum Hook {
     Exemption,
     Sidecar,
     Naming,
+    Quota,
     Settings,
 }
 
@@ -197,6 +207,7 @@ impl Row {
                 expect: read.answer(expect)?.map(|SidecarAnswer::Change(change)| change),
             },
             Hook::Naming => Ask::Naming { input: read.value("input", input)?, expect: read.answer(expect)? },
+            Hook::Quota => Ask::Quota { input: read.value("input", input)?, expect: read.answer(expect)? },
             Hook::Settings => Ask::Settings {
                 expect: match read.value("expect", expect)? {
                     SettingsAnswer::Valid => Ok(()),
@@ -261,6 +272,12 @@ pub trait Policy {
         None
     }
 
+    /// Asks `quota`.
+    fn quota(settings: &str, request: &QuotaRequest) -> Option<Result<Quota, String>> {
+        let _ = (settings, request);
+        None
+    }
+
     /// Reads the settings, and asks `validate` where the policy has it.
     fn validate(settings: &str) -> Result<(), SettingsProblem>;
 }
@@ -296,6 +313,7 @@ fn check_one<P: Policy>(case: &Case) -> Result<(), String> {
         Ask::Exemption { input, expect } => compare(case, Some(expect), P::exemption(&settings, input).as_ref()),
         Ask::Sidecar { input, expect } => compare(case, Some(expect), P::sidecar(&settings, input).as_ref()),
         Ask::Naming { input, expect } => compare(case, Some(expect), P::naming(&settings, input).as_ref()),
+        Ask::Quota { input, expect } => compare(case, Some(expect), P::quota(&settings, input).as_ref()),
         Ask::Settings { expect } => compare(case, expect, &P::validate(&settings)),
     }
 }
@@ -370,6 +388,9 @@ mod tests {
         );
         assert_eq!(expect("naming", "{ deny: no }"), naming(Ok(Naming::Deny("no".to_owned()))));
         assert_eq!(expect("naming", "{ error: broken }"), naming(Err("broken".to_owned())));
+        let quota = |answer| Ask::Quota { input: Box::default(), expect: answer };
+        assert_eq!(expect("quota", "'off'"), quota(Ok(Quota::Off)));
+        assert_eq!(expect("quota", "pass"), quota(Ok(Quota::Pass)));
         assert_eq!(expect("settings", "valid"), Ask::Settings { expect: Ok(()) });
         assert_eq!(
             expect("settings", "{ problem: { field: a.b, reason: c } }"),

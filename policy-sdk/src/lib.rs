@@ -62,6 +62,7 @@ pub mod testing;
 pub use amount::Amount;
 pub use bindings::exemption::exports::pith::policy::exemption::Verdict as Exemption;
 pub use bindings::naming::exports::pith::policy::naming::{Directory, Request as NamingRequest, Verdict as Naming};
+pub use bindings::quota::exports::pith::policy::quota::{Request as QuotaRequest, Verdict as Quota};
 pub use bindings::settings::exports::pith::policy::settings::Problem as SettingsProblem;
 pub use bindings::sidecar::exports::pith::policy::sidecar::{Cache, Change, EmptyDir, OptionChange, Sidecar};
 pub use bindings::types::{AccessMode, Claim, Namespace, Owner, Pod, Volume};

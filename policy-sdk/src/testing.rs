@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 use crate::entries::put;
-use crate::{Claim, Namespace, NamingRequest, Owner, Pod, Sidecar, Volume};
+use crate::{Claim, Namespace, NamingRequest, Owner, Pod, QuotaRequest, Sidecar, Volume};
 
 thread_local! {
     static OBJECT: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -122,6 +122,14 @@ impl NamingRequest {
     /// The request to make the volume of a claim.
     pub fn of(volume_name: &str, claim: Claim, namespace: Namespace) -> Self {
         Self { volume_name: volume_name.to_owned(), claim, namespace, ..Self::default() }
+    }
+}
+
+impl QuotaRequest {
+    /// The request to make the volume of a claim, in a directory of its own name.
+    pub fn of(volume_name: &str, claim: Claim, namespace: Namespace) -> Self {
+        let directory = vec![volume_name.to_owned()];
+        Self { volume_name: volume_name.to_owned(), claim, namespace, directory, ..Self::default() }
     }
 }
 

@@ -16,6 +16,12 @@ pub fn policy(name: &str) -> PathBuf {
     root().join(format!("target/wasm32-unknown-unknown/release/pith_policy_{name}.wasm"))
 }
 
+/// The module of an example of the SDK, by the name of its file.
+pub fn example(name: &str) -> PathBuf {
+    build("wasm32-unknown-unknown", &["--package", "pith-policy-sdk", "--example", name]);
+    root().join(format!("target/wasm32-unknown-unknown/release/examples/{name}.wasm"))
+}
+
 /// The module of a hostile guest, by the name of its file.
 pub fn guest(name: &str) -> PathBuf {
     let target = if name.starts_with("wasi_") { "wasm32-wasip2" } else { "wasm32-unknown-unknown" };

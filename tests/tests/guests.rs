@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use pith::wasm::{Engine, EngineOptions, Grants, Level, Limits, Module};
 use pith_core::object::{Claim, Entries, Namespace};
 use pith_core::policy::{
-    Cache, Exemption, Failure, Hook, Naming, NamingRequest, PodFacts, SidecarFacts, Subject, VolumeFacts,
+    Cache, Exemption, Failure, Hook, Naming, NamingRequest, PodFacts, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
 };
 use pith_tests::server::root;
 use pith_tests::wasm_builds::guest;
@@ -24,8 +24,8 @@ enum Outcome {
     Refused(&'static str),
     /// Every hook and the settings get this answer.
     Every(&'static str),
-    /// The hooks exemption, sidecar and naming and the settings get these answers; one that ends in `…` is a beginning.
-    Each([&'static str; 4]),
+    /// The hooks exemption, sidecar, naming and quota and the settings get these answers; one that ends in `…` is a beginning.
+    Each([&'static str; 5]),
     /// Every hook is cut at its deadline.
     Cut,
 }
@@ -49,10 +49,20 @@ const GUESTS: &[(&str, Outcome)] = &[
             "answer: its answer is not usable: `mount-options` has 1000 items; at most 64 are allowed",
             "answer: its answer is not usable: `components` has 1000 items; at most 64 are allowed",
             "too much too much …",
+            "too much too much …",
         ]),
     ),
     ("answers_wild_pointer", Every("answer: its answer is not usable: pointer out of bounds of memory")),
-    ("asks_object", Each(["{\"kind\":\"Pod\"}", "{\"kind\":\"Pod\"}", "{\"kind\":\"PersistentVolumeClaim\"}", ""])),
+    (
+        "asks_object",
+        Each([
+            "{\"kind\":\"Pod\"}",
+            "{\"kind\":\"Pod\"}",
+            "{\"kind\":\"PersistentVolumeClaim\"}",
+            "{\"kind\":\"PersistentVolumeClaim\"}",
+            "",
+        ]),
+    ),
     ("calls_host_forever", Every(HOST_CALLS)),
     ("grows_tables_forever", Every("memory: it asked for more than its limit of 20000 table elements")),
     (
@@ -70,8 +80,8 @@ const GUESTS: &[(&str, Outcome)] = &[
     (
         "no_export",
         Refused(
-            "it exports no hook: one of `pith:policy/exemption`, `pith:policy/sidecar` and `pith:policy/naming` in \
-             version 0.1.0",
+            "it exports no hook: one of `pith:policy/exemption`, `pith:policy/sidecar`, `pith:policy/naming` and \
+             `pith:policy/quota` in version 0.1.0",
         ),
     ),
     ("panics", Every(UNREACHABLE)),
@@ -274,17 +284,20 @@ enum Question {
     Exemption,
     Sidecar,
     Naming,
+    Quota,
     Settings,
 }
 
 impl Question {
-    const ALL: [Question; 4] = [Question::Exemption, Question::Sidecar, Question::Naming, Question::Settings];
+    const ALL: [Question; 5] =
+        [Question::Exemption, Question::Sidecar, Question::Naming, Question::Quota, Question::Settings];
 
     fn name(self) -> &'static str {
         match self {
             Question::Exemption => Hook::Exemption.as_str(),
             Question::Sidecar => Hook::Sidecar.as_str(),
             Question::Naming => Hook::Naming.as_str(),
+            Question::Quota => Hook::Quota.as_str(),
             Question::Settings => "settings",
         }
     }
@@ -305,6 +318,15 @@ impl Question {
             Question::Naming => {
                 let object = serde_json::json!({ "kind": "PersistentVolumeClaim" });
                 module.name(limits, settings, &naming(), &object, &silent).map(said_of_naming)
+            }
+            Question::Quota => {
+                let object = serde_json::json!({ "kind": "PersistentVolumeClaim" });
+                let request = QuotaRequest { volume: naming(), directory: vec!["pvc-1".into()], shared: false };
+                match module.quota(limits, settings, &request, &object, &silent) {
+                    // A guest can say a text here only as its own failure.
+                    Err(Failure::Reported(text)) => Ok(Some(text)),
+                    answer => answer.map(|_| None),
+                }
             }
             Question::Settings => module
                 .validate_settings(limits, settings, &silent)
@@ -404,7 +426,7 @@ fn assembled(text: &Path) -> Vec<u8> {
     let mut module = wat::parse_file(text).expect("valid text");
     let mut resolve = wit_parser::Resolve::default();
     let (package, _) = resolve.push_path(root().join("proto/policy")).expect("the contract");
-    let world = resolve.select_world(&[package], Some("policy"));
+    let world = resolve.select_world(&[package], Some("complete-policy"));
     let world = world.expect("the world with every hook");
     wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8)
         .expect("the world fits into a section");

@@ -121,7 +121,11 @@ fn what_cannot_be_changed_says_why_and_changes_nothing() {
     std::fs::write(site.path().join("pith.yaml"), config.replace("cluster: test", "cluster: test, quota: false"))
         .expect("it is written");
     let _serving = site.serve(&[]).expect("it serves again");
-    check(&set(&["inodes=7"]), "InvalidArgument", "the volume has its quota off (its class, or `csi.quota: false`)");
+    check(
+        &set(&["inodes=7"]),
+        "InvalidArgument",
+        "the volume has its quota off (a policy, its class, or `csi.quota: false`)",
+    );
     check(&["create", "pvc-b", "--mutable-parameter", "inodes=7"], "InvalidArgument", "`csi.quota: false`");
     ask(&site, &set(&["onDelete=archive"])).expect("it is changed");
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use pith::wasm::{Engine, EngineOptions, Grants, Level, Limits, Module};
 use pith_core::object::{AccessMode, Claim, Entries, Namespace};
 use pith_core::policy::{
-    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, Owner, PodFacts, SidecarFacts,
-    Subject, VolumeFacts,
+    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, Owner, PodFacts, Quota, QuotaRequest,
+    SidecarFacts, Subject, VolumeFacts,
 };
 use pith_policy_sdk as sdk;
 use pith_policy_sdk::cases::{self, Ask, Case};
@@ -64,6 +64,10 @@ fn check(policy: &str, module: &Module, case: &Case) {
         Ask::Naming { input, expect } => {
             let answer = module.name(limits, &settings, &naming_request(input), &object, &log);
             assert_eq!(reported(answer), expect.clone().map(naming), "{name}");
+        }
+        Ask::Quota { input, expect } => {
+            let answer = module.quota(limits, &settings, &quota_request(input), &object, &log);
+            assert_eq!(reported(answer), expect.clone().map(quota), "{name}");
         }
         Ask::Settings { expect } => {
             let answer = module.validate_settings(limits, &settings, &log).unwrap_or_else(|it| panic!("{name}: {it}"));
@@ -159,6 +163,21 @@ fn naming_request(it: &sdk::NamingRequest) -> NamingRequest {
     }
 }
 
+fn quota_request(it: &sdk::QuotaRequest) -> QuotaRequest {
+    QuotaRequest {
+        volume: NamingRequest {
+            volume_name: it.volume_name.clone(),
+            required_bytes: it.required_bytes,
+            limit_bytes: it.limit_bytes,
+            claim: Arc::new(claim(&it.claim)),
+            namespace: Arc::new(namespace(&it.namespace)),
+            parameters: entries(&it.parameters),
+        },
+        directory: it.directory.clone(),
+        shared: it.shared,
+    }
+}
+
 fn entries(list: &[(String, String)]) -> Entries {
     list.iter().cloned().collect()
 }
@@ -191,6 +210,14 @@ fn change(it: sdk::Change) -> Change {
         mount_options: it.mount_options.into_iter().map(option).collect(),
         env: it.env,
         cache: it.cache.map(cache),
+    }
+}
+
+fn quota(it: sdk::Quota) -> Option<Quota> {
+    match it {
+        sdk::Quota::Pass => None,
+        sdk::Quota::On => Some(Quota::On),
+        sdk::Quota::Off => Some(Quota::Off),
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use pith_tests::juicefs::{CLIENT, Scratch};
 use pith_tests::provisioner::{Refusal, Site};
-use serde_json::Value;
+use pith_tests::wasm_builds;
+use serde_json::{Value, json};
 
 const CONFIG: &str = "csi: {socket: csi.sock, cluster: test}\n";
 const NO_QUOTA: &str = "csi: {socket: csi.sock, cluster: test, quota: false}\n";
@@ -158,6 +159,46 @@ fn a_class_may_leave_sizes_to_themselves_or_enforce_them_alone() {
     ask(&site, &["create", "pvc-default", "--size", "8Mi"]).expect("it is made");
     assert_eq!(quota(&scratch, "/pvc-on").as_deref(), Some("8.0 MiB"));
     assert_eq!(quota(&scratch, "/pvc-default"), None);
+}
+
+#[test]
+fn a_policy_says_whose_size_is_enforced_and_is_asked_once_for_each_volume() {
+    let claim = |name: &str, labels: Value| {
+        let metadata = json!({"namespace": "shop", "name": name, "uid": name, "labels": labels});
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": {}}).to_string()
+    };
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}).to_string();
+    let objects = [namespace, claim("labelled", json!({"scratch": ""})), claim("plain", json!({}))].join("\n---\n");
+    let policy = json!({
+        "name": "scratch", "module": {"file": wasm_builds::example("scratch")}, "settings": {"label": "scratch"},
+    });
+    let scratch = Scratch::new();
+    let site = Site::new(&format!("{CONFIG}policies: [{policy}]\n"), &objects, &scratch.secrets()).expect("a site");
+    let serving = site.serve(&[]).expect("it serves");
+    let create = |name: &str, more: &[&str]| ask(&site, &[&["create", name, "--size", "8Mi"], more].concat());
+    assert_eq!(create("pvc-off", &["--claim", "shop/labelled"]).expect("it is made")["capacityBytes"], 8 * MIB);
+    create("pvc-plain", &["--claim", "shop/plain"]).expect("it is made");
+    // A policy is above the class, and nobody is asked for a volume whose claim is not known.
+    create("pvc-above", &["--claim", "shop/labelled", "--parameter", "quota=on"]).expect("it is made");
+    create("pvc-unknown", &[]).expect("it is made");
+    assert!(site.log().contains("no quota policy was asked, because the caller names no claim"), "{}", site.log());
+    let quotas = ["/pvc-off", "/pvc-above", "/pvc-plain", "/pvc-unknown"].map(|directory| quota(&scratch, directory));
+    let bound = Some("8.0 MiB".to_string());
+    assert_eq!(quotas, [None, None, bound.clone(), bound]);
+    let record = site.volumes().expect("the records can be read");
+    assert_eq!((&record["pvc-off"]["quota"], &record["pvc-plain"]["quota"]), (&json!("off"), &Value::Null));
+
+    // Without the policy, what it said holds for what it was asked about.
+    serving.kill().expect("it can be killed");
+    let config = site.path().join("pith.yaml");
+    let without = fs::read_to_string(&config).expect("it is there").replace(&format!("policies: [{policy}]"), "");
+    fs::write(&config, without).expect("written");
+    let _serving = site.serve(&[]).expect("it serves");
+    create("pvc-off", &["--claim", "shop/labelled"]).expect("it is there");
+    assert_eq!(ask(&site, &["expand", "pvc-off", "--size", "16Mi"]).expect("it grows")["capacityBytes"], 16 * MIB);
+    assert_eq!(quota(&scratch, "/pvc-off"), None);
+    create("pvc-new", &["--claim", "shop/labelled"]).expect("it is made");
+    assert_eq!(quota(&scratch, "/pvc-new").as_deref(), Some("8.0 MiB"));
 }
 
 #[test]

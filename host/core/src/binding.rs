@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::object::{Claim, Entries, Namespace};
-use crate::policy::{Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts};
+use crate::policy::{
+    Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
+};
 use crate::reason::PolicyFailure;
 use crate::selector::LabelSelector;
 use crate::shape::Shape;
@@ -36,7 +38,7 @@ pub enum OnFailure {
 pub struct Match {
     /// By the labels of the namespace.
     pub namespaces: LabelSelector,
-    /// By the labels of the pod. Not consulted for the hook `naming`, where there is no pod.
+    /// By the labels of the pod. Not consulted for the hooks `naming` and `quota`, where there is no pod.
     pub pods: LabelSelector,
     /// By the labels of the claim. For `exemption`, one matching claim is enough.
     pub claims: LabelSelector,
@@ -79,6 +81,9 @@ pub trait Evaluate {
 
     /// Asks what the directory of a new volume is called. `object` is the raw claim, for policies that ask for it.
     fn name(&self, binding: &Binding, request: &NamingRequest, object: &Value) -> Result<Naming, Failure>;
+
+    /// Asks whether the size of a new volume is enforced; none where the policy does not say. `object` is the raw claim.
+    fn quota(&self, binding: &Binding, request: &QuotaRequest, object: &Value) -> Result<Option<Quota>, Failure>;
 }
 
 /// The order in which bindings are asked: by priority, then name.
@@ -120,14 +125,15 @@ pub fn for_sidecar<'a>(
     })
 }
 
-/// The bindings that are asked what the directory of a claim's new volume is called, in order.
-pub fn for_naming<'a>(
+/// The bindings that are asked this about a claim's new volume, in order.
+pub fn for_volume<'a>(
     bindings: &'a [Binding],
+    hook: Hook,
     claim: &Claim,
     namespace: &Namespace,
 ) -> impl Iterator<Item = &'a Binding> {
     bindings.iter().filter(move |binding| {
-        binding.hooks.contains(&Hook::Naming)
+        binding.hooks.contains(&hook)
             && binding.matches.namespaces.matches(&namespace.labels)
             && binding.matches.claim(&claim.labels, claim.storage_class.as_deref())
     })

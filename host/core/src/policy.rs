@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::catalogue::Code;
 use crate::object::{AccessMode, Claim, Entries, Namespace};
 use crate::text::clean;
@@ -22,11 +24,13 @@ pub enum Hook {
     Sidecar,
     /// What is the directory of this new volume called?
     Naming,
+    /// Is the size of this new volume enforced?
+    Quota,
 }
 
 impl Hook {
     /// Every hook, in the order in which they are listed to people.
-    pub const ALL: [Hook; 3] = [Hook::Exemption, Hook::Sidecar, Hook::Naming];
+    pub const ALL: [Hook; 4] = [Hook::Exemption, Hook::Sidecar, Hook::Naming, Hook::Quota];
 
     /// The name of the interface in WIT, in configuration and in metrics.
     pub fn as_str(self) -> &'static str {
@@ -34,6 +38,7 @@ impl Hook {
             Hook::Exemption => "exemption",
             Hook::Sidecar => "sidecar",
             Hook::Naming => "naming",
+            Hook::Quota => "quota",
         }
     }
 }
@@ -193,6 +198,27 @@ pub enum Naming {
     },
     /// Refuse the volume with this sentence.
     Deny(String),
+}
+
+/// Whether a volume's size is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Quota {
+    /// By a quota on its directory.
+    On,
+    /// By nothing: the size is what the claim says, and no more.
+    Off,
+}
+
+/// What a quota policy is asked. It answers a [`Quota`], or nothing to ask the next binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaRequest {
+    /// The volume.
+    pub volume: NamingRequest,
+    /// Where it lies, one item for each level.
+    pub directory: Vec<String>,
+    /// True if others are meant to lie there too.
+    pub shared: bool,
 }
 
 /// Why a policy gave no usable answer. Never a denial: `onFailure` of the binding decides what follows.

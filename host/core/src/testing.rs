@@ -15,7 +15,8 @@ use crate::object::{
     AccessMode, Claim, Entries, Namespace, Object, Objects, PersistentVolume, SecretRef, StorageClass,
 };
 use crate::policy::{
-    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, Subject, VolumeFacts,
+    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject,
+    VolumeFacts,
 };
 use crate::reason::ENABLE_LABEL;
 use crate::settings::{Configuration, default_claim_overrides};
@@ -135,6 +136,7 @@ fn push(list: &mut Value, item: Value) {
 
 type Adjust = Box<dyn Fn(&SidecarFacts) -> Result<Change, Failure>>;
 type Name = Box<dyn Fn(&NamingRequest, &Value) -> Result<Naming, Failure>>;
+type Bound = Box<dyn Fn(&QuotaRequest) -> Result<Option<Quota>, Failure>>;
 
 /// Everything that a decision needs beside the pod.
 pub(crate) struct World {
@@ -144,6 +146,7 @@ pub(crate) struct World {
     exemptions: BTreeMap<String, Result<Exemption, Failure>>,
     adjustments: BTreeMap<String, Adjust>,
     names: BTreeMap<String, Name>,
+    quotas: BTreeMap<String, Bound>,
 }
 
 /// A namespace that opted in, a class, no claims, no policies.
@@ -155,6 +158,7 @@ pub(crate) fn world() -> World {
         exemptions: BTreeMap::new(),
         adjustments: BTreeMap::new(),
         names: BTreeMap::new(),
+        quotas: BTreeMap::new(),
     }
     .with(Object::Namespace(Namespace {
         name: NAMESPACE.into(),
@@ -226,6 +230,17 @@ impl World {
     ) -> Self {
         self.bindings.push(binding(name, Hook::Naming));
         self.names.insert(name.into(), Box::new(answer));
+        self
+    }
+
+    /// With a policy about quotas.
+    pub(crate) fn bounding(
+        mut self,
+        name: &str,
+        answer: impl Fn(&QuotaRequest) -> Result<Option<Quota>, Failure> + 'static,
+    ) -> Self {
+        self.bindings.push(binding(name, Hook::Quota));
+        self.quotas.insert(name.into(), Box::new(answer));
         self
     }
 
@@ -301,6 +316,10 @@ impl Evaluate for World {
 
     fn name(&self, binding: &Binding, request: &NamingRequest, object: &Value) -> Result<Naming, Failure> {
         self.names[&binding.name](request, object)
+    }
+
+    fn quota(&self, binding: &Binding, request: &QuotaRequest, _: &Value) -> Result<Option<Quota>, Failure> {
+        self.quotas[&binding.name](request)
     }
 }
 

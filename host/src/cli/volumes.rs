@@ -116,6 +116,8 @@ fn item(record: &Record) -> Value {
         "capacityBytes": record.capacity_bytes,
         "claim": record.claim.as_ref().map(ToString::to_string),
         "state": state,
+        // What a policy said of it.
+        "quota": record.quota,
         "generation": record.generation,
         "cluster": record.cluster,
         "context": record.volume_context(),

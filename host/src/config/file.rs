@@ -607,6 +607,8 @@ pub enum Hook {
     Sidecar,
     /// What is the directory of a new volume called?
     Naming,
+    /// Is the size of a new volume enforced?
+    Quota,
 }
 
 /// Which objects a binding is for; everything that is given must fit.
@@ -615,7 +617,7 @@ pub enum Hook {
 pub struct Match {
     /// By the labels of the namespace.
     pub namespace_selector: LabelSelector,
-    /// By the labels of the pod; not consulted for the hook `naming`.
+    /// By the labels of the pod; not consulted for the hooks `naming` and `quota`.
     pub pod_selector: LabelSelector,
     /// By the labels of the claim.
     pub claim_selector: LabelSelector,

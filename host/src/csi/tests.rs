@@ -59,8 +59,14 @@ impl Volumes for Memory {
             return Ok(record.clone());
         }
         let directory = Directory::new(vec![volume::id(&asked.name)]).expect("an id is a plain name");
-        let place =
-            Place { directory, shared: false, named_by: NamedBy::VolumeName, warnings: Vec::new(), notes: Vec::new() };
+        let place = Place {
+            directory,
+            shared: false,
+            named_by: NamedBy::VolumeName,
+            quota: None,
+            warnings: Vec::new(),
+            notes: Vec::new(),
+        };
         let capacity = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
         let record = Record::begin("test", "n-1".into(), asked, claim, place, capacity).ready();
         records.insert(record.id.clone(), record.clone());

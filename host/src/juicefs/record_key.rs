@@ -75,8 +75,14 @@ mod tests {
             mutable_parameters: Entries::new(),
         };
         let directory = Directory::new(vec!["a".into()]).expect("a plain name");
-        let place =
-            Place { directory, shared: false, named_by: NamedBy::VolumeName, warnings: Vec::new(), notes: Vec::new() };
+        let place = Place {
+            directory,
+            shared: false,
+            named_by: NamedBy::VolumeName,
+            quota: None,
+            warnings: Vec::new(),
+            notes: Vec::new(),
+        };
         let record = Record::begin("test", "n-1".into(), asked, None, place, 0);
         record.seal(a) == record.seal(b)
     }

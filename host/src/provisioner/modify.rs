@@ -71,8 +71,8 @@ impl Provisioner {
         let kept = record.bound(self.options.quota).and_then(|bound| bound.inodes);
         match record.inodes().filter(|inodes| *inodes > 0) {
             Some(inodes) if kept.is_none() => Err(VolumeError::InvalidArgument(format!(
-                "the parameter inodes is `{inodes}`, and the volume has its quota off (its class, or `csi.quota: false`), so nothing \
-                 would keep to it"
+                "the parameter inodes is `{inodes}`, and the volume has its quota off (a policy, its class, or `csi.quota: false`), \
+                 so nothing would keep to it"
             ))),
             _ => Ok(()),
         }

@@ -21,7 +21,7 @@ impl Provisioner {
         let (by_default, directory, bytes) = (self.options.quota, &record.directory, next.capacity_bytes);
         let is_bounded = |record: &Record| record.bound(by_default).is_some();
         if record.state == State::Ready && bytes != record.capacity_bytes && !is_bounded(next) {
-            tracing::info!(volume = %record.id, %directory, bytes, "nothing enforces the size of the volume: its class, or the configuration, has its quota off");
+            tracing::info!(volume = %record.id, %directory, bytes, "nothing enforces the size of the volume: a policy, its class or the configuration has its quota off");
         }
         let (mut set, mut found) = (None, None);
         for _ in 0..TRIES {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use pith_core::object::{self, Entries};
 use pith_core::policy::{
-    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, PodFacts, SidecarFacts, Subject,
-    VolumeFacts,
+    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, PodFacts, Quota, QuotaRequest,
+    SidecarFacts, Subject, VolumeFacts,
 };
 use pith_core::text;
 use wasmtime::component::ComponentExportIndex;
 
-use super::bindings::exports::pith::policy::{exemption, naming, settings, sidecar};
+use super::bindings::exports::pith::policy::{exemption, naming, quota as quotas, settings, sidecar};
 use super::bindings::pith::policy::types::{self, Entry};
 use super::call::{Question, ask, check_shape};
 use super::exports::Exports;
@@ -38,6 +38,7 @@ pub(super) fn check_shapes(module: &Module) -> Result<(), LoadError> {
     check::<Exempt>(module)?;
     check::<Adjust>(module)?;
     check::<Name>(module)?;
+    check::<Decide>(module)?;
     check::<Validate>(module)
 }
 
@@ -175,10 +176,7 @@ pub(super) fn name(
     object: &serde_json::Value,
     log: &dyn Log,
 ) -> Result<Naming, Failure> {
-    let namespace = &*request.namespace;
-    let of_claim = [&request.claim.labels, &request.claim.annotations];
-    let lists =
-        Lists::new(of_claim.into_iter().chain([&namespace.labels, &namespace.annotations, &request.parameters]));
+    let lists = Lists::new(lists_of_request(request).into_iter());
     let modes = modes(&request.claim);
     let mut lists = lists.cutter();
     let record = naming::Request {
@@ -186,7 +184,7 @@ pub(super) fn name(
         required_bytes: request.required_bytes,
         limit_bytes: request.limit_bytes,
         claim: claim(&request.claim, &modes, &mut lists),
-        namespace: namespace_record(namespace, &mut lists),
+        namespace: namespace_record(&request.namespace, &mut lists),
         parameters: lists.cut(&request.parameters),
     };
 
@@ -200,6 +198,50 @@ pub(super) fn name(
             Ok(Naming::Directory { components, shared })
         }
         Ok(naming::Verdict::Deny(reason)) => Ok(Naming::Deny(sentence(&reason))),
+        Err(reported) => Err(Failure::Reported(sentence(&reported))),
+    }
+}
+
+struct Decide;
+
+impl Question for Decide {
+    const NAME: &'static str = "quota";
+    type Params<'a> = (&'a str, quotas::Request<'a>);
+    type Raw = Result<quotas::Verdict, String>;
+
+    fn export(exports: &Exports) -> Option<&ComponentExportIndex> {
+        exports.hook(Hook::Quota)
+    }
+}
+
+pub(super) fn quota(
+    module: &Module,
+    limits: Limits,
+    settings: &str,
+    request: &QuotaRequest,
+    object: &serde_json::Value,
+    log: &dyn Log,
+) -> Result<Option<Quota>, Failure> {
+    let volume = &request.volume;
+    let lists = Lists::new(lists_of_request(volume).into_iter());
+    let modes = modes(&volume.claim);
+    let directory: Vec<&str> = request.directory.iter().map(String::as_str).collect();
+    let mut lists = lists.cutter();
+    let record = quotas::Request {
+        volume_name: &volume.volume_name,
+        required_bytes: volume.required_bytes,
+        limit_bytes: volume.limit_bytes,
+        claim: claim(&volume.claim, &modes, &mut lists),
+        namespace: namespace_record(&volume.namespace, &mut lists),
+        parameters: lists.cut(&volume.parameters),
+        directory: &directory,
+        shared: request.shared,
+    };
+
+    match ask::<Decide>(module, limits, (settings, record), || Some(text(object)), log)? {
+        Ok(quotas::Verdict::Pass) => Ok(None),
+        Ok(quotas::Verdict::On) => Ok(Some(Quota::On)),
+        Ok(quotas::Verdict::Off) => Ok(Some(Quota::Off)),
         Err(reported) => Err(Failure::Reported(sentence(&reported))),
     }
 }
@@ -233,6 +275,11 @@ impl<'a> Cutter<'a> {
 
 fn lists_of_volume(volume: &VolumeFacts) -> [&Entries; 4] {
     [&volume.claim.labels, &volume.claim.annotations, &volume.class_parameters, &volume.volume_attributes]
+}
+
+fn lists_of_request(request: &NamingRequest) -> [&Entries; 5] {
+    let (claim, namespace) = (&request.claim, &request.namespace);
+    [&claim.labels, &claim.annotations, &namespace.labels, &namespace.annotations, &request.parameters]
 }
 
 fn modes(claim: &object::Claim) -> Vec<types::AccessMode> {

@@ -4,6 +4,6 @@
 
 wasmtime::component::bindgen!({
     path: "../proto/policy",
-    world: "policy",
+    world: "complete-policy",
     ownership: Borrowing { duplicate_if_necessary: true },
 });

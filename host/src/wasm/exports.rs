@@ -9,6 +9,7 @@ pub(super) struct Exports {
     exemption: Option<ComponentExportIndex>,
     sidecar: Option<ComponentExportIndex>,
     naming: Option<ComponentExportIndex>,
+    quota: Option<ComponentExportIndex>,
     pub(super) settings: Option<ComponentExportIndex>,
 }
 
@@ -23,6 +24,7 @@ impl Exports {
             exemption: find("pith:policy/exemption@0.1.0", "exempt"),
             sidecar: find("pith:policy/sidecar@0.1.0", "adjust"),
             naming: find("pith:policy/naming@0.1.0", "name"),
+            quota: find("pith:policy/quota@0.1.0", "decide"),
             settings: find("pith:policy/settings@0.1.0", "validate"),
         }
     }
@@ -32,6 +34,7 @@ impl Exports {
             Hook::Exemption => self.exemption.as_ref(),
             Hook::Sidecar => self.sidecar.as_ref(),
             Hook::Naming => self.naming.as_ref(),
+            Hook::Quota => self.quota.as_ref(),
         }
     }
 }

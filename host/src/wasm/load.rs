@@ -72,7 +72,8 @@ pub enum LoadError {
     },
     /// There is nothing to ask it.
     #[error(
-        "it exports no hook: one of `pith:policy/exemption`, `pith:policy/sidecar` and `pith:policy/naming` in version {VERSION}"
+        "it exports no hook: one of `pith:policy/exemption`, `pith:policy/sidecar`, `pith:policy/naming` and `pith:policy/quota` in \
+         version {VERSION}"
     )]
     NoHook,
     /// It exports an interface of the contract with another shape.

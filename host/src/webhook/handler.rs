@@ -211,7 +211,9 @@ mod tests {
     use axum::http::Request;
     use pith_core::binding::{Binding, Evaluate, Match, Mode, OnFailure};
     use pith_core::object::{Claim, Namespace, Object, StorageClass};
-    use pith_core::policy::{self, Change, Exemption, Failure, Hook, Naming, NamingRequest, SidecarFacts, VolumeFacts};
+    use pith_core::policy::{
+        self, Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, VolumeFacts,
+    };
     use pith_core::reason::ENABLE_LABEL;
     use proptest::prelude::*;
     use serde_json::json;
@@ -282,6 +284,10 @@ mod tests {
         }
 
         fn name(&self, _: &Binding, _: &NamingRequest, _: &Value) -> Result<Naming, Failure> {
+            panic!("a defect")
+        }
+
+        fn quota(&self, _: &Binding, _: &QuotaRequest, _: &Value) -> Result<Option<Quota>, Failure> {
             panic!("a defect")
         }
     }

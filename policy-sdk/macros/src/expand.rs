@@ -33,7 +33,7 @@ fn hooks(block: &ItemImpl) -> Result<Vec<(Hook, Span)>> {
         hooks.push((hook, function.sig.ident.span()));
     }
     if hooks.iter().all(|(hook, _)| *hook == Hook::Validate) {
-        let message = "a policy has at least one of the hooks `exempt`, `sidecar` and `name`";
+        let message = "a policy has at least one of the hooks `exempt`, `sidecar`, `name` and `quota`";
         return Err(Error::new_spanned(&block.self_ty, message));
     }
     Ok(hooks)
@@ -94,6 +94,18 @@ fn wasm(settings: &Type, hooks: &[(Hook, Span)]) -> TokenStream {
             }
             bindings::naming::export!(Policy with_types_in ::pith_policy_sdk::bindings::naming);
         },
+        Hook::Quota => quote_spanned! {*span=>
+            impl bindings::quota::exports::pith::policy::quota::Guest for Policy {
+                fn decide(
+                    settings: ::std::string::String,
+                    request: ::pith_policy_sdk::QuotaRequest,
+                ) -> ::core::result::Result<::pith_policy_sdk::Quota, ::std::string::String> {
+                    glue::log_panics();
+                    glue::answer(&settings, |settings: &#settings| settings.quota(&request))
+                }
+            }
+            bindings::quota::export!(Policy with_types_in ::pith_policy_sdk::bindings::quota);
+        },
         Hook::Validate => TokenStream::new(),
     });
     quote! {
@@ -151,6 +163,14 @@ fn native(settings: &Type, hooks: &[(Hook, Span)]) -> TokenStream {
                 ::core::option::Option::Some(glue::answer(settings, |settings: &#settings| settings.name(request)))
             }
         },
+        Hook::Quota => quote_spanned! {*span=>
+            fn quota(
+                settings: &str,
+                request: &::pith_policy_sdk::QuotaRequest,
+            ) -> ::core::option::Option<::core::result::Result<::pith_policy_sdk::Quota, ::std::string::String>> {
+                ::core::option::Option::Some(glue::answer(settings, |settings: &#settings| settings.quota(request)))
+            }
+        },
         Hook::Validate => TokenStream::new(),
     });
     quote! {
@@ -200,8 +220,8 @@ mod tests {
         check_refused(
             TokenStream::new(),
             quote! { impl Settings { fn excempt(&self) {} } },
-            "`excempt` is not a hook of a policy; the hooks are `exempt`, `sidecar` and `name`, and `validate` checks the \
-             settings; put helpers into another `impl` block",
+            "`excempt` is not a hook of a policy; the hooks are `exempt`, `sidecar`, `name` and `quota`, and `validate` \
+             checks the settings; put helpers into another `impl` block",
         );
     }
 
@@ -231,7 +251,7 @@ mod tests {
         check_refused(
             nothing(),
             quote! { impl Settings { fn validate(&self) -> Result<(), SettingsProblem> { Ok(()) } } },
-            "a policy has at least one of the hooks `exempt`, `sidecar` and `name`",
+            "a policy has at least one of the hooks `exempt`, `sidecar`, `name` and `quota`",
         );
         check_refused(
             nothing(),

@@ -12,6 +12,8 @@ pub(crate) enum Hook {
     Sidecar,
     /// The hook `naming`.
     Name,
+    /// The hook `quota`.
+    Quota,
     /// The check of the settings.
     Validate,
 }
@@ -27,11 +29,12 @@ impl Hook {
             "exempt" => Self::Exempt,
             "sidecar" => Self::Sidecar,
             "name" => Self::Name,
+            "quota" => Self::Quota,
             "validate" => Self::Validate,
             other => {
                 let message = format!(
-                    "`{other}` is not a hook of a policy; the hooks are `exempt`, `sidecar` and `name`, and `validate` checks \
-                     the settings; {HELPERS}"
+                    "`{other}` is not a hook of a policy; the hooks are `exempt`, `sidecar`, `name` and `quota`, and `validate` \
+                     checks the settings; {HELPERS}"
                 );
                 return Err(Error::new(name.span(), message));
             }
@@ -50,6 +53,7 @@ impl Hook {
                  Problem>"
             }
             Self::Name => "fn name(&self, request: &NamingRequest) -> Result<Naming, Problem>",
+            Self::Quota => "fn quota(&self, request: &QuotaRequest) -> Result<Quota, Problem>",
             Self::Validate => "fn validate(&self) -> Result<(), SettingsProblem>",
         }
     }
@@ -58,7 +62,7 @@ impl Hook {
         match self {
             Self::Exempt => 3,
             Self::Sidecar => 4,
-            Self::Name => 1,
+            Self::Name | Self::Quota => 1,
             Self::Validate => 0,
         }
     }

@@ -13,6 +13,7 @@ use proc_macro::TokenStream;
 /// - `fn exempt(&self, pod: &Pod, namespace: &Namespace, volumes: &[Volume]) -> Result<Exemption, Problem>`
 /// - `fn sidecar(&self, pod: &Pod, namespace: &Namespace, volume: &Volume, current: &Sidecar) -> Result<Change, Problem>`
 /// - `fn name(&self, request: &NamingRequest) -> Result<Naming, Problem>`
+/// - `fn quota(&self, request: &QuotaRequest) -> Result<Quota, Problem>`
 /// - `fn validate(&self) -> Result<(), SettingsProblem>`: optional, what must hold of settings beyond their types
 ///
 /// Nothing else may stand in the block, so that a misspelt hook is an error and not a function that nobody calls: put

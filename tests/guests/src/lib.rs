@@ -1,4 +1,4 @@
-//! What the guests in `examples` share: the bindings of the world `policy`, and one macro that gives every hook the same body.
+//! What the guests in `examples` share: the bindings of the world `complete-policy`, and one macro that gives every hook the same body.
 //!
 //! Not over the policy SDK, so that a fault of the SDK is not mistaken for one of the host. Guests that Rust cannot express
 //! are text, in `wat`. A guest is known by its file; `tests/tests/guests.rs` says what the host makes of each.
@@ -7,13 +7,13 @@
 
 wit_bindgen::generate!({
     path: "../../proto/policy",
-    world: "policy",
+    world: "complete-policy",
     pub_export_macro: true,
     export_macro_name: "export_policy",
     default_bindings_module: "pith_guests",
 });
 
-use exports::pith::policy::{exemption, naming, settings, sidecar};
+use exports::pith::policy::{exemption, naming, quota, settings, sidecar};
 
 /// What a guest answers, whatever the hook.
 pub enum Says {
@@ -75,6 +75,15 @@ impl Says {
         })
     }
 
+    /// It has no text but that of a failure.
+    pub fn quota(self) -> Result<quota::Verdict, String> {
+        match self {
+            Says::Fine => Ok(quota::Verdict::Pass),
+            Says::Text(text) => Err(text),
+            Says::TooMuch => Err("too much ".repeat(SENTENCE / 9)),
+        }
+    }
+
     pub fn settings(self) -> Result<(), settings::Problem> {
         let problem = |reason| Err(settings::Problem { field: String::new(), reason });
         match self {
@@ -96,7 +105,7 @@ macro_rules! guest {
         }
 
         const _: () = {
-            use $crate::exports::pith::policy::{exemption, naming, settings, sidecar};
+            use $crate::exports::pith::policy::{exemption, naming, quota, settings, sidecar};
 
             impl exemption::Guest for Guest {
                 fn exempt(
@@ -124,6 +133,12 @@ macro_rules! guest {
             impl naming::Guest for Guest {
                 fn name(_: String, _: naming::Request) -> Result<naming::Verdict, String> {
                     body().naming()
+                }
+            }
+
+            impl quota::Guest for Guest {
+                fn decide(_: String, _: quota::Request) -> Result<quota::Verdict, String> {
+                    body().quota()
                 }
             }
 

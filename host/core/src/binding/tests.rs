@@ -50,7 +50,8 @@ fn asked(hook: Hook, matches: Match, volumes: &[VolumeFacts]) -> (bool, Vec<bool
     let bindings = [Binding { matches, ..binding("it", hook) }];
     let of_pod = for_exemption(&bindings, &subject, volumes).count() == 1;
     let of_sidecars = volumes.iter().map(|volume| for_sidecar(&bindings, &subject, volume).count() == 1).collect();
-    let named = |volume: &VolumeFacts| for_naming(&bindings, &volume.claim, &subject.namespace).count() == 1;
+    let named =
+        |volume: &VolumeFacts| for_volume(&bindings, Hook::Naming, &volume.claim, &subject.namespace).count() == 1;
     (of_pod, of_sidecars, volumes.iter().map(named).collect())
 }
 

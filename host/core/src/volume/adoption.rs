@@ -64,6 +64,7 @@ pub fn adopt(volume: &PersistentVolume, driver: &str, cluster: &str, nonce: Stri
         shared: directory.components().last() != Some(&id),
         directory,
         named_by: NamedBy::PersistentVolume,
+        quota: None,
         capacity_bytes: volume.capacity_bytes.unwrap_or_default(),
         modified: Entries::new(),
         state: State::Creating,

@@ -112,8 +112,14 @@ mod tests {
         };
         check_parameters(&asked).expect("it can be made");
         let directory = "/pvc-1".parse().expect("a directory");
-        let place =
-            Place { directory, shared: false, named_by: NamedBy::VolumeName, warnings: Vec::new(), notes: Vec::new() };
+        let place = Place {
+            directory,
+            shared: false,
+            named_by: NamedBy::VolumeName,
+            quota: None,
+            warnings: Vec::new(),
+            notes: Vec::new(),
+        };
         Record::begin("blue", "n".into(), asked, None, place, 0).ready()
     }
 

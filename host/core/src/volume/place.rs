@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::directory::{split, trim};
-use super::{Asked, Directory, PathProblem, SizeProblem};
+use super::{Asked, Directory, PathProblem, SizeProblem, quota};
 use crate::binding::{self, Binding, Evaluate};
 use crate::object::{Claim, Namespace, PersistentVolume};
-use crate::policy::{Failure, Hook, Naming, NamingRequest};
+use crate::policy::{Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest};
 use crate::reason::PolicyFailure;
 use crate::template::{self, EXTRA_METADATA, Piece, Templates};
 
@@ -40,6 +40,8 @@ pub struct Place {
     pub shared: bool,
     /// Who named it.
     pub named_by: NamedBy,
+    /// Whether its size is enforced, where a policy says so.
+    pub quota: Option<Quota>,
     /// What people should know about how it came to be.
     pub warnings: Vec<String>,
     /// What is to be said on the claim: what of it a template asked for in vain.
@@ -128,7 +130,7 @@ impl VolumeRefusal {
     }
 }
 
-/// Finds the place of a new volume. Its directory is that of the first policy that names one, else what `pathPattern`
+/// Finds the place of a new volume, and asks policies about both. Its directory is that of the first policy that names one, else what `pathPattern`
 /// gives, else the id.
 ///
 /// The mount option `subdir`, in the mount flags or in the parameter `mountOptions`, is the root of all of them:
@@ -151,12 +153,15 @@ pub fn place(
     if asked.parameters.contains_key(SUB_PATH) {
         warnings.push(format!("the parameter {SUB_PATH} has no effect: each volume has its own"));
     }
-    let named = match naming {
-        Some(context) => by_policy(asked, &prefix, context, bindings, policies, &mut warnings)?,
+    let request = naming.map(|context| request(asked, context));
+    let named = match naming.zip(request.as_ref()) {
+        Some((context, request)) => by_policy(request, &prefix, context, bindings, policies, &mut warnings)?,
         None => {
-            if bindings.iter().any(|binding| binding.hooks.contains(&Hook::Naming)) {
-                let why = "because the caller names no claim";
-                warnings.push(format!("no naming policy was asked, {why}: {EXTRA_METADATA}"));
+            for hook in [Hook::Naming, Hook::Quota] {
+                if bindings.iter().any(|binding| binding.hooks.contains(&hook)) {
+                    let (hook, why) = (hook.as_str(), "because the caller names no claim");
+                    warnings.push(format!("no {hook} policy was asked, {why}: {EXTRA_METADATA}"));
+                }
             }
             None
         }
@@ -165,7 +170,14 @@ pub fn place(
         Some(named) => named,
         None => by_default(asked, &prefix, id, naming.map(|context| &*context.claim), templates, &mut notes)?,
     };
-    Ok(Place { directory, shared, named_by, warnings, notes })
+    let quota = match naming.zip(request) {
+        Some((context, volume)) => {
+            let request = QuotaRequest { volume, directory: directory.components().to_vec(), shared };
+            quota::by_policy(&request, context, bindings, policies, &mut warnings)?
+        }
+        None => None,
+    };
+    Ok(Place { directory, shared, named_by, quota, warnings, notes })
 }
 
 /// A directory, whether it is shared, and who named it.
@@ -197,25 +209,29 @@ enum Answer {
     Deny(String),
 }
 
-fn by_policy(
-    asked: &Asked,
-    prefix: &[String],
-    context: &NamingContext<'_>,
-    bindings: &[Binding],
-    policies: &dyn Evaluate,
-    warnings: &mut Vec<String>,
-) -> Result<Option<Named>, VolumeRefusal> {
-    let request = NamingRequest {
+/// What policies are told of a new volume.
+fn request(asked: &Asked, context: &NamingContext<'_>) -> NamingRequest {
+    NamingRequest {
         volume_name: asked.name.clone(),
         required_bytes: asked.required_bytes,
         limit_bytes: asked.limit_bytes,
         claim: context.claim.clone(),
         namespace: context.namespace.clone(),
         parameters: asked.parameters.clone(),
-    };
-    for binding in binding::for_naming(bindings, &context.claim, &context.namespace) {
+    }
+}
+
+fn by_policy(
+    request: &NamingRequest,
+    prefix: &[String],
+    context: &NamingContext<'_>,
+    bindings: &[Binding],
+    policies: &dyn Evaluate,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Named>, VolumeRefusal> {
+    for binding in binding::for_volume(bindings, Hook::Naming, &context.claim, &context.namespace) {
         // A directory that cannot be had is the same to `onFailure` as no answer.
-        let answer = policies.name(binding, &request, context.object).and_then(|naming| match naming {
+        let answer = policies.name(binding, request, context.object).and_then(|naming| match naming {
             Naming::Pass => Ok(Answer::Pass),
             Naming::Deny(sentence) => Ok(Answer::Deny(sentence)),
             Naming::Directory { components, shared } => match below(prefix, components) {

@@ -1,19 +1,15 @@
 //! What bounds a volume: whether its size is enforced, which quota its directory has, and how the client writes that.
 
+use super::place::NamingContext;
 use super::{Record, VolumeRefusal};
+use crate::binding::{self, Binding, Evaluate};
 use crate::object::Entries;
+use crate::policy::{Hook, QuotaRequest};
+
+pub use crate::policy::Quota;
 
 /// The StorageClass parameter that says whether sizes are enforced.
 const QUOTA: &str = "quota";
-
-/// Whether a volume's size is enforced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quota {
-    /// By a quota on its directory.
-    On,
-    /// By nothing: the size is what the claim says, and no more.
-    Off,
-}
 
 impl Quota {
     /// What the parameters of a StorageClass say; none where they say nothing.
@@ -28,6 +24,23 @@ impl Quota {
             }
         }
     }
+}
+
+/// What the first policy that says it says of a new volume's quota.
+pub(super) fn by_policy(
+    request: &QuotaRequest,
+    context: &NamingContext<'_>,
+    bindings: &[Binding],
+    policies: &dyn Evaluate,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Quota>, VolumeRefusal> {
+    for binding in binding::for_volume(bindings, Hook::Quota, &context.claim, &context.namespace) {
+        let answer = policies.quota(binding, request, context.object);
+        if let Some(Some(quota)) = binding::enforced(binding, answer, warnings)? {
+            return Ok(Some(quota));
+        }
+    }
+    Ok(None)
 }
 
 /// How much may be in a directory. Of the two at least one is bound.
@@ -67,10 +80,11 @@ impl Bound {
 }
 
 impl Record {
-    /// How much may be in the volume; none for no bound. What its class does not say is as it is by default, and so is what a Pith
-    /// without such a parameter let pass.
+    /// How much may be in the volume; none for no bound. What neither a policy nor its class says is as it is by default, and so is
+    /// what a Pith without such a parameter let pass.
     pub fn bound(&self, by_default: Quota) -> Option<Bound> {
-        let quota = Quota::of(&self.asked.parameters).ok().flatten().unwrap_or(by_default);
+        let of_class = || Quota::of(&self.asked.parameters).ok().flatten();
+        let quota = self.quota.or_else(of_class).unwrap_or(by_default);
         let bound = |number: u64| Some(number).filter(|number| quota == Quota::On && *number > 0);
         Bound::of(bound(self.capacity_bytes), self.inodes().and_then(bound))
     }

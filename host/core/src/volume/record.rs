@@ -17,6 +17,7 @@ use sha2::Sha256;
 use super::place::{SUB_PATH, prefix};
 use super::{Asked, Capability, Directory, NamedBy, Place, capacity, id};
 use crate::object::{Claim, Entries};
+use crate::policy::Quota;
 
 /// What is known of a volume. A change makes the next generation, and the highest one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct Record {
     pub shared: bool,
     /// Who named the directory.
     pub named_by: NamedBy,
+    /// Whether its size is enforced, where a policy said so when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
     /// Its size; 0 for no bound.
     pub capacity_bytes: u64,
     /// What mutable parameters it was changed to since it was made.
@@ -167,7 +171,7 @@ pub enum RecordProblem {
 /// The first word of a record.
 const MAGIC: &str = "pith-record";
 /// The newest format of both the first line and the JSON. Every older one is read: 1 has no volume that was adopted, and no time of a
-/// deletion, 2 no mutable parameters.
+/// deletion, 2 no mutable parameters, and no word of a policy on the quota.
 const FORMAT: u64 = 3;
 /// The first word of what a mark seals. That is a list, and what a record seals an object, so neither is ever the other.
 const MADE: &str = "pith-made";
@@ -205,6 +209,7 @@ impl Record {
             directory: place.directory,
             shared: place.shared,
             named_by: place.named_by,
+            quota: place.quota,
             capacity_bytes,
             modified: Entries::new(),
             state: State::Creating,
@@ -245,7 +250,8 @@ impl Record {
 
     /// The oldest format that has all of it: an older Pith reads what it knows.
     fn format(&self) -> u64 {
-        if self.asked.mutable_parameters.is_empty() && self.modified.is_empty() { 2 } else { FORMAT }
+        let is_older = self.asked.mutable_parameters.is_empty() && self.modified.is_empty() && self.quota.is_none();
+        if is_older { 2 } else { FORMAT }
     }
 
     /// The mark that says that everything of this record is made.

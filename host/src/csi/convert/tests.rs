@@ -33,8 +33,14 @@ fn request() -> CreateVolumeRequest {
 fn record() -> Record {
     let asked = create(request()).expect("it is well formed").asked;
     let directory = Directory::new(vec!["pvc-1".into()]).expect("a plain name");
-    let place =
-        Place { directory, shared: false, named_by: NamedBy::VolumeName, warnings: Vec::new(), notes: Vec::new() };
+    let place = Place {
+        directory,
+        shared: false,
+        named_by: NamedBy::VolumeName,
+        quota: None,
+        warnings: Vec::new(),
+        notes: Vec::new(),
+    };
     Record::begin("test", "n-1".into(), asked, None, place, 0).ready()
 }
 

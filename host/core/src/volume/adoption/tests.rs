@@ -59,6 +59,7 @@ fn what_the_driver_made_is_adopted_as_its_volume_says() {
         directory: "/t/shop-orders".parse().expect("a directory"),
         shared: true,
         named_by: NamedBy::PersistentVolume,
+        quota: None,
         capacity_bytes: 5 << 30,
         modified: entries(&[]),
         state: State::Creating,

@@ -42,6 +42,7 @@ fn record(id: &str, directory: &str) -> Record {
         directory: directory.parse().expect("a directory"),
         shared: false,
         named_by: NamedBy::VolumeName,
+        quota: None,
         capacity_bytes: 2 * GIB,
         modified: entries(&[]),
         state: State::Ready,

@@ -20,8 +20,14 @@ fn a_volume_that_was_brought_back_has_the_handle_and_the_attributes_that_it_had(
         mutable_parameters: entries(&[]),
     };
     let directory = "/t/pvc-1".parse().expect("a directory");
-    let place =
-        Place { directory, shared: false, named_by: NamedBy::VolumeName, warnings: Vec::new(), notes: Vec::new() };
+    let place = Place {
+        directory,
+        shared: false,
+        named_by: NamedBy::VolumeName,
+        quota: None,
+        warnings: Vec::new(),
+        notes: Vec::new(),
+    };
     let record = Record::begin("blue", "n".into(), asked, Some(ClaimName::from(&claim("data"))), place, 2 * GIB);
     let secret = SecretRef { namespace: "shop".into(), name: "juicefs".into() };
     let claim = record.claim.as_ref().expect("it is there");

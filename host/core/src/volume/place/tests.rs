@@ -343,3 +343,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_first_policy_that_says_whether_a_size_is_enforced_is_believed() {
+    let quota = |world: World, asked: Asked| placed(&world, &asked).map(|place| (place.quota, place.warnings.len()));
+    let silent = |_: &QuotaRequest| Ok(None);
+    let failing = |_: &QuotaRequest| Err(Failure::Stack);
+    assert_eq!(quota(world(), asked()), Ok((None, 0)));
+    let both =
+        world().bounding("a", silent).bounding("b", |_| Ok(Some(Quota::Off))).bounding("c", |_| Ok(Some(Quota::On)));
+    assert_eq!(quota(both, asked()), Ok((Some(Quota::Off), 0)));
+    assert_eq!(quota(world().bounding("a", |_| Ok(Some(Quota::Off))).monitored(), asked()), Ok((None, 0)));
+    let passed_over = world().bounding("a", failing).defaulting().bounding("b", |_| Ok(Some(Quota::Off)));
+    assert_eq!(quota(passed_over, asked()), Ok((Some(Quota::Off), 1)));
+    let refusal = quota(world().bounding("a", failing), asked()).expect_err("its binding fails with it");
+    assert_eq!(refusal.code(), "policy-failed");
+    // It sees where the volume will lie, whoever said that.
+    let seen = world()
+        .naming("names", |_, _| Ok(Naming::Directory { components: vec!["team".into(), "a".into()], shared: true }))
+        .bounding("sees", |request| {
+            let is_there = request.directory == ["x", "team", "a"] && request.shared;
+            Ok(Some(Quota::Off).filter(|_| is_there && request.volume.volume_name == "pvc-1"))
+        });
+    assert_eq!(quota(seen, asked().mounted(&["subdir=x"])), Ok((Some(Quota::Off), 0)));
+}

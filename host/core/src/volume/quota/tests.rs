@@ -26,6 +26,7 @@ fn record(capacity_bytes: u64, parameters: &[(&str, &str)]) -> Record {
         directory: "/t/a".parse().expect("a directory"),
         shared: true,
         named_by: NamedBy::PathPattern,
+        quota: None,
         capacity_bytes,
         state: State::Ready,
         generation: 1,
@@ -97,6 +98,21 @@ fn files_are_bound_beside_the_space_and_by_themselves() {
     check(&[of(GIB, "5"), of(GIB, "0")], "1.0 GiB");
     check(&[of(GIB, "5"), of(0, "4")], "5 inodes");
     check(&[of(GIB, "5"), record(3 * GIB, &[("quota", "off")])], "");
+}
+
+#[test]
+fn a_policy_is_above_the_class_and_the_configuration() {
+    for (policy, class, by_default, expected) in [
+        (None, "", Quota::On, true),
+        (None, "off", Quota::On, false),
+        (Some(Quota::On), "off", Quota::Off, true),
+        (Some(Quota::Off), "on", Quota::On, false),
+        (Some(Quota::Off), "", Quota::On, false),
+    ] {
+        let parameters = [("quota", class)];
+        let record = Record { quota: policy, ..record(GIB, if class.is_empty() { &[] } else { &parameters }) };
+        assert_eq!(record.bound(by_default).is_some(), expected, "{policy:?} {class} {by_default:?}");
+    }
 }
 
 #[test]

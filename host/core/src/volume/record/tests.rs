@@ -33,7 +33,7 @@ fn asked() -> Asked {
 fn place() -> Place {
     let directory = "/t/shop/orders".parse().expect("a directory");
     let named_by = NamedBy::Policy("teams".into());
-    Place { directory, shared: true, named_by, warnings: vec!["x".into()], notes: vec!["y".into()] }
+    Place { directory, shared: true, named_by, quota: None, warnings: vec!["x".into()], notes: vec!["y".into()] }
 }
 
 /// Its size is whole GiB, as the first Pith made them.
@@ -82,6 +82,10 @@ fn a_record_is_a_seal_and_json() {
     assert!(text.contains(r#""parameters":{"pool":"fast"},"mutableParameters":{"inodes":"5"}},"#), "{text}");
     assert!(text.contains(r#""capacityBytes":2147483648,"modified":{"trashDays":"3"},"state":"ready","#), "{text}");
     assert_eq!(Record::open(text.as_bytes(), &key()), Ok(changed));
+    let unbounded = Record { quota: Some(Quota::Off), ..record() };
+    let text = String::from_utf8(unbounded.seal(&key())).expect("text");
+    assert!(text.starts_with("pith-record 3 ") && text.contains(r#","quota":"off","capacityBytes":"#), "{text}");
+    assert_eq!(Record::open(text.as_bytes(), &key()), Ok(unbounded));
     // The first Pith did not say when.
     let untimed = Record { state: State::Deleting(Trashed { trash: "pvc-1.x".into(), at: None }), ..record() };
     let text = String::from_utf8(untimed.seal(&key())).expect("text");
