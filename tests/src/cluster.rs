@@ -78,6 +78,14 @@ impl Cluster {
         self.folder.join("csi/csi.sock")
     }
 
+    /// One of the programs that it runs, to run another one beside it.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        let wanted: Value = serde_json::from_slice(&fs::read(self.folder.join("wanted.json"))?)?;
+        let folders = wanted["path"].as_str().context("wanted.json has no path")?;
+        let found = std::env::split_paths(folders).map(|folder| folder.join(name)).find(|it| it.is_file());
+        found.with_context(|| format!("the cluster has no program {name}"))
+    }
+
     /// A program on the cluster's network, which sees this machine's files and processes.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");

@@ -29,6 +29,7 @@ mod naming;
 mod policies;
 mod quota;
 mod repair;
+mod replicas;
 mod scenarios;
 mod secret_finalizer;
 mod secrets;
