@@ -23,6 +23,9 @@ const CLUSTER_END: &str = "<!-- measured by `cargo xtask bench admission-cluster
 /// The marks of what takes half an hour.
 const KILLS_BEGIN: &str = "<!-- measured by `cargo xtask bench kills`: begin -->";
 const KILLS_END: &str = "<!-- measured by `cargo xtask bench kills`: end -->";
+/// The marks of what makes a hundred thousand volumes.
+const MANY_BEGIN: &str = "<!-- measured by `cargo xtask bench volumes`: begin -->";
+const MANY_END: &str = "<!-- measured by `cargo xtask bench volumes`: end -->";
 /// The cluster that is measured in.
 const CLUSTER: &str = "bench";
 
@@ -33,6 +36,8 @@ pub(crate) enum Part {
     AdmissionCluster,
     /// Whether volumes outlive 1000 kills of everything that they depend on. Takes half an hour.
     Kills,
+    /// What calls cost while there are 10 000 and 100 000 volumes, beside a straw man of the JuiceFS driver. Takes half an hour.
+    Volumes,
 }
 
 /// Measures, prints, and keeps what it printed.
@@ -65,13 +70,21 @@ pub(crate) fn admission_cluster() -> Result<()> {
 
 /// Kills everything that volumes depend on, again and again, prints, and keeps what it printed.
 pub(crate) fn kills() -> Result<()> {
-    keep(KILLS_BEGIN, KILLS_END, || {
-        tools::juicefs()?;
-        tools::package("redis-server", "redis-server")?;
-        build()?;
-        let load = ["run", "--quiet", "--release", "--package", "pith-tests", "--bin", "load", "--", "--only", "kills"];
-        Ok(capture(cargo().args(load))?.trim().to_string())
-    })
+    keep(KILLS_BEGIN, KILLS_END, || load("kills"))
+}
+
+/// Measures calls while there are many volumes, prints, and keeps what it printed.
+pub(crate) fn volumes() -> Result<()> {
+    keep(MANY_BEGIN, MANY_END, || load("many"))
+}
+
+/// One part of what the load generator measures.
+fn load(part: &str) -> Result<String> {
+    tools::juicefs()?;
+    tools::package("redis-server", "redis-server")?;
+    build()?;
+    let load = ["run", "--quiet", "--release", "--package", "pith-tests", "--bin", "load", "--", "--only", part];
+    Ok(capture(cargo().args(load))?.trim().to_string())
 }
 
 /// Keeps the tables of a measurement between its marks.

@@ -112,6 +112,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench { part: None } => bench::run(),
         Command::Bench { part: Some(bench::Part::AdmissionCluster) } => bench::admission_cluster(),
         Command::Bench { part: Some(bench::Part::Kills) } => bench::kills(),
+        Command::Bench { part: Some(bench::Part::Volumes) } => bench::volumes(),
         Command::Cluster { action } => cluster::run_action(action),
         Command::Generate { check: true } => generate::check(),
         Command::Generate { check: false } => generate::write(),

@@ -3,6 +3,7 @@
 
 mod admission;
 mod kills;
+mod many;
 mod process;
 mod volumes;
 mod webhook;
@@ -18,7 +19,7 @@ use tokio::task::JoinHandle;
 /// Measures `pith serve`: the webhook against two servers of the same stack, its memory, its start, and volumes.
 #[derive(Parser)]
 struct Args {
-    /// Measure one part only. `admission`, which needs the cluster `bench`, and `kills` are measured only if they are asked for.
+    /// Measure one part only. `admission`, which needs the cluster `bench`, `kills` and `many` are measured only if they are asked for.
     #[arg(long)]
     only: Option<Part>,
     /// The binary to measure.
@@ -33,6 +34,9 @@ struct Args {
     /// The most time for one row of the table of volumes.
     #[arg(long, default_value_t = 2)]
     volume_seconds: u64,
+    /// How many volumes `many` makes, one number after the other.
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000])]
+    many: Vec<usize>,
     /// How many processes `kills` kills.
     #[arg(long, default_value_t = 1000)]
     kills: usize,
@@ -47,6 +51,7 @@ enum Part {
     Volumes,
     Admission,
     Kills,
+    Many,
 }
 
 fn main() -> Result<()> {
@@ -65,6 +70,9 @@ fn main() -> Result<()> {
     }
     if matches!(args.only, None | Some(Part::Volumes)) {
         runtime.block_on(volumes::run(&args))?;
+    }
+    if args.only == Some(Part::Many) {
+        runtime.block_on(many::run(&args))?;
     }
     if args.only == Some(Part::Admission) {
         runtime.block_on(admission::run(&args))?;

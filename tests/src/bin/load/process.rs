@@ -31,6 +31,13 @@ pub(crate) fn kibibytes(pid: u32, key: &str) -> Result<f64> {
     Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
 }
 
+/// The most memory that was resident of it, in KiB.
+pub(crate) fn largest_resident(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("a line of status")?;
+    Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
+}
+
 /// The processes that it started and that run.
 pub(crate) fn children(pid: u32) -> Result<Vec<u32>> {
     let mut found = Vec::new();

@@ -28,7 +28,7 @@ use tonic::{Code, Status};
 use crate::process::{children, cpu_seconds, cpu_seconds_of_ended_children, kibibytes};
 use crate::{Args, gather, median, time};
 
-type Secrets = BTreeMap<String, String>;
+pub(crate) type Secrets = BTreeMap<String, String>;
 
 const CALLERS: [usize; 2] = [1, 16];
 const CALLS: [Call; 3] = [Call::Create, Call::Expand, Call::Delete];
@@ -51,7 +51,7 @@ const REQUESTS_OF_A_CREATION: [(Request, usize, &str); 5] = [
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
+pub(crate) enum Call {
     Create,
     Expand,
     Delete,
@@ -83,7 +83,7 @@ struct Row {
 
 /// Answers after which a call was made again, by their code: how many, and what the first one said.
 #[derive(Debug, Default)]
-struct Again(BTreeMap<String, (usize, String)>);
+pub(crate) struct Again(BTreeMap<String, (usize, String)>);
 
 /// Measures and prints its sections.
 pub(crate) async fn run(args: &Args) -> Result<()> {
@@ -239,13 +239,13 @@ fn cpu(serving: &Serving) -> Result<(f64, f64)> {
     Ok((cpu_seconds(serving.id())?, clients))
 }
 
-async fn connect(socket: &FilePath) -> Result<ControllerClient<Channel>> {
+pub(crate) async fn connect(socket: &FilePath) -> Result<ControllerClient<Channel>> {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
     Ok(ControllerClient::new(endpoint.connect().await?))
 }
 
 /// Asks until it is done, as the sidecars do.
-async fn insist(
+pub(crate) async fn insist(
     client: &mut ControllerClient<Channel>,
     call: Call,
     name: &str,
@@ -303,7 +303,7 @@ fn may_pass(status: &Status) -> bool {
 }
 
 impl Call {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Call::Create => "CreateVolume",
             Call::Expand => "ControllerExpandVolume",
@@ -325,7 +325,7 @@ impl Again {
         }
     }
 
-    fn count(&self) -> String {
+    pub(crate) fn count(&self) -> String {
         let counts: Vec<String> = self.0.iter().map(|(code, (count, _))| format!("{count} {code}")).collect();
         if counts.is_empty() { "none".into() } else { counts.join(", ") }
     }
@@ -407,6 +407,6 @@ impl Request {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of calls is small")]
-fn number(count: usize) -> f64 {
+pub(crate) fn number(count: usize) -> f64 {
     count as f64
 }
