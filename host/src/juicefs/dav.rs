@@ -35,8 +35,8 @@ use super::{JuiceFsError, locked};
 
 /// The largest file that is read or written here, in bytes: files are records.
 pub const LARGEST_FILE: usize = 1 << 20;
-/// The largest listing, in bytes of XML: about 60 000 entries.
-const LARGEST_LISTING: usize = 16 << 20;
+/// The largest listing, in bytes of XML: about 240 000 entries.
+const LARGEST_LISTING: usize = 64 << 20;
 /// The largest of the other answers, which are a sentence.
 const LARGEST_SENTENCE: usize = 64 << 10;
 /// The longest name of a file or directory in JuiceFS, in bytes. The worker makes longer ones, which no mount can open.

@@ -3,7 +3,7 @@
 //!
 //! Its file systems have names, and a console knows the rest. `juicefs auth NAME` asks it, and leaves what the other commands need in
 //! `$HOME/.juicefs/NAME.conf`, in the clear. So each file system has a home of its own here, which nobody else can enter and which goes
-//! with the last of its processes; what two Secrets of one file system say is kept apart by it too. That command takes the token and
+//! when Pith forgets the file system, or ends; what two Secrets of one file system say is kept apart by it too. That command takes the token and
 //! the keys as arguments, for which the documentation names no other way. A Secret with an `initconfig` has the file itself: then
 //! nobody is asked, and nothing secret is an argument.
 
