@@ -173,6 +173,9 @@ pub struct Reasons {
 pub enum Policy {
     /// Lists what modules are: digest, form, hooks, imports.
     Inspect(PolicyInspect),
+    /// Asks a module every question of a table of cases, under the limits of a binding, and compares the answers. The exit code is
+    /// 1 where one differs.
+    Test(PolicyTest),
 }
 
 /// What `policy inspect` takes.
@@ -181,6 +184,29 @@ pub struct PolicyInspect {
     /// `.wasm` files.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// The form of the output.
+    #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
+    pub output: TextOutput,
+}
+
+/// What `policy test` takes.
+#[derive(Debug, ClapArgs)]
+pub struct PolicyTest {
+    /// The `.wasm` file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The table of cases, in YAML.
+    #[arg(long, value_name = "FILE", default_value = "cases.yaml")]
+    pub cases: PathBuf,
+    /// The most time that a case may take, as `limits.deadline` of a binding.
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration, default_value = "50ms")]
+    pub deadline: std::time::Duration,
+    /// The most memory that a case may take, as `limits.memory` of a binding.
+    #[arg(long, value_name = "QUANTITY", default_value = "16Mi")]
+    pub memory: Quantity,
+    /// Lets the module see the whole object of a case, as `grants: [object]` of a binding.
+    #[arg(long)]
+    pub grant_object: bool,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
     pub output: TextOutput,

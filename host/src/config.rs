@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use pith_core::Quantity;
 use pith_core::binding::{self, Binding, Match, Mode, OnFailure};
 use pith_core::mount_pod_patch::{self, DriverConfig};
@@ -24,7 +24,7 @@ use pith_core::volume::MOST_TRASH_DAYS;
 use serde_json::Value;
 
 use crate::args::Overrides;
-use crate::wasm::{Grants, LARGEST_MEMORY_BYTES, Limits};
+use crate::wasm::{Grants, Limits};
 
 pub use file::{ConfigMapRef, LogFormat};
 pub use reference::{reference, schema};
@@ -631,13 +631,8 @@ fn amounts(typed: BTreeMap<String, file::Amount>) -> BTreeMap<String, Quantity> 
 
 fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     let name = &typed.name;
-    let deadline = typed.limits.deadline.0;
-    let in_range = (Duration::from_millis(1)..=Duration::from_secs(10)).contains(&deadline);
-    ensure!(in_range, "policy `{name}` has limits.deadline outside 1ms to 10s");
-    let memory = usize::try_from(typed.limits.memory.0).context("limits.memory is too large")?;
-    // The engine would cut a larger one to its own bound without a word.
-    let in_range = (64 << 10..=LARGEST_MEMORY_BYTES).contains(&memory);
-    ensure!(in_range, "policy `{name}` has limits.memory outside 64Ki to {}Mi", LARGEST_MEMORY_BYTES >> 20);
+    let limits = Limits::within(typed.limits.deadline.0, typed.limits.memory.0);
+    let limits = limits.map_err(|problem| anyhow!("policy `{name}` has {problem}"))?;
     ensure!(typed.settings.is_object(), "policy `{name}` has settings that are not a map");
     ensure!(typed.hooks.as_ref().is_none_or(|hooks| !hooks.is_empty()), "policy `{name}` has an empty list of hooks");
     let matches = Match {
@@ -649,7 +644,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     Ok(PolicyConfig {
         module: folder.join(typed.module.file),
         settings: typed.settings.to_string(),
-        limits: Limits { deadline, memory_bytes: memory },
+        limits,
         grants: Grants { object: typed.grants.contains(&file::Grant::Object) },
         binding: Binding {
             hooks: typed.hooks.unwrap_or_default().into_iter().map(hook).collect(),

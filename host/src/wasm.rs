@@ -56,6 +56,21 @@ pub struct Limits {
     pub memory_bytes: usize,
 }
 
+impl Limits {
+    /// These, or a word about which of them is outside of what a binding may have: 1 ms to 10 s, 64 KiB to
+    /// [`LARGEST_MEMORY_BYTES`], to which the engine would cut a larger one without a word.
+    pub fn within(deadline: Duration, memory_bytes: u64) -> Result<Limits, String> {
+        if !(Duration::from_millis(1)..=Duration::from_secs(10)).contains(&deadline) {
+            return Err("limits.deadline outside 1ms to 10s".into());
+        }
+        let memory = usize::try_from(memory_bytes).ok().filter(|it| (64 << 10..=LARGEST_MEMORY_BYTES).contains(it));
+        match memory {
+            Some(memory_bytes) => Ok(Limits { deadline, memory_bytes }),
+            None => Err(format!("limits.memory outside 64Ki to {}Mi", LARGEST_MEMORY_BYTES >> 20)),
+        }
+    }
+}
+
 impl Default for Limits {
     /// 50 ms and 16 MiB: some thousand times what a policy in Rust needs, and enough for one in a scripting language.
     fn default() -> Limits {

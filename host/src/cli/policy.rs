@@ -1,22 +1,26 @@
-//! `pith policy`: what modules are.
+//! `pith policy`: what modules are, and what they answer.
 
-use anyhow::{Context, Result};
+mod cases;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use pith_policy_sdk::cases as table;
 use serde_json::{Value, json};
 
 use super::print;
-use crate::args::{PolicyInspect, TextOutput};
+use crate::args::{PolicyInspect, PolicyTest, TextOutput};
 use crate::policy::read_module;
-use crate::wasm::{Engine, EngineOptions, Form, Grants, Module};
+use crate::wasm::{Engine, EngineOptions, Form, Grants, Limits, Module};
 
 /// Lists digest, form, hooks and imports of modules.
 pub fn inspect(args: &PolicyInspect) -> Result<()> {
-    let engine = Engine::new(EngineOptions { compiled_dir: None, ..EngineOptions::default() })?;
+    let engine = engine()?;
     let mut rows = Vec::with_capacity(args.files.len());
     for file in &args.files {
         // With everything granted: to inspect a module is not to run it.
-        let module = engine.load(&read_module(file)?, Grants { object: true });
-        let module = module.with_context(|| format!("{} is no policy", file.display()))?;
-        rows.push((file.display().to_string(), module));
+        rows.push((file.display().to_string(), load(&engine, file, Grants { object: true })?));
     }
     match args.output {
         TextOutput::Json => {
@@ -26,6 +30,39 @@ pub fn inspect(args: &PolicyInspect) -> Result<()> {
         TextOutput::Text => print(&rows.iter().map(|(file, module)| text(file, module)).collect::<String>())?,
     }
     Ok(())
+}
+
+/// Asks a module every case of a table. The exit code is 1 where an answer differs.
+pub fn test(args: &PolicyTest) -> Result<ExitCode> {
+    let table = table::load(&args.cases).map_err(|error| anyhow!("the table of cases cannot be read: {error}"))?;
+    ensure!(!table.is_empty(), "{} has no cases", args.cases.display());
+    let memory = args.memory.bytes().with_context(|| format!("--memory {} is too large", args.memory))?;
+    let limits = Limits::within(args.deadline, memory).map_err(|problem| anyhow!("a case cannot have {problem}"))?;
+    let engine = engine()?;
+    let module = load(&engine, &args.file, Grants { object: args.grant_object })?;
+    let results: Vec<cases::Tried> = table.iter().map(|case| cases::ask(&module, limits, case)).collect();
+    let failed = results.iter().filter(|result| !result.passed()).count();
+    match args.output {
+        TextOutput::Json => {
+            let cases: Vec<Value> = results.iter().map(cases::Tried::describe).collect();
+            let (file, digest) = (args.file.display().to_string(), format!("sha256:{}", module.digest()));
+            let report = json!({"file": file, "digest": digest, "failed": failed, "cases": cases});
+            print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
+        }
+        TextOutput::Text => {
+            let lines: String = results.iter().map(cases::Tried::text).collect();
+            print(&format!("{lines}{} cases, {failed} failed\n", results.len()))?;
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn engine() -> Result<Engine> {
+    Ok(Engine::new(EngineOptions { compiled_dir: None, ..EngineOptions::default() })?)
+}
+
+fn load(engine: &Engine, file: &Path, grants: Grants) -> Result<Module> {
+    engine.load(&read_module(file)?, grants).with_context(|| format!("{} is no policy", file.display()))
 }
 
 fn text(file: &str, module: &Module) -> String {

@@ -1,0 +1,371 @@
+//! One case of a table, asked of a module by the host itself: its limits, its lifting of the answer, its words for a failure.
+//!
+//! The records of the table are those of the SDK, which mirror the contract for guests. Here they become those of the host.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pith_core::object::{AccessMode, Claim, Entries, Namespace};
+use pith_core::policy::{
+    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, Owner, PodFacts, Quota, QuotaRequest,
+    SidecarFacts, Subject, VolumeFacts,
+};
+use pith_policy_sdk as sdk;
+use pith_policy_sdk::cases::{Ask, Case};
+use serde_json::{Map, Value, json};
+
+use crate::wasm::{Level, Limits, Module};
+
+/// What came of a case.
+pub(super) struct Tried {
+    name: String,
+    hook: &'static str,
+    took: Duration,
+    /// What the module has logged.
+    log: Vec<String>,
+    /// As a table writes them. A failure that no table can expect is a `failure`.
+    expected: Value,
+    answered: Value,
+}
+
+impl Tried {
+    pub(super) fn passed(&self) -> bool {
+        self.expected == self.answered
+    }
+
+    pub(super) fn text(&self) -> String {
+        let micros = self.took.as_micros();
+        if self.passed() {
+            return format!("ok      {} ({}, {micros} µs)\n", self.name, self.hook);
+        }
+        let (expected, answered) = (&self.expected, &self.answered);
+        let mut text = format!(
+            "FAILED  {} ({}, {micros} µs)\n          expected  {expected}\n          answered  {answered}\n",
+            self.name, self.hook
+        );
+        for line in &self.log {
+            let _ = writeln!(text, "          logged    {line}");
+        }
+        text
+    }
+
+    pub(super) fn describe(&self) -> Value {
+        json!({
+            "name": self.name, "hook": self.hook, "passed": self.passed(),
+            "microseconds": u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
+            "expected": self.expected, "answered": self.answered, "log": self.log,
+        })
+    }
+}
+
+/// Asks a module one question of a table. What a binding with such settings would be refused for is the answer here too.
+pub(super) fn ask(module: &Module, limits: Limits, case: &Case) -> Tried {
+    let settings = case.settings_text();
+    let object = case.object.clone().unwrap_or(Value::Null);
+    let lines = std::sync::Mutex::new(Vec::new());
+    let log = |level: Level, line: &str| {
+        if let Ok(mut lines) = lines.lock() {
+            lines.push(format!("{level:?}: {line}").to_lowercase());
+        }
+    };
+    let (hook, expected) = expected(&case.ask);
+    let mut took = Duration::ZERO;
+    let answered = match hook.filter(|hook| !module.hooks().contains(hook)) {
+        Some(hook) => json!({"failure": format!("the module has no hook `{}`", hook.as_str())}),
+        None => match (&case.ask, validate(module, limits, &settings, &log)) {
+            (Ask::Settings { .. }, (answer, time)) => {
+                took = time;
+                answer
+            }
+            (_, (refused, _)) if refused != "valid" => {
+                json!({"failure": "the settings are refused", "settings": refused})
+            }
+            (ask, _) => {
+                let started = Instant::now();
+                let answer = of_hook(module, limits, &settings, ask, &object, &log);
+                took = started.elapsed();
+                answer
+            }
+        },
+    };
+    let hook = hook.map_or("settings", Hook::as_str);
+    let log = lines.into_inner().unwrap_or_default();
+    Tried { name: case.name.clone(), hook, took, log, expected, answered }
+}
+
+fn of_hook(
+    module: &Module,
+    limits: Limits,
+    settings: &str,
+    ask: &Ask,
+    object: &Value,
+    log: &dyn Fn(Level, &str),
+) -> Value {
+    match ask {
+        Ask::Exemption { input, .. } => {
+            let volumes: Vec<VolumeFacts> = input.volumes.iter().map(volume).collect();
+            let subject = subject(&input.pod, &input.namespace, object);
+            said(module.exempt(limits, settings, &subject, &volumes, &log), of_exemption)
+        }
+        Ask::Sidecar { input, .. } => {
+            let subject = subject(&input.pod, &input.namespace, object);
+            let (volume, current) = (volume(&input.volume), sidecar(&input.current));
+            said(module.adjust(limits, settings, &subject, &volume, &current, &log), of_change)
+        }
+        Ask::Naming { input, .. } => {
+            said(module.name(limits, settings, &naming_request(input), object, &log), of_naming)
+        }
+        Ask::Quota { input, .. } => said(module.quota(limits, settings, &quota_request(input), object, &log), of_quota),
+        Ask::Settings { .. } => Value::Null,
+    }
+}
+
+fn validate(module: &Module, limits: Limits, settings: &str, log: &dyn Fn(Level, &str)) -> (Value, Duration) {
+    if !module.has_settings() {
+        return (json!("valid"), Duration::ZERO);
+    }
+    let started = Instant::now();
+    let answer = module.validate_settings(limits, settings, &log);
+    let took = started.elapsed();
+    let answer = match answer {
+        Ok(Ok(())) => json!("valid"),
+        Ok(Err(problem)) => json!({"problem": {"field": problem.field, "reason": problem.reason}}),
+        Err(failure) => json!({"failure": failure.to_string()}),
+    };
+    (answer, took)
+}
+
+/// The hook of a question, none for the settings, and the answer that the table has for it.
+fn expected(ask: &Ask) -> (Option<Hook>, Value) {
+    fn said<T, U>(expect: &Result<T, String>, convert: impl Fn(T) -> U, words: impl Fn(U) -> Value) -> Value
+    where
+        T: Clone,
+    {
+        expect.clone().map_or_else(|error| json!({"error": error}), |answer| words(convert(answer)))
+    }
+    match ask {
+        Ask::Exemption { expect, .. } => (Some(Hook::Exemption), said(expect, exemption, of_exemption)),
+        Ask::Sidecar { expect, .. } => (Some(Hook::Sidecar), said(expect, change, of_change)),
+        Ask::Naming { expect, .. } => (Some(Hook::Naming), said(expect, naming, of_naming)),
+        Ask::Quota { expect, .. } => (Some(Hook::Quota), said(expect, quota, of_quota)),
+        Ask::Settings { expect } => {
+            let problem = |it: &sdk::SettingsProblem| json!({"problem": {"field": it.field, "reason": it.reason}});
+            (None, expect.as_ref().map_or_else(problem, |()| json!("valid")))
+        }
+    }
+}
+
+// The answers of the host, as a table writes them.
+
+fn said<T>(answer: Result<T, Failure>, words: impl Fn(T) -> Value) -> Value {
+    match answer {
+        Ok(answer) => words(answer),
+        Err(Failure::Reported(error)) => json!({"error": error}),
+        Err(failure) => json!({"failure": failure.to_string()}),
+    }
+}
+
+fn of_exemption(answer: Exemption) -> Value {
+    match answer {
+        Exemption::Inject => json!("inject"),
+        Exemption::Skip(reason) => json!({"skip": reason}),
+        Exemption::Deny(sentence) => json!({"deny": sentence}),
+    }
+}
+
+fn of_change(answer: Change) -> Value {
+    let Change { requests, limits, mount_options, env, cache } = answer;
+    let options: Vec<(String, Value)> = mount_options
+        .into_iter()
+        .map(|(name, change)| {
+            let words = match change {
+                OptionChange::Set(value) => json!({"set": value}),
+                OptionChange::Remove => json!("remove"),
+            };
+            (name, words)
+        })
+        .collect();
+    let entries =
+        |list: Vec<(String, Option<String>)>| list.into_iter().map(|(name, value)| (name, json!(value))).collect();
+    let mut change = Map::new();
+    let parts: [(&str, Vec<(String, Value)>); 4] = [
+        ("requests", entries(requests)),
+        ("limits", entries(limits)),
+        ("mountOptions", options),
+        ("env", entries(env)),
+    ];
+    for (part, list) in parts.into_iter().filter(|(_, list)| !list.is_empty()) {
+        change.insert(part.into(), Value::Object(list.into_iter().collect()));
+    }
+    if let Some(cache) = cache {
+        let words = match cache {
+            Cache::Container => json!("container"),
+            Cache::EmptyDir { in_memory, size_limit } => {
+                json!({"emptyDir": {"inMemory": in_memory, "sizeLimit": size_limit}})
+            }
+        };
+        change.insert("cache".into(), words);
+    }
+    json!({"change": change})
+}
+
+fn of_naming(answer: Naming) -> Value {
+    match answer {
+        Naming::Pass => json!("pass"),
+        Naming::Directory { components, shared } => json!({"directory": {"components": components, "shared": shared}}),
+        Naming::Deny(sentence) => json!({"deny": sentence}),
+    }
+}
+
+fn of_quota(answer: Option<Quota>) -> Value {
+    match answer {
+        None => json!("pass"),
+        Some(Quota::On) => json!("on"),
+        Some(Quota::Off) => json!("off"),
+    }
+}
+
+// From the records of the SDK, which mirror the contract for guests, to those of the host.
+
+fn subject<'a>(pod: &sdk::Pod, namespace: &sdk::Namespace, object: &'a Value) -> Subject<'a> {
+    let owner = |it: &sdk::Owner| Owner {
+        api_version: it.api_version.clone(),
+        kind: it.kind.clone(),
+        name: it.name.clone(),
+        controller: it.controller,
+    };
+    Subject {
+        pod: PodFacts {
+            name: pod.name.clone(),
+            generate_name: pod.generate_name.clone(),
+            labels: entries(&pod.labels),
+            annotations: entries(&pod.annotations),
+            owners: pod.owners.iter().map(owner).collect(),
+            service_account: pod.service_account.clone(),
+            priority_class: pod.priority_class.clone(),
+            priority: pod.priority,
+        },
+        namespace: Arc::new(self::namespace(namespace)),
+        object,
+    }
+}
+
+fn namespace(it: &sdk::Namespace) -> Namespace {
+    Namespace { name: it.name.clone(), labels: entries(&it.labels), annotations: entries(&it.annotations) }
+}
+
+fn claim(it: &sdk::Claim) -> Claim {
+    let mode = |mode: &sdk::AccessMode| match mode {
+        sdk::AccessMode::ReadWriteOnce => AccessMode::ReadWriteOnce,
+        sdk::AccessMode::ReadOnlyMany => AccessMode::ReadOnlyMany,
+        sdk::AccessMode::ReadWriteMany => AccessMode::ReadWriteMany,
+        sdk::AccessMode::ReadWriteOncePod => AccessMode::ReadWriteOncePod,
+    };
+    Claim {
+        name: it.name.clone(),
+        labels: entries(&it.labels),
+        annotations: entries(&it.annotations),
+        storage_class: it.storage_class.clone(),
+        requested_bytes: it.requested_bytes,
+        access_modes: it.access_modes.iter().map(mode).collect(),
+        ..Claim::default()
+    }
+}
+
+fn volume(it: &sdk::Volume) -> VolumeFacts {
+    VolumeFacts {
+        name: it.name.clone(),
+        claim: Arc::new(claim(&it.claim)),
+        read_only: it.read_only,
+        class_parameters: Arc::new(entries(&it.class_parameters)),
+        volume_attributes: Arc::new(entries(&it.volume_attributes)),
+    }
+}
+
+fn sidecar(it: &sdk::Sidecar) -> SidecarFacts {
+    SidecarFacts {
+        requests: entries(&it.requests),
+        limits: entries(&it.limits),
+        mount_options: it.mount_options.clone(),
+        env: entries(&it.env),
+        cache: cache(it.cache.clone()),
+    }
+}
+
+fn naming_request(it: &sdk::NamingRequest) -> NamingRequest {
+    NamingRequest {
+        volume_name: it.volume_name.clone(),
+        required_bytes: it.required_bytes,
+        limit_bytes: it.limit_bytes,
+        claim: Arc::new(claim(&it.claim)),
+        namespace: Arc::new(namespace(&it.namespace)),
+        parameters: entries(&it.parameters),
+    }
+}
+
+fn quota_request(it: &sdk::QuotaRequest) -> QuotaRequest {
+    QuotaRequest {
+        volume: NamingRequest {
+            volume_name: it.volume_name.clone(),
+            required_bytes: it.required_bytes,
+            limit_bytes: it.limit_bytes,
+            claim: Arc::new(claim(&it.claim)),
+            namespace: Arc::new(namespace(&it.namespace)),
+            parameters: entries(&it.parameters),
+        },
+        directory: it.directory.clone(),
+        shared: it.shared,
+    }
+}
+
+fn entries(list: &[(String, String)]) -> Entries {
+    list.iter().cloned().collect()
+}
+
+// From the answers of the SDK to those of the host.
+
+fn cache(it: sdk::Cache) -> Cache {
+    match it {
+        sdk::Cache::Container => Cache::Container,
+        sdk::Cache::EmptyDir(it) => Cache::EmptyDir { in_memory: it.in_memory, size_limit: it.size_limit },
+    }
+}
+
+fn exemption(it: sdk::Exemption) -> Exemption {
+    match it {
+        sdk::Exemption::Inject => Exemption::Inject,
+        sdk::Exemption::Skip(reason) => Exemption::Skip(reason),
+        sdk::Exemption::Deny(sentence) => Exemption::Deny(sentence),
+    }
+}
+
+fn change(it: sdk::Change) -> Change {
+    let option = |(name, change)| match change {
+        sdk::OptionChange::Set(value) => (name, OptionChange::Set(value)),
+        sdk::OptionChange::Remove => (name, OptionChange::Remove),
+    };
+    Change {
+        requests: it.requests,
+        limits: it.limits,
+        mount_options: it.mount_options.into_iter().map(option).collect(),
+        env: it.env,
+        cache: it.cache.map(cache),
+    }
+}
+
+fn quota(it: sdk::Quota) -> Option<Quota> {
+    match it {
+        sdk::Quota::Pass => None,
+        sdk::Quota::On => Some(Quota::On),
+        sdk::Quota::Off => Some(Quota::Off),
+    }
+}
+
+fn naming(it: sdk::Naming) -> Naming {
+    match it {
+        sdk::Naming::Pass => Naming::Pass,
+        sdk::Naming::Directory(it) => Naming::Directory { components: it.components, shared: it.shared },
+        sdk::Naming::Deny(sentence) => Naming::Deny(sentence),
+    }
+}
