@@ -193,8 +193,8 @@ fn a_list_makes_no_file_system_and_says_which_secret_is_wrong() {
     // The files are read anew: Secrets are rotated.
     write(json!({"metaurl": other.meta_url()}));
     check_refused(listed(&site), "Unavailable", &["other.yaml", "the Secret of the file system has no `name`"]);
-    // Pith makes no volumes there, so none are missing.
-    write(json!({"name": "ee", "token": "t"}));
+    // Without a client for it Pith makes no volumes there, so none are missing.
+    write(json!({"name": "shop-ee", "token": "t"}));
     assert_eq!(listed(&site).expect("a list"), ["pvc-a"]);
 }
 
