@@ -238,6 +238,7 @@ pub struct Provisioner {
     opened: purge::Opened,
     /// For questions about all file systems.
     turns: Semaphore,
+    names: Mutex<lists::Names>,
 }
 
 impl Provisioner {
@@ -251,6 +252,7 @@ impl Provisioner {
             prepared: Mutex::default(),
             opened: purge::Opened::default(),
             turns: Semaphore::new(lists::TURNS),
+            names: Mutex::default(),
         }
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{Request, StatusCode, http};
@@ -37,6 +37,8 @@ use super::{JuiceFsError, locked};
 pub const LARGEST_FILE: usize = 1 << 20;
 /// The largest listing, in bytes of XML: about 240 000 entries.
 const LARGEST_LISTING: usize = 64 << 20;
+/// The longest that a listing may take for as long as more of it comes: the client looks up every name, some thousands in a second.
+const LONGEST_LISTING: Duration = Duration::from_secs(600);
 /// The largest of the other answers, which are a sentence.
 const LARGEST_SENTENCE: usize = 64 << 10;
 /// The longest name of a file or directory in JuiceFS, in bytes. The worker makes longer ones, which no mount can open.
@@ -463,7 +465,8 @@ impl Worker {
 
     async fn find_once(&self, path: &Path, depth: &'static str) -> Result<Found, JuiceFsError> {
         let (request, asked) = (self.look(path, depth)?, Instant::now());
-        let answer = match self.send(request, LARGEST_LISTING).await {
+        let patience = if depth == "0" { self.call_timeout } else { LONGEST_LISTING };
+        let answer = match self.send_for(request, LARGEST_LISTING, patience).await {
             Ok(answer) => answer,
             // The request may have panicked in the client, which it does over some of what goes away in its midst.
             Err(Unanswered::Cut) => return Ok(Found::Broken("the connection was closed")),
@@ -547,16 +550,22 @@ impl Worker {
         answer.unwrap_or(Err(Unanswered::Late))
     }
 
+    /// One request and its answer. Between two pieces of it no more time may pass than one call has.
     async fn exchange(&self, request: Request<Full<Bytes>>, largest: usize) -> Result<Answer, Unanswered> {
-        let asked = Instant::now();
-        let answer = self.http.request(request).await;
+        let (asked, patience) = (Instant::now(), self.call_timeout);
+        let late = |_| Unanswered::Late;
+        let answer = timeout(patience, self.http.request(request)).await.map_err(late)?;
         let answer = answer.map_err(|error| if error.is_connect() { Unanswered::Gone } else { Unanswered::Cut })?;
-        let status = answer.status();
-        match Limited::new(answer.into_body(), largest).collect().await {
-            Ok(body) => Ok(Answer { status, body: body.to_bytes(), asked }),
-            Err(error) if error.is::<LengthLimitError>() => Err(Unanswered::TooLarge(largest)),
-            Err(_) => Err(Unanswered::Cut),
+        let (status, mut bytes) = (answer.status(), BytesMut::new());
+        let mut body = Limited::new(answer.into_body(), largest);
+        while let Some(frame) = timeout(patience, body.frame()).await.map_err(late)? {
+            match frame {
+                Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..])),
+                Err(error) if error.is::<LengthLimitError>() => return Err(Unanswered::TooLarge(largest)),
+                Err(_) => return Err(Unanswered::Cut),
+            }
         }
+        Ok(Answer { status, body: bytes.freeze(), asked })
     }
 
     async fn unanswered(&self, path: &Path, unanswered: &Unanswered, asked: Instant) -> JuiceFsError {

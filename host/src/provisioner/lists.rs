@@ -7,9 +7,10 @@
 //! A list that lacks a file system would say that its volumes do not exist. So one that does not answer is an error, which names it.
 //! Nothing is written on the way: a file system that is not made yet has no volumes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use pith_core::object::{Objects, PersistentVolume};
@@ -18,12 +19,14 @@ use pith_core::volume::{self, After, Record, RecordProblem};
 use super::{Provisioner, VolumeError};
 use crate::cluster;
 use crate::juicefs::store::{Store, StoreError};
-use crate::juicefs::{FileSystem, JuiceFsError, SourceError};
+use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError};
 
 /// The most entries of a page. With parameters and paths as long as they may be, they keep below the 4 MiB that gRPC's callers take.
 const LARGEST_PAGE: usize = 400;
 /// How many records are read at once.
 const AT_ONCE: usize = 8;
+/// For how many times as long as it took a listing of names serves the next pages too.
+const KEPT: u32 = 10;
 /// How many such questions are answered at once; others wait.
 pub(super) const TURNS: usize = 4;
 
@@ -51,6 +54,23 @@ impl Source {
 
 fn silent(name: &str, why: impl Display) -> VolumeError {
     VolumeError::Unavailable(format!("the volumes of {name} cannot be listed: {why}"))
+}
+
+/// The names of the volumes in file systems, for the pages that follow one after the other: of a hundred thousand, listing them takes
+/// half a minute. A first page always lists them anew.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashMap<FileSystemKey, (Arc<Vec<String>>, Instant)>);
+
+impl Names {
+    fn of(&mut self, key: FileSystemKey, now: Instant) -> Option<Arc<Vec<String>>> {
+        self.0.retain(|_, (_, until)| *until > now);
+        self.0.get(&key).map(|(names, _)| names.clone())
+    }
+
+    /// Keeps names that it took so long to list.
+    fn keep(&mut self, key: FileSystemKey, names: Arc<Vec<String>>, took: Duration, now: Instant) {
+        self.0.insert(key, (names, now + KEPT * took));
+    }
 }
 
 /// What a file system says of an id.
@@ -81,7 +101,8 @@ impl Provisioner {
 
     /// At most so many volumes behind an id; without a number, as many as a page takes.
     ///
-    /// What it costs: one listing for each file system, and two requests for each volume of the page, three where it was changed.
+    /// What it costs: one listing for each file system, which may serve several pages, and two requests for each volume of the page,
+    /// three where it was changed.
     pub(super) async fn page_of(&self, after: Option<&After>, most: Option<usize>) -> Result<Page, VolumeError> {
         let _turn = self.turns.acquire().await.expect("nobody closes it");
         let most = most.unwrap_or(LARGEST_PAGE).min(LARGEST_PAGE);
@@ -91,8 +112,8 @@ impl Provisioner {
         // In the order of ids, with the file systems that have them.
         let mut ids: BTreeMap<String, Vec<Arc<Source>>> = BTreeMap::new();
         for source in &sources {
-            for id in self.ids(source).await?.into_iter().filter(|id| is_later(id)) {
-                ids.entry(id).or_default().push(source.clone());
+            for id in self.ids(source, after.is_some()).await?.iter().filter(|id| is_later(id)) {
+                ids.entry(id.clone()).or_default().push(source.clone());
             }
         }
         for volume in objects.persistent_volumes().filter(|volume| is_later(&volume.name) && self.may_be_ours(volume)) {
@@ -111,6 +132,7 @@ impl Provisioner {
             }
             volumes.push(volume);
         }
+        *self.names() = Names::default();
         Ok(Page { volumes, next: None })
     }
 
@@ -187,11 +209,21 @@ impl Provisioner {
         }
     }
 
-    async fn ids(&self, source: &Source) -> Result<Vec<String>, VolumeError> {
-        match self.store_if_made(source).await? {
-            Some(store) => store.ids().await.map_err(|error| source.silent(error)),
-            None => Ok(Vec::new()),
+    /// The ids that there are something of in a file system; for a further page, as they were a moment ago.
+    async fn ids(&self, source: &Source, is_further: bool) -> Result<Arc<Vec<String>>, VolumeError> {
+        let key = source.file_system.key();
+        if is_further && let Some(kept) = self.names().of(key, Instant::now()) {
+            return Ok(kept);
         }
+        let Some(store) = self.store_if_made(source).await? else { return Ok(Arc::default()) };
+        let started = Instant::now();
+        let ids = Arc::new(store.ids().await.map_err(|error| source.silent(error))?);
+        self.names().keep(key, ids.clone(), started.elapsed(), Instant::now());
+        Ok(ids)
+    }
+
+    fn names(&self) -> std::sync::MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn store_if_made(&self, source: &Source) -> Result<Option<Store>, VolumeError> {
@@ -232,5 +264,25 @@ impl Provisioner {
             }
         }
         Ok(sources)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kept_for_longer_the_longer_it_took_to_list_them() {
+        let secrets = [("name", "shop"), ("metaurl", "redis://redis:6379/1")];
+        let secrets = secrets.map(|(key, value)| (key.to_string(), value.to_string())).into();
+        let key = FileSystem::from_secrets(&secrets).expect("it is usable").key();
+        let (mut names, ids) = (Names::default(), Arc::new(vec!["pvc-1".to_string()]));
+        let listed = Instant::now();
+        let after = |seconds| listed + Duration::from_secs(seconds);
+        assert_eq!(names.of(key, listed), None);
+        names.keep(key, ids.clone(), Duration::from_secs(2), listed);
+        assert_eq!(names.of(key, after(19)), Some(ids));
+        assert_eq!(names.of(key, after(20)), None);
+        assert!(names.0.is_empty());
     }
 }

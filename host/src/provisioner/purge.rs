@@ -186,7 +186,10 @@ impl Purger {
 
     /// Looks at what is there and due, and purges that. The answer is when to look again.
     async fn look(&self, known: &Known, remembered: &mut Remembered) -> Result<Duration, VolumeError> {
+        let listing = Instant::now();
         let places = self.step(known, async |store| store.bin(Bin::Trash).await).await?;
+        // Half of the time is left to others here too: of a hundred thousand places a listing takes long, and each deletion asks for one.
+        sleep(listing.elapsed().min(LONGEST_REST)).await;
         remembered.places.retain(|place, _| places.binary_search(place).is_ok());
         for place in places {
             if remembered.places.get(&place).is_some_and(|(until, _)| until.is_some_and(|until| until > now())) {

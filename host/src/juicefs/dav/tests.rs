@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request as Received, State};
+use futures_util::StreamExt as _;
 use proptest::prelude::*;
 
 use super::*;
@@ -107,6 +108,34 @@ async fn worker(answers: &[Scripted]) -> Worker {
     let router = Router::new().fallback(answer).with_state(answers);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Worker::new("shop", address, ("user", "password"), Duration::from_secs(10), Arc::default())
+}
+
+#[tokio::test]
+async fn a_listing_of_which_more_comes_is_waited_for_and_one_that_stops_is_not() {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    async fn listed(pieces: Vec<String>, rest: Duration) -> Result<usize, JuiceFsError> {
+        let answer = move |request: Received| {
+            let pieces = if request.uri().path() == "/a" { pieces.clone() } else { vec![listing(&[("/", true)])] };
+            async move {
+                let pieces = futures_util::stream::iter(pieces).then(move |piece| async move {
+                    sleep(rest).await;
+                    Ok::<_, std::io::Error>(piece)
+                });
+                (StatusCode::MULTI_STATUS, axum::body::Body::from_stream(pieces))
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it listens");
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        let worker = Worker::new("shop", address, ("user", "password"), PATIENCE, Arc::default());
+        worker.list(&path(&["a"]), Depth::One).await.map(|entries| entries.map_or(0, |entries| entries.len()))
+    }
+    let xml = listing(&[("/a/", true), ("/a/x", false), ("/a/y", false)]);
+    let pieces: Vec<String> = xml.as_bytes().chunks(40).map(|piece| String::from_utf8_lossy(piece).into()).collect();
+    // Altogether three times as long as one call has.
+    let (count, rest) = (u32::try_from(pieces.len()).expect("a few"), PATIENCE);
+    assert_eq!(listed(pieces.clone(), 3 * rest / count).await, Ok(2));
+    assert_eq!(word(listed(pieces, 2 * rest).await), "Unavailable");
 }
 
 /// What a call came to, in a word.
