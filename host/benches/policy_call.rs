@@ -129,6 +129,7 @@ fn naming() -> NamingRequest {
         limit_bytes: None,
         claim: claim(),
         namespace: Arc::new(namespace()),
+        origin: None,
         parameters: entries([("pathPattern", "${.PVC.namespace}/${.PVC.name}")]),
     }
 }

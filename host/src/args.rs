@@ -308,6 +308,62 @@ pub enum CsiCommand {
         /// The volume's id.
         id: String,
     },
+    /// Makes, removes and lists snapshots.
+    #[command(subcommand)]
+    Snapshot(CsiSnapshot),
+}
+
+/// The questions about snapshots.
+#[derive(Debug, Subcommand)]
+pub enum CsiSnapshot {
+    /// Makes a snapshot of a volume, or finds the one that was made for the same name (CreateSnapshot). It is answered when it is complete.
+    #[command(
+        after_help = "Example:\n  pith csi snapshot create before-upgrade --volume pvc-1 --secret-file secret.yaml"
+    )]
+    Create {
+        /// The snapshot's name; csi-snapshotter uses `snapshot-` and the UID of the VolumeSnapshot.
+        name: String,
+        /// The volume's id.
+        #[arg(long, value_name = "ID")]
+        volume: String,
+        /// A parameter, as in a VolumeSnapshotClass. May be repeated.
+        #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = pair)]
+        parameters: Vec<(String, String)>,
+        /// What opens the file system.
+        #[command(flatten)]
+        secrets: CsiSecrets,
+    },
+    /// Removes a snapshot (DeleteSnapshot). One that is not there is removed. Volumes that were made from it stay.
+    Delete {
+        /// The snapshot's id.
+        id: String,
+        /// What opens the file system.
+        #[command(flatten)]
+        secrets: CsiSecrets,
+    },
+    /// Lists snapshots (ListSnapshots): all of them, or one page.
+    List {
+        /// Only those of this volume.
+        #[arg(long, value_name = "ID")]
+        volume: Option<String>,
+        /// One page of at most so many; all pages without it.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
+        max_entries: Option<i32>,
+        /// Begin where a page before said `nextToken`.
+        #[arg(long, value_name = "TOKEN")]
+        starting_token: Option<String>,
+        /// What opens the file system. Without it, the driver looks in all of them.
+        #[command(flatten)]
+        secrets: CsiSecrets,
+    },
+    /// Describes one snapshot (GetSnapshot).
+    Get {
+        /// The snapshot's id.
+        id: String,
+        /// What opens the file system. Without it, the driver looks in all of them.
+        #[command(flatten)]
+        secrets: CsiSecrets,
+    },
 }
 
 /// What `csi create` takes.
@@ -327,6 +383,12 @@ pub struct CsiCreate {
     /// A parameter that can be changed later, as in a VolumeAttributesClass. May be repeated.
     #[arg(long = "mutable-parameter", value_name = "KEY=VALUE", value_parser = pair)]
     pub mutable_parameters: Vec<(String, String)>,
+    /// Start with what this snapshot has, by its id.
+    #[arg(long, value_name = "ID", conflicts_with = "from_volume")]
+    pub from_snapshot: Option<String>,
+    /// Start with what this volume has, by its id.
+    #[arg(long, value_name = "ID")]
+    pub from_volume: Option<String>,
     /// The claim that the volume is for, as external-provisioner says it with --extra-create-metadata.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = claim)]
     pub claim: Option<(String, String)>,
@@ -423,6 +485,12 @@ pub enum Volumes {
         #[command(flatten)]
         source: VolumesSource,
     },
+    /// Lists every snapshot: the volume that it is of, its size, its state and when it was begun.
+    ///
+    /// One that nobody asks for any more and that is not complete can be removed with `pith csi snapshot delete`.
+    ///
+    /// Exit codes: 0 listed, 1 some records cannot be relied upon, 2 the command could not run.
+    Snapshots(VolumesSource),
     /// Looks what is wrong with the volumes, and says what to do about each finding.
     ///
     /// It compares the records with the directories, the index, the quotas and the PersistentVolumes, and changes nothing. What it did

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Secret ─ source::FileSystem ─ worker::Workers ─┬─ one supervised `juicefs webdav` process per file system ─ dav::Worker
-//!                                                └─ short commands: `juicefs format` or `auth`, `juicefs quota`
+//!                                                ├─ short commands: `juicefs format` or `auth`, `juicefs quota`
+//!                                                └─ a client for each clone, over a socket: fuse ─ clone
 //! ```
 //!
 //! What is here knows directories, files and processes of the client, and nothing of volumes. No error and no line of the log
@@ -20,7 +21,10 @@ pub mod store;
 mod process;
 mod complaint;
 mod redact;
+mod fuse;
+mod clone;
 
+pub use clone::{CloneError, Progress};
 pub use dav::{Depth, Entry, Kind, Made, Moved, Path, PathError, Removal, Worker};
 pub use pod_source::PodSource;
 pub use source::{FileSystem, FileSystemKey, SourceError};

@@ -49,9 +49,16 @@ pub struct WorkerMetrics {
     running: Gauge,
     /// Those that ended without being told to, never came up, or hung.
     pub ended: Counter,
+    clones: Gauge,
+    cloned: Family<CloneOutcome, Counter>,
 }
 
-/// Counts a worker for as long as it is not dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CloneOutcome {
+    outcome: &'static str,
+}
+
+/// Counts a worker or a clone for as long as it is not dropped.
 #[derive(Debug)]
 pub(crate) struct RunningWorker(Gauge);
 
@@ -59,6 +66,17 @@ impl WorkerMetrics {
     pub(crate) fn running(&self) -> RunningWorker {
         self.running.inc();
         RunningWorker(self.running.clone())
+    }
+
+    /// Counts a clone that is being made.
+    pub(crate) fn cloning(&self) -> RunningWorker {
+        self.clones.inc();
+        RunningWorker(self.clones.clone())
+    }
+
+    /// Counts a clone that ended.
+    pub(crate) fn cloned(&self, is_made: bool) {
+        self.cloned.get_or_create(&CloneOutcome { outcome: if is_made { "made" } else { "failed" } }).inc();
     }
 }
 
@@ -217,6 +235,9 @@ impl Metrics {
         let help =
             "JuiceFS clients for file systems that ended without being told to, never came up, or did not answer";
         registry.register("worker_failures", help, metrics.workers.ended.clone());
+        let help = "Clones for snapshots and volumes that are being made, or wait for their turn";
+        registry.register("clones_running", help, metrics.workers.clones.clone());
+        registry.register("clones", "Clones for snapshots and volumes, by outcome", metrics.workers.cloned.clone());
         metrics
     }
 

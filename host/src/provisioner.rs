@@ -13,8 +13,10 @@
 mod adoption;
 mod lists;
 mod modify;
+mod origin;
 mod purge;
 mod quota;
+mod snapshots;
 mod survey;
 mod trash;
 
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pith_core::binding::Binding;
 use pith_core::catalogue::Code;
 use pith_core::object::{Claim, Entries, Namespace, Objects, Reference};
-use pith_core::policy::Hook;
+use pith_core::policy::{Hook, Origin};
 use pith_core::template::Templates;
 use pith_core::text::clean;
 use pith_core::volume::{
@@ -46,6 +48,7 @@ use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Worke
 use crate::policy::Policies;
 
 pub use lists::Page;
+pub use snapshots::SnapshotQuery;
 pub use survey::Known;
 pub use trash::{Deleted, Found};
 
@@ -83,6 +86,18 @@ pub trait Volumes: Send + Sync + 'static {
 
     /// The volume as it is now, if it is there.
     fn find(&self, id: &str, secrets: Secrets) -> impl Future<Output = Result<Option<Record>, VolumeError>> + Send;
+
+    /// Makes a snapshot of the volume that is asked's source, or finds it as it was made.
+    fn snapshot(&self, asked: Asked, secrets: Secrets) -> impl Future<Output = Result<Record, VolumeError>> + Send;
+
+    /// Removes the snapshot. One that is not there is removed.
+    fn delete_snapshot(&self, id: &str, secrets: Secrets) -> impl Future<Output = Result<(), VolumeError>> + Send;
+
+    /// The snapshots of a query.
+    fn snapshots(&self, query: SnapshotQuery) -> impl Future<Output = Result<Page, VolumeError>> + Send;
+
+    /// How many files and directories are cloned of how many, if a clone is being made for this: "volume `a`" or "snapshot `b`".
+    fn progress(&self, what: &str) -> Option<(u64, u64)>;
 
     /// Whether it is known which file systems there are, without which nothing can be listed.
     fn can_list(&self) -> bool;
@@ -146,6 +161,9 @@ pub enum VolumeError {
     /// It does not exist.
     #[error("there is no volume `{0}`")]
     NotFound(String),
+    /// There is no such snapshot.
+    #[error("there is no snapshot `{0}`")]
+    NoSnapshot(String),
     /// What the request says cannot be used, whatever the state of things.
     #[error("{0}")]
     InvalidArgument(String),
@@ -239,6 +257,7 @@ pub struct Provisioner {
     /// For questions about all file systems.
     turns: Semaphore,
     names: Mutex<lists::Names>,
+    clones: origin::Running,
 }
 
 impl Provisioner {
@@ -253,6 +272,7 @@ impl Provisioner {
             opened: purge::Opened::default(),
             turns: Semaphore::new(lists::TURNS),
             names: Mutex::default(),
+            clones: origin::Running::default(),
         }
     }
 
@@ -307,7 +327,13 @@ impl Provisioner {
     }
 
     /// Where a new volume lies.
-    async fn place(&self, asked: &Asked, id: &str, claim: Option<&ClaimName>) -> Result<Place, VolumeError> {
+    async fn place(
+        &self,
+        asked: &Asked,
+        id: &str,
+        claim: Option<&ClaimName>,
+        origin: Option<&Record>,
+    ) -> Result<Place, VolumeError> {
         let bindings: &[Binding] = &self.policies.bindings;
         let needed = asked.parameters.contains_key("pathPattern")
             || bindings.iter().any(|it| it.hooks.contains(&Hook::Naming) || it.hooks.contains(&Hook::Quota));
@@ -321,6 +347,11 @@ impl Provisioner {
                 claim: claim.clone(),
                 namespace: namespace.clone(),
                 object,
+                origin: asked
+                    .source
+                    .clone()
+                    .zip(origin)
+                    .map(|(source, record)| Origin { source, directory: record.directory.components().to_vec() }),
             });
             let evaluator = self.policies.evaluator(deadline);
             volume::place(asked, id, context.as_ref(), self.options.templates, bindings, &evaluator)?
@@ -382,7 +413,7 @@ impl Provisioner {
                     };
                 }
                 None => {
-                    let record = self.named(request, &id).await?;
+                    let record = self.named(store, request, &id).await?;
                     let slot = match slot.take() {
                         Some(slot) => slot.map_err(unwritten)?,
                         None => store.slot().await.map_err(unwritten)?,
@@ -408,15 +439,26 @@ impl Provisioner {
     }
 
     /// The first record of a new volume. Nothing of it was written so far.
-    async fn named(&self, request: &CreateRequest, id: &str) -> Result<Record, VolumeError> {
+    async fn named(&self, store: &Store, request: &CreateRequest, id: &str) -> Result<Record, VolumeError> {
         let CreateRequest { asked, claim, .. } = request;
         volume::check_parameters(asked)?;
-        let size = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
-        let place = self.place(asked, id, claim.as_ref()).await?;
+        let origin = match &asked.source {
+            Some(source) => Some(self.origin(store, source).await?),
+            None => None,
+        };
+        let least = origin.as_ref().map_or(0, |origin| origin.capacity_bytes);
+        let size = volume::capacity_from(least, asked.required_bytes, asked.limit_bytes)?;
+        let place = self.place(asked, id, claim.as_ref(), origin.as_ref()).await?;
         for warning in &place.warnings {
             tracing::warn!(volume = %id, "{warning}");
         }
+        // What starts with something can't be put where others have something already: it has its directory alone.
+        let place = Place { shared: place.shared && origin.is_none(), ..place };
         let record = Record::begin(&self.options.cluster, store::unique(), asked.clone(), claim.clone(), place, size);
+        let record = match &origin {
+            Some(origin) => record.starting_with(origin),
+            None => record,
+        };
         self.check_inodes(&record)?;
         Ok(record)
     }
@@ -433,7 +475,7 @@ impl Provisioner {
         Ok(store.mark_made(record).await?)
     }
 
-    /// Takes the directory, makes it, and limits it.
+    /// Takes the directory, makes it or what it starts with, and limits it.
     async fn make(
         &self,
         file_system: &FileSystem,
@@ -450,7 +492,7 @@ impl Provisioner {
                 false => VolumeError::FailedPrecondition(sentence),
             });
         }
-        store.make(&record.directory).await?;
+        self.fill(file_system, store, record).await?;
         self.set_quota(file_system, store, record, record).await
     }
 }
@@ -491,6 +533,7 @@ impl Volumes for Provisioner {
             match &record.state {
                 State::Deleting(trashed) => {
                     store.discard(&record, trashed).await?;
+                    self.opened.look(&file_system);
                     return Ok(());
                 }
                 State::Restoring(_) => return Err(busy(id, RESTORING)),
@@ -558,6 +601,22 @@ impl Volumes for Provisioner {
             Some(record) => Ok(Some(record).filter(Record::is_there)),
             None => self.seen(id).await,
         }
+    }
+
+    async fn snapshot(&self, asked: Asked, secrets: Secrets) -> Result<Record, VolumeError> {
+        self.cut(&asked, &secrets).await
+    }
+
+    async fn delete_snapshot(&self, id: &str, secrets: Secrets) -> Result<(), VolumeError> {
+        self.remove_snapshot(id, &secrets).await
+    }
+
+    async fn snapshots(&self, query: SnapshotQuery) -> Result<Page, VolumeError> {
+        self.page_of_snapshots(&query).await
+    }
+
+    fn progress(&self, what: &str) -> Option<(u64, u64)> {
+        self.clones.counts(what)
     }
 
     fn can_list(&self) -> bool {

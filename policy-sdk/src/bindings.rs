@@ -6,12 +6,21 @@
 //! The serde derives exist natively only. They are for the tables of cases; in wasm the records arrive over the
 //! canonical ABI and a reader for them would be dead weight.
 
-/// What a policy may call: the log and the raw object.
+/// What a policy may call: the log, the raw object, and what a volume starts with.
 pub mod imports {
     wit_bindgen::generate!({
         world: "imports",
         path: "../proto/policy",
         disable_custom_section_link_helpers: true,
+        additional_derives: [PartialEq, Clone],
+        additional_type_attributes: {
+            "pith:policy/origin@0.1.0/kind": [
+                #[cfg_attr(not(target_arch = "wasm32"), derive(::serde::Deserialize), serde(rename_all = "camelCase"))]
+            ],
+            "pith:policy/origin@0.1.0/origin": [
+                #[cfg_attr(not(target_arch = "wasm32"), derive(::serde::Deserialize), serde(deny_unknown_fields, rename_all = "camelCase"))]
+            ],
+        },
     });
 }
 

@@ -25,6 +25,9 @@
 //! | `settings` | `valid`, `{ problem: { field, reason } }` |
 //! | any but `settings` | `{ error: TEXT }`, a failure of the policy |
 //!
+//! A case may have `object`, what the policy reads of the raw object, and `origin`, what the volume starts with:
+//! `{ kind: snapshot, id: s-1, directory: [shop, data] }`.
+//!
 //! One table serves twice: [`check`] asks the Rust functions natively, and the end-to-end tests of Pith ask the `.wasm`
 //! through the real host. A case has nothing that only one of them could give.
 
@@ -37,8 +40,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    Change, Exemption, Namespace, Naming, NamingRequest, Pod, Quota, QuotaRequest, SettingsProblem, Sidecar, Volume,
-    settings, testing,
+    Change, Exemption, Namespace, Naming, NamingRequest, Origin, Pod, Quota, QuotaRequest, SettingsProblem, Sidecar,
+    Volume, settings, testing,
 };
 
 /// One question to a policy, and the answer it must get.
@@ -50,6 +53,8 @@ pub struct Case {
     pub settings: Value,
     /// What [`object`](crate::object) answers; absent where the policy is not expected to ask.
     pub object: Option<Value>,
+    /// What [`origin`](crate::origin()) answers.
+    pub origin: Option<Origin>,
     /// The hook, what it is asked, and what it answers.
     pub ask: Ask,
 }
@@ -164,6 +169,7 @@ struct Row {
     #[serde(default = "empty_object")]
     settings: Value,
     object: Option<Value>,
+    origin: Option<Value>,
     #[serde(default = "empty_object")]
     input: Value,
     expect: Value,
@@ -198,7 +204,7 @@ enum SettingsAnswer {
 
 impl Row {
     fn into_case(self) -> Result<Case, TableError> {
-        let Self { name, hook, settings, object, input, expect } = self;
+        let Self { name, hook, settings, object, origin, input, expect } = self;
         let read = Reader { case: &name };
         let ask = match hook {
             Hook::Exemption => Ask::Exemption { input: read.value("input", input)?, expect: read.answer(expect)? },
@@ -215,7 +221,8 @@ impl Row {
                 },
             },
         };
-        Ok(Case { name, settings, object, ask })
+        let origin = origin.map(|origin| read.value("origin", origin)).transpose()?;
+        Ok(Case { name, settings, object, origin, ask })
     }
 }
 
@@ -303,6 +310,7 @@ fn check_one<P: Policy>(case: &Case) -> Result<(), String> {
         Some(object) => testing::set_object(object),
         None => testing::clear_object(),
     }
+    testing::set_origin(case.origin.clone());
     let settings = case.settings_text();
     // The host validates settings when it loads the binding, so a case of a hook with wrong settings could not be asked.
     if !matches!(case.ask, Ask::Settings { .. }) {

@@ -53,6 +53,7 @@ pub mod glue;
 mod heap;
 pub mod log;
 mod object;
+mod origin;
 pub mod prelude;
 mod problem;
 mod settings;
@@ -68,6 +69,7 @@ pub use bindings::sidecar::exports::pith::policy::sidecar::{Cache, Change, Empty
 pub use bindings::types::{AccessMode, Claim, Namespace, Owner, Pod, Volume};
 pub use entries::Entries;
 pub use object::object;
+pub use origin::{Origin, OriginKind, origin};
 pub use pith_policy_sdk_macros::policy;
 pub use pith_proto::Quantity;
 pub use problem::Problem;

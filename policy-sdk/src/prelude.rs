@@ -2,8 +2,8 @@
 
 pub use crate::{
     AccessMode, Amount, Cache, Change, Claim, Directory, EmptyDir, Entries, Exemption, Namespace, Naming,
-    NamingRequest, OptionChange, Owner, Pod, Problem, Quantity, Quota, QuotaRequest, SettingsProblem, Sidecar, Volume,
-    log, object, policy,
+    NamingRequest, OptionChange, Origin, OriginKind, Owner, Pod, Problem, Quantity, Quota, QuotaRequest,
+    SettingsProblem, Sidecar, Volume, log, object, origin, policy,
 };
 #[doc(no_inline)]
 pub use serde::Deserialize;

@@ -5,10 +5,11 @@
 use std::cell::RefCell;
 
 use crate::entries::put;
-use crate::{Claim, Namespace, NamingRequest, Owner, Pod, QuotaRequest, Sidecar, Volume};
+use crate::{Claim, Namespace, NamingRequest, Origin, Owner, Pod, QuotaRequest, Sidecar, Volume};
 
 thread_local! {
     static OBJECT: RefCell<Option<String>> = const { RefCell::new(None) };
+    static ORIGIN: RefCell<Option<Origin>> = const { RefCell::new(None) };
 }
 
 /// Says what [`object`](crate::object) answers on this thread from now on.
@@ -23,6 +24,15 @@ pub fn clear_object() {
 
 pub(crate) fn current_object() -> Option<String> {
     OBJECT.with_borrow(Clone::clone)
+}
+
+/// Says what [`origin`](crate::origin()) answers on this thread from now on: nothing, to begin with.
+pub fn set_origin(origin: Option<Origin>) {
+    ORIGIN.set(origin);
+}
+
+pub(crate) fn current_origin() -> Option<Origin> {
+    ORIGIN.with_borrow(Clone::clone)
 }
 
 impl Pod {

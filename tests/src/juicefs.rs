@@ -1,10 +1,12 @@
 //! The real JuiceFS client, and file systems for it: SQLite and a local folder, nothing to start.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pith::juicefs::{FileSystem, WorkerOptions};
 use pith::metrics::WorkerMetrics;
@@ -102,5 +104,70 @@ impl Scratch {
             }
         }
         found
+    }
+}
+
+/// How long a client may take to mount, and to hear of another quota: it asks every 12 s.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory of a file system, mounted; unmounted when dropped.
+#[derive(Debug)]
+pub struct Mount {
+    client: Child,
+    point: TempDir,
+}
+
+impl Mount {
+    /// Mounts a directory of the file system at this metadata engine.
+    pub fn of(meta_url: &str, directory: &str) -> Mount {
+        let point = tempfile::tempdir().expect("a folder");
+        let mut client = Command::new(&*CLIENT);
+        client.args(["--no-agent", "mount", "--no-usage-report", "--cache-dir=memory", "--enable-xattr"]);
+        client.arg(format!("--subdir={directory}")).arg(meta_url).arg(point.path());
+        let client =
+            client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        let mount = Mount { client, point };
+        // The client's own file, which no bare folder has.
+        mount.until("a mount", || mount.path().join(".config").exists());
+        mount
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.point.path()
+    }
+
+    /// How much there is room for in all, in bytes, as `df` has it.
+    pub fn size(&self) -> u64 {
+        let found = rustix::fs::statvfs(self.path()).expect("it is mounted");
+        found.f_blocks * found.f_frsize
+    }
+
+    /// Writes a file of this size, all the way.
+    pub fn write(&self, name: &str, bytes: u64) -> std::io::Result<()> {
+        const MIB: usize = 1 << 20;
+        let mut file = File::create(self.path().join(name))?;
+        let block = vec![7; MIB];
+        for _ in 0..bytes / MIB as u64 {
+            file.write_all(&block)?;
+        }
+        file.sync_all()
+    }
+
+    /// Waits until something is so.
+    pub fn until(&self, what: &str, reached: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !reached() {
+            assert!(started.elapsed() < PATIENCE, "there was not {what} within {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.path()).output();
+        let _ = self.client.kill();
+        let _ = self.client.wait();
     }
 }

@@ -24,6 +24,10 @@ fn site(scratch: &Scratch) -> Site {
         "ControllerValidateVolumeCapabilitiesSecret",
         "ControllerExpandVolumeSecret",
         "ControllerModifyVolumeSecret",
+        "CreateSnapshotSecret",
+        "DeleteSnapshotSecret",
+        "ListSnapshotsSecret",
+        "GetSnapshotSecret",
     ];
     let secrets: serde_json::Value = calls.iter().map(|call| (call.to_string(), json!(scratch.secrets()))).collect();
     // JSON is YAML.

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use pith::wasm::{Engine, EngineOptions, Grants, Level, Limits, Module};
 use pith_core::object::{Claim, Entries, Namespace};
 use pith_core::policy::{
-    Cache, Exemption, Failure, Hook, Naming, NamingRequest, PodFacts, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
+    Cache, Exemption, Failure, Hook, Naming, NamingRequest, Origin, PodFacts, QuotaRequest, SidecarFacts, Subject,
+    VolumeFacts,
 };
+use pith_core::volume::Source;
 use pith_tests::server::root;
 use pith_tests::wasm_builds::guest;
 
@@ -63,14 +65,18 @@ const GUESTS: &[(&str, Outcome)] = &[
             "",
         ]),
     ),
+    (
+        "asks_origin",
+        Each(["fine", "fine", "Kind::Snapshot s-1 of shop/data", "Kind::Snapshot s-1 of shop/data", "fine"]),
+    ),
     ("calls_host_forever", Every(HOST_CALLS)),
     ("grows_tables_forever", Every("memory: it asked for more than its limit of 20000 table elements")),
     (
         "imports_unknown",
         Refused(
             "it imports `evil:host/files`, which Pith does not offer; a policy can import `pith:policy/log`, \
-             `pith:policy/object` where the binding grants it, and the cli, clocks, filesystem, io, random and sockets \
-             packages of WASI 0.2, all closed",
+             `pith:policy/origin`, `pith:policy/object` where the binding grants it, and the cli, clocks, filesystem, \
+             io, random and sockets packages of WASI 0.2, all closed",
         ),
     ),
     ("keeps_state", Every("1")),
@@ -400,6 +406,7 @@ fn naming() -> NamingRequest {
         claim: claim(),
         namespace: Arc::new(shop()),
         parameters: entries([]),
+        origin: Some(Origin { source: Source::Snapshot("s-1".into()), directory: vec!["shop".into(), "data".into()] }),
     }
 }
 

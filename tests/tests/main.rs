@@ -33,6 +33,7 @@ mod replicas;
 mod scenarios;
 mod secret_finalizer;
 mod secrets;
+mod snapshots;
 mod story;
 mod trash;
 mod unmount;

@@ -1,13 +1,10 @@
 //! The size of a volume, as an application meets it: what `df` shows in a mount, and what happens to whoever writes more.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use pith_tests::juicefs::{CLIENT, Scratch};
+use pith_tests::juicefs::{CLIENT, Mount, Scratch};
 use pith_tests::provisioner::{Refusal, Site};
 use pith_tests::wasm_builds;
 use serde_json::{Value, json};
@@ -15,61 +12,6 @@ use serde_json::{Value, json};
 const CONFIG: &str = "csi: {socket: csi.sock, cluster: test}\n";
 const NO_QUOTA: &str = "csi: {socket: csi.sock, cluster: test, quota: false}\n";
 const MIB: u64 = 1 << 20;
-/// How long a client may take to mount, and to hear of another quota: it asks every 12 s.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A directory of a file system, mounted; unmounted when dropped.
-struct Mount {
-    client: Child,
-    point: tempfile::TempDir,
-}
-
-impl Mount {
-    fn of(scratch: &Scratch, directory: &str) -> Mount {
-        let point = tempfile::tempdir().expect("a folder");
-        let mut client = Command::new(&*CLIENT);
-        client.args(["--no-agent", "mount", "--no-usage-report", "--cache-dir=memory"]);
-        client.arg(format!("--subdir={directory}")).arg(scratch.meta_url()).arg(point.path());
-        let client =
-            client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-        let mount = Mount { client, point };
-        // The client's own file, which no bare folder has.
-        mount.until("a mount", || mount.point.path().join(".config").exists());
-        mount
-    }
-
-    /// How much there is room for in all, in bytes, as `df` has it.
-    fn size(&self) -> u64 {
-        let found = rustix::fs::statvfs(self.point.path()).expect("it is mounted");
-        found.f_blocks * found.f_frsize
-    }
-
-    /// Writes a file of this size, all the way.
-    fn write(&self, name: &str, bytes: u64) -> std::io::Result<()> {
-        let mut file = File::create(self.point.path().join(name))?;
-        let block = vec![7; usize::try_from(MIB).expect("it is small")];
-        for _ in 0..bytes / MIB {
-            file.write_all(&block)?;
-        }
-        file.sync_all()
-    }
-
-    fn until(&self, what: &str, reached: impl Fn() -> bool) {
-        let started = Instant::now();
-        while !reached() {
-            assert!(started.elapsed() < PATIENCE, "there was not {what} within {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.point.path()).output();
-        let _ = self.client.kill();
-        let _ = self.client.wait();
-    }
-}
 
 fn ask(site: &Site, arguments: &[&str]) -> Result<Value, Refusal> {
     site.insist(arguments).expect("pith csi runs")
@@ -92,9 +34,9 @@ fn the_size_that_was_asked_for_is_what_df_shows_and_nobody_writes_past_it() {
     assert_eq!(made["capacityBytes"], 8 * MIB);
     let odd = ask(&site, &["create", "pvc-odd", "--size", "500M"]).expect("it is made");
     assert_eq!(odd["capacityBytes"], 500_002_816);
-    assert_eq!(Mount::of(&scratch, "/pvc-odd").size(), 500_002_816);
+    assert_eq!(Mount::of(&scratch.meta_url(), "/pvc-odd").size(), 500_002_816);
 
-    let mount = Mount::of(&scratch, "/pvc-a");
+    let mount = Mount::of(&scratch.meta_url(), "/pvc-a");
     assert_eq!(mount.size(), 8 * MIB);
     mount.write("first", 6 * MIB).expect("there is room");
     let full = mount.write("second", 4 * MIB).expect_err("there is none");
@@ -112,7 +54,7 @@ fn the_size_that_was_asked_for_is_what_df_shows_and_nobody_writes_past_it() {
     assert_eq!(quota(&scratch, "/pvc-a").as_deref(), Some("16 MiB"));
     mount.until("the larger size in the same mount", || mount.size() == 16 * MIB);
     mount.write("second", 4 * MIB).expect("there is room");
-    assert_eq!(fs::metadata(mount.point.path().join("first")).expect("it is still there").len(), 6 * MIB);
+    assert_eq!(fs::metadata(mount.path().join("first")).expect("it is still there").len(), 6 * MIB);
 }
 
 #[test]
@@ -144,7 +86,7 @@ fn a_class_may_leave_sizes_to_themselves_or_enforce_them_alone() {
     assert_eq!(grown["capacityBytes"], 16 * MIB);
     assert_eq!(quota(&scratch, "/pvc-off"), None);
     assert!(site.log().contains("nothing enforces the size of the volume"), "{}", site.log());
-    let mount = Mount::of(&scratch, "/pvc-off");
+    let mount = Mount::of(&scratch.meta_url(), "/pvc-off");
     mount.write("file", 20 * MIB).expect("nothing bounds it");
     drop(mount);
     let refusal = create(&site, "pvc-maybe", "maybe").expect_err("it is neither");

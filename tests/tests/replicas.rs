@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use pith_tests::cluster::{CLUSTER, Cluster};
+use pith_tests::cluster::{CLUSTER, Cluster, rights};
 use pith_tests::juicefs::{CLIENT, Scratch};
 use pith_tests::server::Server;
 use serde_json::{Value, json};
@@ -46,11 +46,12 @@ impl Replica {
         cluster.show_log(&server.folder.path().join("log"));
         let folder = server.folder.path().to_path_buf();
         let mut replica = Replica { sidecars: Vec::new(), server };
-        // With the rights that the chart gives all three of them.
+        // With the rights that the chart gives all of them.
         fs::write(folder.join("sidecars.yaml"), kubeconfig).expect("written");
         for (program, more) in [
             ("csi-provisioner", &["--extra-create-metadata", "--timeout=60s", "--retry-interval-start=200ms"][..]),
             ("csi-resizer", &["--timeout=60s", "--handle-volume-inuse-error=false", "--retry-interval-start=200ms"]),
+            ("csi-snapshotter", &["--timeout=60s", "--retry-interval-start=200ms"]),
         ] {
             let log = folder.join(format!("{program}.log"));
             cluster.show_log(&log);
@@ -87,7 +88,9 @@ fn of_two_replicas_one_goes_on_where_the_other_was_and_every_claim_has_one_volum
     let namespace = cluster.namespace("replicas", &json!({})).expect("a namespace");
     let name = &*namespace.name;
     let mut parameters = json!({});
-    for what in ["provisioner", "controller-expand", "node-publish"] {
+    let mut of_snapshots = json!({});
+    for what in ["provisioner", "controller-expand", "node-publish", "snapshotter", "snapshotter-list"] {
+        let parameters = if what.starts_with("snapshotter") { &mut of_snapshots } else { &mut parameters };
         parameters[format!("csi.storage.k8s.io/{what}-secret-name")] = json!("file-system");
         parameters[format!("csi.storage.k8s.io/{what}-secret-namespace")] = json!(name);
     }
@@ -99,19 +102,26 @@ fn of_two_replicas_one_goes_on_where_the_other_was_and_every_claim_has_one_volum
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name}, "provisioner": DRIVER,
             "parameters": parameters, "reclaimPolicy": "Delete", "allowVolumeExpansion": true,
         }),
+        json!({
+            "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass", "metadata": {"name": name},
+            "driver": DRIVER, "deletionPolicy": "Delete", "parameters": of_snapshots,
+        }),
     ];
     let claims: Vec<String> = (0..CLAIMS).map(|index| format!("claim-{index}")).collect();
-    objects.extend(claims.iter().map(|claim| {
+    let claim = |claim: &str, source: Value| {
         json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": name, "name": claim},
             "spec": {
                 "accessModes": ["ReadWriteMany"], "storageClassName": name, "resources": {"requests": {"storage": "1Gi"}},
+                "dataSource": source,
             },
         })
-    }));
+    };
+    objects.extend(claims.iter().map(|it| claim(it, Value::Null)));
 
     let key = tempfile::NamedTempFile::new().expect("a file");
     fs::write(key.path(), "5e".repeat(32)).expect("written");
+    cluster.apply(&rights("cert-manager", "pith-controller-snapshots").expect("they are rendered")).expect("rights");
     let [first, second] = [(); 2].map(|()| Replica::start(cluster, key.path()));
     cluster.apply(&yaml(&objects)).expect("objects");
 
@@ -132,11 +142,23 @@ fn of_two_replicas_one_goes_on_where_the_other_was_and_every_claim_has_one_volum
     cluster.kubectl(&["patch", "pvc", &claims[0], "--namespace", name, "--patch", larger]).expect("it is patched");
     let resized = format!("pvc/{}", claims[0]);
     cluster.wait(name, "jsonpath={.status.capacity.storage}=2Gi", &resized).expect("its resizer has the lease too");
+    let snapshot = json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": {"namespace": name, "name": "before"},
+        "spec": {"volumeSnapshotClassName": name, "source": {"persistentVolumeClaimName": claims[1]}},
+    });
+    cluster.apply(&yaml(&[snapshot])).expect("a snapshot");
+    cluster
+        .wait(name, "jsonpath={.status.readyToUse}=true", "volumesnapshot/before")
+        .expect("its snapshotter has the lease too");
+    let of_snapshot = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "before"});
+    cluster.apply(&yaml(&[claim("restored", of_snapshot)])).expect("a claim");
+    cluster.wait(name, "jsonpath={.status.phase}=Bound", "pvc/restored").expect("it is made of the snapshot");
 
     // Nothing is doubled, and nothing left behind by the one that is gone.
     let volumes = || -> BTreeSet<String> {
         let all = cluster.get(&["pv"]).expect("they can be listed");
-        let ours = all["items"].as_array().into_iter().flatten().filter(|it| it["spec"]["csi"]["driver"] == DRIVER);
+        let ours =
+            all["items"].as_array().into_iter().flatten().filter(|it| it["spec"]["claimRef"]["namespace"] == name);
         ours.map(|it| it["metadata"]["name"].as_str().expect("a name").to_string()).collect()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -150,12 +172,13 @@ fn of_two_replicas_one_goes_on_where_the_other_was_and_every_claim_has_one_volum
         let volume = |it: &Value| it["spec"]["volumeName"].as_str().expect("a volume").to_string();
         claims["items"].as_array().expect("claims").iter().map(volume).collect()
     };
-    assert_eq!((bound.len(), &volumes(), &made()), (CLAIMS, &bound, &bound));
+    assert_eq!((bound.len(), &volumes(), &made()), (CLAIMS + 1, &bound, &bound));
 
+    cluster.kubectl(&["delete", "volumesnapshot", "before", "--namespace", name]).expect("it is deleted");
     cluster.kubectl(&["delete", "pvc", "--all", "--namespace", name]).expect("they are deleted");
     cluster.until(name, "the end of all volumes", || Ok(volumes().is_empty().then_some(()))).expect("they are deleted");
     assert!(made().is_empty());
-    cluster.kubectl(&["delete", "storageclass", name]).expect("it is deleted");
+    cluster.kubectl(&["delete", "storageclass,volumesnapshotclass", name]).expect("they are deleted");
     cluster.kubectl(&["delete", "csidriver", DRIVER]).expect("it is deleted");
     drop(left);
 }

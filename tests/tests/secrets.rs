@@ -338,6 +338,23 @@ fn no_secret_comes_out_of_the_provisioner() {
     csi(&["validate", "pvc-a"], "secret.yaml", 0, "confirmed");
     csi(&["validate", "pvc-c"], "secret.yaml", 1, "NotFound");
     csi(&["delete", "pvc-b"], "secret.yaml", 0, "deleted");
+    // Snapshots and clones.
+    csi(&["snapshot", "create", "s-1", "--volume", "pvc-a"], "secret.yaml", 0, "s-1");
+    csi(&["snapshot", "create", "s-2", "--volume", "pvc-z"], "secret.yaml", 1, "NotFound");
+    csi(&["create", "pvc-d", "--from-snapshot", "s-1"], "secret.yaml", 0, "pvc-d");
+    csi(&["create", "pvc-e", "--from-volume", "pvc-a", "--size", "1Gi"], "secret.yaml", 1, "OutOfRange");
+    for output in ["text", "json", "yaml"] {
+        csi(&["snapshot", "list", "-o", output], "", 0, "s-1");
+        csi(&["snapshot", "get", "s-1", "-o", output], "secret.yaml", 0, "s-1");
+        volumes(&["snapshots", "-o", output], "secret.yaml", 0, "s-1");
+    }
+    for arguments in
+        [&["snapshot", "delete", "s-1"][..], &["snapshot", "list"], &["create", "pvc-f", "--from-snapshot", "s-1"]]
+    {
+        csi(arguments, "bad-1.json", 1, "WRONGPASS");
+        csi(arguments, "bad-0.json", 1, "Enterprise");
+    }
+    csi(&["snapshot", "delete", "s-1"], "secret.yaml", 0, "deleted");
     // Secrets that the driver reads itself.
     for output in ["text", "json", "yaml"] {
         csi(&["list", "-o", output], "", 0, "pvc-a");
@@ -387,6 +404,7 @@ fn no_secret_comes_out_of_the_provisioner() {
         &["juicefs", " format "],
         &["juicefs", " quota set "],
         &["juicefs", " webdav "],
+        &["juicefs", " mount ", " /dev/fd/"],
     ]);
     check("the process list", &processes);
     let log = site.log();
@@ -405,6 +423,7 @@ fn no_secret_comes_out_of_the_provisioner() {
         limit_bytes: None,
         parameters: Default::default(),
         mutable_parameters: Default::default(),
+        source: None,
         capabilities: Vec::new(),
     };
     let request = CreateRequest { asked, claim: None, secrets: secrets.clone() };

@@ -1,8 +1,9 @@
 //! The whole life of volumes in a cluster, with data in them that is compared byte by byte: claims, pods, expansion, another
-//! VolumeAttributesClass, and what becomes of the data by each reclaim policy and each `onDelete`.
+//! VolumeAttributesClass, a snapshot, what is restored from it, a clone, and what becomes of the data by each reclaim policy and each
+//! `onDelete`.
 //!
-//! Webhook, driver and controller are one server here, with the rights that the chart gives the controller; csi-provisioner and
-//! csi-resizer call it, and the pods run on the real node.
+//! Webhook, driver and controller are one server here, with the rights that the chart gives the controller; csi-provisioner,
+//! csi-resizer and csi-snapshotter call it, and the pods run on the real node.
 
 use std::collections::BTreeMap;
 
@@ -124,7 +125,16 @@ fn what_a_volume_holds_is_whole_from_its_claim_to_its_end() {
         "apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass", "metadata": {"name": format!("{name}-few")},
         "driverName": "csi.juicefs.com", "parameters": {"inodes": "150"},
     });
-    let mut objects = vec![driver(), secret.clone(), few];
+    let of_file_system = json!({
+        "csi.storage.k8s.io/snapshotter-secret-name": "file-system", "csi.storage.k8s.io/snapshotter-secret-namespace": name,
+        "csi.storage.k8s.io/snapshotter-list-secret-name": "file-system",
+        "csi.storage.k8s.io/snapshotter-list-secret-namespace": name,
+    });
+    let snapshots = json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass", "metadata": {"name": name},
+        "driver": "csi.juicefs.com", "deletionPolicy": "Delete", "parameters": of_file_system,
+    });
+    let mut objects = vec![driver(), secret.clone(), few, snapshots];
     for (end, reclaim, on_delete) in ENDS {
         objects.extend([class(end, reclaim, on_delete), claim(end, &format!("{name}-{end}"), None)]);
     }
@@ -152,7 +162,7 @@ fn what_a_volume_holds_is_whole_from_its_claim_to_its_end() {
     });
     cluster.until_injected(name, &story.pod("trashed", "trashed"), "pith-guard").expect("it is asked");
     story.run(&ENDS.map(|(end, ..)| story.pod(end, end)));
-    let written = ENDS.map(|(end, ..)| {
+    let mut written = ENDS.map(|(end, ..)| {
         story.in_pod(end, WRITE);
         story.in_pod(end, DIGEST)
     });
@@ -185,10 +195,38 @@ fn what_a_volume_holds_is_whole_from_its_claim_to_its_end() {
     story.run(&[0, 1, 2, 3].map(|index| story.pod(&again[index], ENDS[index].0)));
     assert_eq!([0, 1, 2, 3].map(|index| read(&again[index])), written);
 
+    // A snapshot is as the volume was, whatever is written then, and a clone as it is now.
+    let snapshot = json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": {"namespace": name, "name": "before"},
+        "spec": {"volumeSnapshotClassName": name, "source": {"persistentVolumeClaimName": "archived"}},
+    });
+    cluster.apply(&yaml(&[snapshot])).expect("a snapshot");
+    cluster
+        .wait(name, "jsonpath={.status.readyToUse}=true", "volumesnapshot/before")
+        .expect("csi-snapshotter calls Pith");
+    story.in_pod("archived-again", "cd /data && echo other > deep/er/1 && rm deep/er/2 && echo new > new && sync");
+    let changed = read("archived-again");
+    assert_ne!(changed, written[1]);
+    let of_snapshot = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "before"});
+    let of_claim = json!({"kind": "PersistentVolumeClaim", "name": "archived"});
+    let copies = [("restored", of_snapshot), ("cloned", of_claim)].map(|(copy, source)| {
+        let mut claim = claim(copy, &format!("{name}-archived"), None);
+        claim["spec"]["dataSource"] = source;
+        claim
+    });
+    cluster.apply(&yaml(&copies)).expect("claims");
+    story.run(&["restored", "cloned"].map(|copy| story.pod(copy, copy)));
+    assert_eq!([read("restored"), read("cloned")], [written[1].clone(), changed.clone()]);
+    story.in_pod("restored", "cd /data && echo back > deep/er/1 && sync");
+    assert_eq!([read("archived-again"), read("cloned")], [changed.clone(), changed.clone()]);
+    story.kubectl(&["delete", "volumesnapshot", "before"]);
+    written[1] = changed;
+
     // The claims go, and of each volume there is left what its class says.
+    let copies = ["restored", "cloned"].map(|copy| story.volume(copy));
     story.kubectl(&["delete", "pod", "--all"]);
     story.kubectl(&["delete", "pvc", "--all"]);
-    for id in &ids[..3] {
+    for id in ids[..3].iter().chain(&copies) {
         cluster.wait(name, "delete", &format!("pv/{id}")).expect("csi-provisioner calls Pith");
     }
     cluster.wait(name, "jsonpath={.status.phase}=Released", &format!("pv/{}", ids[3])).expect("it is kept");
@@ -217,6 +255,7 @@ fn what_a_volume_holds_is_whole_from_its_claim_to_its_end() {
     }
     cluster.kubectl(&["delete", "mutatingwebhookconfiguration", &format!("pith-{name}")]).expect("it is deleted");
     cluster.kubectl(&["delete", "volumeattributesclass", &format!("{name}-few")]).expect("it is deleted");
+    cluster.kubectl(&["delete", "volumesnapshotclass", name]).expect("it is deleted");
     for (end, ..) in ENDS {
         cluster.kubectl(&["delete", "storageclass", &format!("{name}-{end}")]).expect("it is deleted");
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::Code;
 use crate::object::{AccessMode, Claim, Entries, Namespace};
 use crate::text::clean;
+use crate::volume::Source;
 
 /// How much is said of what is wrong with an answer, in bytes: it may repeat the answer.
 const WRONG: usize = 400;
@@ -182,6 +183,17 @@ pub struct NamingRequest {
     pub namespace: Arc<Namespace>,
     /// StorageClass parameters without Secret references.
     pub parameters: Entries,
+    /// What it starts with, for policies that ask for it; absent for nothing.
+    pub origin: Option<Origin>,
+}
+
+/// What a new volume starts with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// A volume or a snapshot.
+    pub source: Source,
+    /// The directory of that volume, or of the one that the snapshot is of: one item for each level.
+    pub directory: Vec<String>,
 }
 
 /// What a naming policy answers. Not yet checked: the path rules do that.

@@ -17,6 +17,7 @@ mod record;
 mod quota;
 mod adoption;
 mod listing;
+mod origin;
 mod mutable;
 pub mod check;
 mod trash;
@@ -32,6 +33,7 @@ pub use directory::{Conflict, Directory, Holder, PathProblem, Relation, conflict
 pub use listing::After;
 pub use manifest::{persistent_volume, quantity};
 pub use mutable::{check_mutable, check_parameters};
+pub use origin::{Source, capacity_from, check_snapshot};
 pub use place::{NamedBy, NamingContext, Place, VolumeRefusal, place, whereabouts};
 pub use quota::{Bound, Quota, bound};
 pub use record::{ClaimName, Difference, Record, RecordKey, RecordProblem, State, Trashed, compare};
@@ -54,6 +56,9 @@ pub struct Asked {
     /// Parameters that can be changed later: those of a VolumeAttributesClass. They count for more than `parameters`.
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     pub mutable_parameters: Entries,
+    /// What it starts with; absent for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
 }
 
 /// One way of using a volume. Always as a file system: block volumes are refused before.
@@ -118,6 +123,16 @@ pub enum SizeProblem {
     /// CSI has no number for it.
     #[error("a volume of {0} bytes is too large")]
     TooLarge(u64),
+    /// What it starts with may not fit into it.
+    #[error(
+        "a volume of {size} bytes is smaller than the {source_size} bytes of what it is to start with: ask for as much"
+    )]
+    BelowSource {
+        /// The size that is asked.
+        size: u64,
+        /// The size of the other.
+        source_size: u64,
+    },
 }
 
 /// What files take of a quota, and what `df` shows of it, in bytes: less than this is no size.

@@ -2,6 +2,8 @@
 //!
 //! The one place besides the server that knows the protobuf: it is the other end of the same wire.
 
+mod snapshots;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -63,6 +65,7 @@ async fn ask(args: &Csi) -> Result<Answer> {
         | CsiCommand::Expand { secrets, .. }
         | CsiCommand::Modify { secrets, .. }
         | CsiCommand::Validate { secrets, .. } => read(secrets)?,
+        CsiCommand::Snapshot(command) => read(snapshots::secrets(command))?,
     };
     Driver { channel: connect(&args.endpoint).await?, timeout: args.timeout }.ask(&args.command, secrets).await
 }
@@ -138,6 +141,7 @@ impl Driver {
                 let request = ControllerGetVolumeRequest { volume_id: id.clone() };
                 described(controller.controller_get_volume(self.request(request)).await?.into_inner().volume)?
             }
+            CsiCommand::Snapshot(command) => self.ask_about_snapshots(command, secrets).await?,
         }))
     }
 
@@ -214,7 +218,12 @@ impl Driver {
 
 fn described(volume: Option<Volume>) -> Result<Value> {
     let volume = volume.context("the driver answered without a volume")?;
-    Ok(json!({"id": volume.volume_id, "capacityBytes": volume.capacity_bytes, "context": volume.volume_context}))
+    let mut described =
+        json!({"id": volume.volume_id, "capacityBytes": volume.capacity_bytes, "context": volume.volume_context});
+    if let Some(source) = volume.content_source.and_then(|source| source.r#type) {
+        described["source"] = snapshots::source(&source);
+    }
+    Ok(described)
 }
 
 /// The name of a capability, or its number where it is newer than this program.
@@ -235,6 +244,7 @@ fn create(args: &CsiCreate, secrets: BTreeMap<String, String>) -> CreateVolumeRe
         volume_capabilities: vec![capability(&args.usage)],
         parameters,
         mutable_parameters: args.mutable_parameters.iter().cloned().collect(),
+        volume_content_source: snapshots::content_source(args),
         secrets,
         ..CreateVolumeRequest::default()
     }
@@ -288,6 +298,7 @@ fn render(answer: &Value, output: AnswerOutput) -> Result<String> {
         AnswerOutput::Json => format!("{}\n", serde_json::to_string_pretty(answer)?),
         AnswerOutput::Yaml => yaml_serde::to_string(answer)?,
         AnswerOutput::Text if answer["volumes"].is_array() => table(answer),
+        AnswerOutput::Text if answer["snapshots"].is_array() => snapshots::table(answer),
         AnswerOutput::Text => {
             let mut rows = Vec::new();
             flatten("", answer, &mut rows);
@@ -383,8 +394,9 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(info, format!("name     csi.juicefs.com\nnode     node-1\nready    true\nversion  {version}\n"));
         let capabilities = "controller  CREATE_DELETE_VOLUME\ncontroller  EXPAND_VOLUME\ncontroller  SINGLE_NODE_MULTI_WRITER\n\
-                            controller  MODIFY_VOLUME\n\
+                            controller  MODIFY_VOLUME\ncontroller  CREATE_DELETE_SNAPSHOT\ncontroller  CLONE_VOLUME\n\
                             controller  LIST_VOLUMES\ncontroller  GET_VOLUME\n\
+                            controller  LIST_SNAPSHOTS\ncontroller  GET_SNAPSHOT\n\
                             node        none\nplugin      CONTROLLER_SERVICE\nplugin      VOLUME_EXPANSION_ONLINE\n";
         assert_eq!(text(&socket, &["capabilities"]).await, capabilities);
 
@@ -410,6 +422,17 @@ mod tests {
         let page = "ID                              BYTES       DIRECTORY\npvc-1                           2147483648  pvc-1\n\
                     … --starting-token after/pvc-1\n";
         assert_eq!(text(&socket, &["list", "--max-entries", "1"]).await, page);
+        let snapshot =
+            "bytes    2147483648\ncreated  2027-01-15T08:00:00Z\nid       s-1\nready    true\nvolume   pvc-1\n";
+        let cut = ["snapshot", "create", "s-1", "--volume", "pvc-1", "--secret", &secret];
+        assert_eq!(text(&socket, &cut).await, snapshot);
+        assert_eq!(text(&socket, &["snapshot", "get", "s-1"]).await, snapshot);
+        let copy = ["create", "pvc-11", "--from-snapshot", "s-1", "--secret", &secret];
+        assert!(text(&socket, &copy).await.ends_with("source.snapshot  s-1\n"));
+        let list = "ID   VOLUME  BYTES       CREATED\ns-1  pvc-1   2147483648  2027-01-15T08:00:00Z\n";
+        assert_eq!(text(&socket, &["snapshot", "list", "--volume", "pvc-1"]).await, list);
+        let removed = ["snapshot", "delete", "s-1", "--secret", &secret];
+        assert_eq!(text(&socket, &removed).await, "deleted  true\nid       s-1\n");
         assert_eq!(text(&socket, &["validate", "pvc-1", "--mode", "rox"]).await, "confirmed  true\nid         pvc-1\n");
         assert_eq!(text(&socket, &["delete", "pvc-1", "--secret", &secret]).await, "deleted  true\nid       pvc-1\n");
 

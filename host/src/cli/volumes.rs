@@ -1,6 +1,7 @@
 //! `pith volumes`: the records of a file system, read as the controller reads them.
 
 mod check;
+mod snapshots;
 mod trash;
 
 use std::fmt::Write;
@@ -22,7 +23,7 @@ use crate::juicefs::steps::Steps;
 use crate::juicefs::store::StoreError;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
-use crate::provisioner::{Provisioner, Secrets};
+use crate::provisioner::{Provisioner, Secrets, VolumeError};
 use crate::{run, telemetry};
 
 /// Reads and prints. The exit code is 1 if a record cannot be relied upon, the volume is not there, or something is wrong.
@@ -31,6 +32,7 @@ pub fn run(args: &Volumes) -> Result<ExitCode> {
     match args {
         Volumes::Ls(source) => list(source, None),
         Volumes::Show { id, source } => list(source, Some(id)),
+        Volumes::Snapshots(source) => snapshots::ls(source),
         Volumes::Check(args) => runtime()?.block_on(check::run(args, false)),
         Volumes::Repair { check, apply } => runtime()?.block_on(check::run(check, *apply)),
         Volumes::Trash(source) => trash::ls(source),
@@ -39,13 +41,20 @@ pub fn run(args: &Volumes) -> Result<ExitCode> {
 }
 
 fn list(source: &VolumesSource, id: Option<&String>) -> Result<ExitCode> {
-    let mut found = ask(source, Steps::default(), async |provisioner, secrets, _| provisioner.list(secrets).await)?
-        .context("reading the volumes")?;
-    if let Some(id) = id {
-        found.retain(|(known, _)| known == id);
-        if found.is_empty() {
-            bail!("there is no volume `{id}` in this file system");
+    let found = ask(source, Steps::default(), async |provisioner, secrets, _| {
+        let mut found = provisioner.list(secrets).await?;
+        let mut progress = None;
+        if let Some(id) = id {
+            found.retain(|(known, _)| known == id);
+            if let Some((_, Ok(record))) = found.first() {
+                progress = provisioner.noted_progress(secrets, record).await?;
+            }
         }
+        Ok::<_, VolumeError>((found, progress))
+    });
+    let (found, progress) = found?.context("reading the volumes")?;
+    if let (Some(id), true) = (id, found.is_empty()) {
+        bail!("there is no volume `{id}` in this file system");
     }
     let owner = |error: &StoreError| match error {
         StoreError::Record { problem: RecordProblem::OtherCluster { owner, .. }, .. } => Some(owner.clone()),
@@ -55,7 +64,7 @@ fn list(source: &VolumesSource, id: Option<&String>) -> Result<ExitCode> {
     let items: Vec<Value> = found
         .iter()
         .map(|(id, record)| match record {
-            Ok(record) => item(record),
+            Ok(record) => item(record, progress),
             Err(error) if owner(error).is_some() => json!({"id": id, "cluster": owner(error)}),
             Err(error) => json!({"id": id, "problem": error.to_string()}),
         })
@@ -99,15 +108,19 @@ fn ask<T>(
     })
 }
 
-fn item(record: &Record) -> Value {
-    let state = match &record.state {
+/// How far a record has come.
+fn state(record: &Record) -> &'static str {
+    match &record.state {
         State::Creating => "creating",
         State::Ready => "ready",
         State::Deleting(_) => "deleting",
         State::Purging(_) => "purging",
         State::Restoring(_) => "restoring",
-    };
-    json!({
+    }
+}
+
+fn item(record: &Record, progress: Option<(u64, u64)>) -> Value {
+    let mut item = json!({
         "id": record.id,
         "name": record.asked.name,
         "directory": record.directory.to_string(),
@@ -115,14 +128,21 @@ fn item(record: &Record) -> Value {
         "namedBy": record.named_by,
         "capacityBytes": record.capacity_bytes,
         "claim": record.claim.as_ref().map(ToString::to_string),
-        "state": state,
+        "state": state(record),
         // What a policy said of it.
         "quota": record.quota,
         "generation": record.generation,
         "cluster": record.cluster,
         "context": record.volume_context(),
         "mutable": record.mutable(),
-    })
+    });
+    if let Some(source) = &record.asked.source {
+        item["source"] = json!(source);
+    }
+    if let Some((done, total)) = progress {
+        item["cloned"] = json!({"done": done, "of": total});
+    }
+    item
 }
 
 /// One line for each volume.

@@ -7,7 +7,7 @@ use pith_core::volume;
 use tonic::Request;
 
 use super::call::{Answer, Calls};
-use super::in_flight::{Busy, Guard, InFlight, nothing_made};
+use super::in_flight::{Busy, Guard, InFlight, named, nothing_made, snapshot_key};
 use super::proto::controller_server;
 use super::proto::controller_service_capability::{Rpc, Type, rpc};
 use super::proto::{
@@ -34,11 +34,18 @@ pub(super) struct Controller<V> {
 
 /// What is declared. The access modes for one workload of a node are kept by Kubernetes; the file system takes any number of
 /// writers, so it can be used in all of them.
-const DECLARED: [rpc::Type; 4] =
-    [rpc::Type::CreateDeleteVolume, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter, rpc::Type::ModifyVolume];
+const DECLARED: [rpc::Type; 6] = [
+    rpc::Type::CreateDeleteVolume,
+    rpc::Type::ExpandVolume,
+    rpc::Type::SingleNodeMultiWriter,
+    rpc::Type::ModifyVolume,
+    rpc::Type::CreateDeleteSnapshot,
+    rpc::Type::CloneVolume,
+];
 
 /// What is declared where it is known which file systems there are.
-const OF_LISTS: [rpc::Type; 2] = [rpc::Type::ListVolumes, rpc::Type::GetVolume];
+const OF_LISTS: [rpc::Type; 4] =
+    [rpc::Type::ListVolumes, rpc::Type::GetVolume, rpc::Type::ListSnapshots, rpc::Type::GetSnapshot];
 
 /// The call whose answer says whether anything was left.
 const CREATE: &str = "CreateVolume";
@@ -52,7 +59,10 @@ impl<V: Volumes> Controller<V> {
     /// Keeps a second call away from a volume.
     fn begin(&self, method: &'static str, id: &str, secrets: &Secrets) -> Result<Guard, VolumeError> {
         self.in_flight.begin(method, id, secrets).map_err(|busy| match busy {
-            Busy::Volume { .. } => VolumeError::Aborted(busy.to_string()),
+            Busy::Volume { .. } => VolumeError::Aborted(match self.volumes.progress(&named(id)) {
+                Some((done, total)) => format!("{busy} ({done} of {total} files and directories are cloned)"),
+                None => busy.to_string(),
+            }),
             Busy::FileSystem(_) if method == CREATE && !self.in_flight.may_exist(id) => nothing_made(&busy.to_string()),
             Busy::FileSystem(_) => VolumeError::Unavailable(busy.to_string()),
         })
@@ -140,6 +150,69 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
         self.calls.run("/csi.v1.Controller/ControllerModifyVolume", &id, work).await
     }
 
+    async fn create_snapshot(
+        self: Arc<Self>,
+        request: Request<CreateSnapshotRequest>,
+    ) -> Answer<CreateSnapshotResponse> {
+        let request = request.into_inner();
+        let key = snapshot_key(&volume::id(&request.name));
+        let controller = self.clone();
+        let work = async move {
+            let (asked, secrets) = convert::cut(request)?;
+            let _guard = controller.begin("CreateSnapshot", &snapshot_key(&volume::id(&asked.name)), &secrets)?;
+            Ok(convert::was_cut(&controller.volumes.snapshot(asked, secrets).await?))
+        };
+        self.calls.run("/csi.v1.Controller/CreateSnapshot", &key, work).await
+    }
+
+    async fn delete_snapshot(
+        self: Arc<Self>,
+        request: Request<DeleteSnapshotRequest>,
+    ) -> Answer<DeleteSnapshotResponse> {
+        let request = request.into_inner();
+        let key = snapshot_key(&request.snapshot_id);
+        let controller = self.clone();
+        let work = async move {
+            let (id, secrets) = convert::delete_snapshot(request)?;
+            // As with volumes: what cannot be an id is not there.
+            if volume::is_id(&id) {
+                let _guard = controller.begin("DeleteSnapshot", &snapshot_key(&id), &secrets)?;
+                controller.volumes.delete_snapshot(&id, secrets).await?;
+            }
+            Ok(DeleteSnapshotResponse {})
+        };
+        self.calls.run("/csi.v1.Controller/DeleteSnapshot", &key, work).await
+    }
+
+    async fn list_snapshots(self: Arc<Self>, request: Request<ListSnapshotsRequest>) -> Answer<ListSnapshotsResponse> {
+        const METHOD: &str = "/csi.v1.Controller/ListSnapshots";
+        if !self.volumes.can_list() {
+            return self.calls.not_declared(METHOD).await;
+        }
+        let controller = self.clone();
+        let work = async move {
+            let query = convert::list_snapshots(request.into_inner())?;
+            Ok(convert::listed_snapshots(&controller.volumes.snapshots(query).await?))
+        };
+        self.calls.run(METHOD, "", work).await
+    }
+
+    async fn get_snapshot(self: Arc<Self>, request: Request<GetSnapshotRequest>) -> Answer<GetSnapshotResponse> {
+        const METHOD: &str = "/csi.v1.Controller/GetSnapshot";
+        if !self.volumes.can_list() {
+            return self.calls.not_declared(METHOD).await;
+        }
+        let request = request.into_inner();
+        let (id, key) = (request.snapshot_id.clone(), snapshot_key(&request.snapshot_id));
+        let controller = self.clone();
+        let work = async move {
+            let page = controller.volumes.snapshots(convert::get_snapshot(request)?).await?;
+            let record = page.volumes.first().ok_or(VolumeError::NoSnapshot(id))?;
+            Ok(convert::got_snapshot(record))
+        };
+        self.calls.run(METHOD, &key, work).await
+    }
+
     async fn list_volumes(self: Arc<Self>, request: Request<ListVolumesRequest>) -> Answer<ListVolumesResponse> {
         const METHOD: &str = "/csi.v1.Controller/ListVolumes";
         if !self.volumes.can_list() {
@@ -189,9 +262,5 @@ impl<V: Volumes> controller_server::Controller for Controller<V> {
         controller_publish_volume, "ControllerPublishVolume": ControllerPublishVolumeRequest => ControllerPublishVolumeResponse;
         controller_unpublish_volume, "ControllerUnpublishVolume": ControllerUnpublishVolumeRequest => ControllerUnpublishVolumeResponse;
         get_capacity, "GetCapacity": GetCapacityRequest => GetCapacityResponse;
-        create_snapshot, "CreateSnapshot": CreateSnapshotRequest => CreateSnapshotResponse;
-        delete_snapshot, "DeleteSnapshot": DeleteSnapshotRequest => DeleteSnapshotResponse;
-        list_snapshots, "ListSnapshots": ListSnapshotsRequest => ListSnapshotsResponse;
-        get_snapshot, "GetSnapshot": GetSnapshotRequest => GetSnapshotResponse;
     }
 }

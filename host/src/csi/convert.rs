@@ -2,6 +2,7 @@
 
 mod lists;
 mod modify;
+mod snapshots;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,9 @@ use crate::provisioner::{CreateRequest, Secrets, VolumeError};
 
 pub(super) use lists::{get, got, list, listed};
 pub(super) use modify::{Modify, modify};
+pub(super) use snapshots::{
+    cut, delete_snapshot, get_snapshot, got_snapshot, list_snapshots, listed_snapshots, was_cut,
+};
 
 /// CSI's bound for any text that has none of its own, in bytes.
 const LONGEST_TEXT: usize = 128;
@@ -52,15 +56,12 @@ pub(super) fn create(request: CreateVolumeRequest) -> Result<CreateRequest, Inva
     let capabilities = capabilities(request.volume_capabilities)?;
     let (required_bytes, limit_bytes) = range(request.capacity_range.as_ref())?;
     check_map("parameters", &request.parameters)?;
-    // What is not declared must not be asked, and must not be left out in silence either.
-    if request.volume_content_source.is_some() {
-        let sentence = "volumes from snapshots or from other volumes (volume_content_source) are not declared";
-        return Err(Invalid::Unsupported(sentence.into()));
-    }
+    let source = snapshots::source(request.volume_content_source)?;
     // accessibility_requirements are met by every volume: it can be reached from everywhere.
     let (parameters, claim) = split_parameters(request.parameters);
     let mutable_parameters = modify::mutable_parameters(request.mutable_parameters)?;
-    let asked = Asked { name: request.name, required_bytes, limit_bytes, capabilities, parameters, mutable_parameters };
+    let name = request.name;
+    let asked = Asked { name, required_bytes, limit_bytes, capabilities, parameters, mutable_parameters, source };
     Ok(CreateRequest { asked, claim, secrets: request.secrets.into() })
 }
 
@@ -75,6 +76,7 @@ fn volume(record: &Record) -> Volume {
         capacity_bytes: signed(record.capacity_bytes),
         volume_id: record.id.clone(),
         volume_context: record.volume_context().into_iter().collect(),
+        content_source: record.asked.source.as_ref().map(snapshots::content_source),
         ..Volume::default()
     }
 }
@@ -285,7 +287,7 @@ impl From<VolumeError> for Status {
         let code = match &error {
             VolumeError::AlreadyExists(_) => Code::AlreadyExists,
             VolumeError::Refused(refusal) => refused(refusal),
-            VolumeError::NotFound(_) => Code::NotFound,
+            VolumeError::NotFound(_) | VolumeError::NoSnapshot(_) => Code::NotFound,
             VolumeError::InvalidArgument(_) => Code::InvalidArgument,
             VolumeError::OutOfRange(_) => Code::OutOfRange,
             VolumeError::FailedPrecondition(_) => Code::FailedPrecondition,

@@ -19,9 +19,9 @@ const MOST_REMEMBERED: usize = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Busy {
     /// Another one is at the volume.
-    #[error("an earlier {method} for volume `{volume}` is not finished, and goes on: ask again")]
+    #[error("an earlier {method} for {} is not finished, and goes on: ask again", named(.volume))]
     Volume {
-        /// Of which volume.
+        /// Of which volume, or of the snapshot whose [`key`](snapshot_key) it is.
         volume: String,
         /// Which call.
         method: &'static str,
@@ -31,6 +31,21 @@ pub(super) enum Busy {
         "{0} calls for volumes of this file system are not finished, and the rest of the places is for other file systems: ask again"
     )]
     FileSystem(usize),
+}
+
+/// By which a snapshot is known here. No volume has a slash in its id.
+pub(super) fn snapshot_key(id: &str) -> String {
+    format!("{SNAPSHOT}{id}")
+}
+
+const SNAPSHOT: &str = "snapshot/";
+
+/// What a key is of, for a sentence.
+pub(super) fn named(key: &str) -> String {
+    match key.strip_prefix(SNAPSHOT) {
+        Some(id) => format!("snapshot `{id}`"),
+        None => format!("volume `{key}`"),
+    }
 }
 
 /// The volumes that a call is at.

@@ -1,5 +1,7 @@
 //! The server on a real socket, asked by the generated client, in front of volumes in memory.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io::Write;
@@ -11,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pith_core::object::Entries;
-use pith_core::volume::{self, After, Directory, NamedBy, Place, Record};
+use pith_core::volume::{self, After, Asked, Directory, NamedBy, Place, Record};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, oneshot};
@@ -29,7 +31,7 @@ use super::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use super::proto::*;
 use super::{Csi, server};
 use crate::metrics::Metrics;
-use crate::provisioner::{CreateRequest, Page, Secrets, VolumeError, Volumes};
+use crate::provisioner::{CreateRequest, Page, Secrets, SnapshotQuery, VolumeError, Volumes};
 
 const CANARY: &str = "canary-5e1f0c";
 const GIB: i64 = 1 << 30;
@@ -38,13 +40,19 @@ const GIB: i64 = 1 << 30;
 #[derive(Debug)]
 struct Memory {
     records: Mutex<BTreeMap<String, Record>>,
+    snapshots: Mutex<BTreeMap<String, Record>>,
     gate: Semaphore,
     can_list: AtomicBool,
 }
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory { records: Mutex::default(), gate: Semaphore::new(1), can_list: AtomicBool::new(true) }
+        Memory {
+            records: Mutex::default(),
+            snapshots: Mutex::default(),
+            gate: Semaphore::new(1),
+            can_list: AtomicBool::new(true),
+        }
     }
 }
 
@@ -105,6 +113,39 @@ impl Volumes for Memory {
 
     async fn find(&self, id: &str, _: Secrets) -> Result<Option<Record>, VolumeError> {
         Ok(self.records.lock().expect("no panic while it is held").get(id).cloned())
+    }
+
+    async fn snapshot(&self, asked: Asked, _: Secrets) -> Result<Record, VolumeError> {
+        let source = asked.source.as_ref().map(|source| source.id().to_string()).unwrap_or_default();
+        let origin = self.find(&source, Secrets::default()).await?.ok_or(VolumeError::NotFound(source))?;
+        let mut snapshots = self.snapshots.lock().expect("no panic while it is held");
+        if let Some(record) = snapshots.get(&volume::id(&asked.name)) {
+            volume::compare(record, &asked)?;
+            return Ok(record.clone());
+        }
+        let record = Record::snapshot("test", "n-2".into(), asked, &origin, 1_800_000_000).ready();
+        snapshots.insert(record.id.clone(), record.clone());
+        Ok(record)
+    }
+
+    async fn delete_snapshot(&self, id: &str, _: Secrets) -> Result<(), VolumeError> {
+        self.snapshots.lock().expect("no panic while it is held").remove(id);
+        Ok(())
+    }
+
+    async fn snapshots(&self, query: SnapshotQuery) -> Result<Page, VolumeError> {
+        let snapshots = self.snapshots.lock().expect("no panic while it is held");
+        let is_wanted = |it: &&Record| query.id.as_ref().is_none_or(|id| *id == it.id);
+        let is_later = |it: &&Record| query.after.as_ref().is_none_or(|after| after.has(&it.id));
+        let mut volumes: Vec<Record> = snapshots.values().filter(is_wanted).filter(is_later).cloned().collect();
+        let most = query.most.unwrap_or(usize::MAX);
+        let next = (volumes.len() > most).then(|| After::volume(&volumes[most - 1]));
+        volumes.truncate(most);
+        Ok(Page { volumes, next })
+    }
+
+    fn progress(&self, what: &str) -> Option<(u64, u64)> {
+        (what == "volume `pvc-clone`").then_some((3, 8))
     }
 
     fn can_list(&self) -> bool {
@@ -350,7 +391,7 @@ async fn it_says_who_it_is_and_what_it_can() {
         let controller_service_capability::Type::Rpc(rpc) = it.r#type?;
         Some(rpc.r#type)
     });
-    assert_eq!(declared.collect::<Vec<_>>(), [1, 9, 13, 14, 3, 12]);
+    assert_eq!(declared.collect::<Vec<_>>(), [1, 9, 13, 14, 5, 7, 3, 12, 6, 15]);
     server.stop().await;
 }
 
@@ -451,7 +492,7 @@ async fn nothing_is_listed_where_nobody_says_which_file_systems_there_are() {
     server.volumes.can_list.store(false, Ordering::Relaxed);
     let mut controller = server.controller().await;
     let declared = controller.controller_get_capabilities(ControllerGetCapabilitiesRequest {}).await;
-    assert_eq!(declared.expect("an answer").into_inner().capabilities.len(), 4);
+    assert_eq!(declared.expect("an answer").into_inner().capabilities.len(), 6);
     let expected = "Pith has no ListVolumes: its capabilities do not declare it";
     check_error(controller.list_volumes(ListVolumesRequest::default()).await, Code::Unimplemented, expected);
     let expected = "Pith has no ControllerGetVolume: its capabilities do not declare it";

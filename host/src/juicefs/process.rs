@@ -1,6 +1,7 @@
 //! One process of the JuiceFS client: how it is started, what it says, how it ends.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
@@ -92,13 +93,26 @@ impl Launcher {
         redactor: Redactor,
         stdout: Stdio,
     ) -> Result<Process, JuiceFsError> {
+        self.start_with(file_system, arguments, more, redactor, stdout, None).await
+    }
+
+    /// Starts a process that has this socket too, with the number that it has here.
+    pub(super) async fn start_with<'a>(
+        &self,
+        file_system: &FileSystem,
+        arguments: &[&str],
+        more: impl IntoIterator<Item = (&'a str, &'a str)>,
+        redactor: Redactor,
+        stdout: Stdio,
+        socket: Option<OwnedFd>,
+    ) -> Result<Process, JuiceFsError> {
         let mut command = self.command(file_system)?;
         let client = command.as_std().get_program().to_owned();
         command.args(arguments).env_clear().envs(file_system.environment()).envs(more);
         command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).kill_on_drop(true);
         // A ctrl-c is for Pith, which still needs its workers for what it has begun.
         command.process_group(0);
-        before_exec(&mut command);
+        before_exec(&mut command, socket);
         let (reply, started) = oneshot::channel();
         let order = Order { command, runtime: Handle::current(), reply };
         let lost = || io::Error::other("the thread that starts processes is gone");
@@ -126,10 +140,14 @@ fn start_in_order(orders: &mpsc::Receiver<Order>) {
 }
 
 /// What the child does to itself between fork and exec.
-#[expect(unsafe_code, reason = "there is no other way to set the umask and the death signal of a child only")]
-fn before_exec(command: &mut Command) {
+#[expect(unsafe_code, reason = "there is no other way to set what a child only is to have")]
+fn before_exec(command: &mut Command, socket: Option<OwnedFd>) {
     let pith = rustix::process::getpid();
     let prepare = move || {
+        // Of Pith's own descriptors it gets this one. Here it is closed with the command.
+        if let Some(socket) = &socket {
+            rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty())?;
+        }
         // Directories of volumes are for any uid, as with the JuiceFS driver.
         rustix::process::umask(Mode::empty());
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -140,7 +158,7 @@ fn before_exec(command: &mut Command) {
         Ok(())
     };
     // SAFETY: The child of a process with several threads may only do what is safe in a signal handler until it calls exec. The
-    // closure makes three system calls; it takes no lock and allocates nothing, not even for its errors.
+    // closure makes four system calls; it takes no lock and allocates nothing, not even for its errors.
     unsafe {
         command.pre_exec(prepare);
     }
@@ -289,7 +307,9 @@ async fn skip_line(stderr: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
 fn parse(line: &str) -> (Level, &str) {
     let tagged = line.split_once("] <").and_then(|(_, rest)| rest.split_once(">: "));
     // Lines of libraries, and the trace of a crash.
-    let Some((tag, message)) = tagged else { return (Level::WARN, line) };
+    let Some((tag, message)) = tagged else {
+        return (if is_end_of_session(line) { Level::DEBUG } else { Level::WARN }, line);
+    };
     let place = message.rfind(" [").filter(|_| message.ends_with(']'));
     let message = &message[..place.unwrap_or(message.len())];
     let level = match tag {
@@ -315,6 +335,12 @@ fn is_ordinary(message: &str) -> bool {
     ];
     let error = message.strip_prefix("WEBDAV [").and_then(|rest| rest.rsplit_once("ERROR: "));
     error.is_some_and(|(_, error)| ANSWERS.contains(&error))
+}
+
+/// Whether a client says no more than that nobody speaks to it any more over its socket: `2026-11-23 13:23:26.397360 I | Short read…`.
+fn is_end_of_session(line: &str) -> bool {
+    const WORDS: [&str; 2] = ["Short read for input header: []", "Failed to read from fuse conn: 22=invalid argument"];
+    line.split_once(" | ").is_some_and(|(_, said)| WORDS.contains(&said))
 }
 
 fn log(level: Level, file_system: &str, message: &str) {

@@ -73,6 +73,7 @@ mod tests {
             capabilities: Vec::new(),
             parameters: Entries::new(),
             mutable_parameters: Entries::new(),
+            source: None,
         };
         let directory = Directory::new(vec!["a".into()]).expect("a plain name");
         let place = Place {

@@ -23,6 +23,9 @@ pub const STEPS: [&str; 13] = [
 /// The steps of a change of anything but the size.
 pub const MODIFY_STEPS: [&str; 2] = ["quota-set", "modified"];
 
+/// The steps of a clone, for a volume that starts with something and for a snapshot, before their other ones.
+pub const CLONE_STEPS: [&str; 3] = ["cloned", "clone-marked", "clone-placed"];
+
 /// The steps of a purge.
 pub const PURGE_STEPS: [&str; 3] = ["purge-claimed", "data-purged", "record-withdrawn"];
 
@@ -31,7 +34,7 @@ pub const RESTORE_STEPS: [&str; 6] =
     ["restore-claimed", "record-returned", "index-returned", "data-returned", "trash-cleared", "restored"];
 
 fn is_step(step: &str) -> bool {
-    [&STEPS[..], &MODIFY_STEPS, &PURGE_STEPS, &RESTORE_STEPS].iter().any(|steps| steps.contains(&step))
+    [&STEPS[..], &MODIFY_STEPS, &CLONE_STEPS, &PURGE_STEPS, &RESTORE_STEPS].iter().any(|steps| steps.contains(&step))
 }
 
 /// Where to die, if anywhere.

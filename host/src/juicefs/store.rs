@@ -5,6 +5,9 @@
 //! /.pith/volumes/<id>/made.<mark>/            all that the record says is made
 //! /.pith/volumes/<id>/entry/<id>/             what is moved to `paths` to take the directory; where that was taken it stays, and says nothing
 //! /.pith/volumes/<id>/<generation>/record     what is known of it since, from 2; the highest generation counts
+//! /.pith/volumes/<id>/clone.<clone>/          what it is to start with, until that is moved to its directory
+//! /.pith/volumes/<id>/cloned.<clone>.<mark>/  that clone is complete; where it is not there any more, it is the volume's directory
+//! /.pith/snapshots/<id>/…                     the same of a snapshot; its data are beside its record, in `data`
 //! /.pith/paths/<a>/.below/<b>/<id>/           volume <id> holds the directory /a/b: a tree like that of the directories
 //! /.pith/trash/<id>.<random>/                 what a deleted volume left: data, paths and record, until it is purged
 //! /.pith/archive/<id>.<random>/               the same of a volume that is to be archived: nothing here is ever removed
@@ -18,6 +21,7 @@
 //! directory with something in it to a name that is taken fails. So a generation, once there, is whole and never replaced.
 //! Every step can be repeated: one that was done already says so and changes nothing.
 
+mod clones;
 mod survey;
 mod trash;
 
@@ -31,11 +35,13 @@ use pith_core::volume::{
 use super::{Depth, Entry, JuiceFsError, Kind, Made, Moved, Path, PathError, Worker};
 use crate::juicefs::steps::Steps;
 
+pub use clones::{Clones, Placed};
 pub use trash::{Bin, Cleared, Returned, volume_of};
 
 /// Our own part of the file system. Directories of volumes never begin with a dot.
 const PITH: &str = ".pith";
 const VOLUMES: &str = "volumes";
+const SNAPSHOTS: &str = "snapshots";
 const PATHS: &str = "paths";
 const TRASH: &str = "trash";
 const ARCHIVE: &str = "archive";
@@ -136,7 +142,7 @@ impl Store {
 
     /// Makes the directories that everything else relies on.
     pub async fn prepare(&self) -> Result<(), StoreError> {
-        for name in [VOLUMES, PATHS, TRASH, ARCHIVE, STAGING] {
+        for name in [VOLUMES, SNAPSHOTS, PATHS, TRASH, ARCHIVE, STAGING] {
             self.worker.make_directories(&ours(&[name])?).await?;
         }
         Ok(())
@@ -144,7 +150,19 @@ impl Store {
 
     /// The newest record of a volume, ready where its mark is there too; none where there is no such volume.
     pub async fn current(&self, id: &str) -> Result<Option<Record>, StoreError> {
-        self.newest(&ours(&[VOLUMES, id])?, id).await
+        self.newest_of(VOLUMES, id).await
+    }
+
+    /// The newest record of a snapshot, as [`current`](Store::current) gives a volume's.
+    pub async fn snapshot(&self, id: &str) -> Result<Option<Record>, StoreError> {
+        self.newest_of(SNAPSHOTS, id).await
+    }
+
+    async fn newest_of(&self, folder: &str, id: &str) -> Result<Option<Record>, StoreError> {
+        let path = ours(&[folder, id])?;
+        let Some(record) = self.newest(&path, id).await? else { return Ok(None) };
+        let kind = record.check_kind(folder == SNAPSHOTS);
+        kind.map(|()| Some(record)).map_err(|problem| StoreError::Record { path, problem })
     }
 
     /// The newest record of a volume whose records lie in this directory; none where there is no such directory.
@@ -262,9 +280,9 @@ impl Store {
         Ok(seen?.is_some())
     }
 
-    /// Adds a further generation. False where another caller was faster: then what is there counts.
+    /// Adds a further generation, or the first one of a snapshot. False where another caller was faster: then what is there counts.
     pub async fn put(&self, record: &Record) -> Result<bool, StoreError> {
-        let staged = self.stage(record, &ours(&[VOLUMES, &record.id])?).await?;
+        let staged = self.stage(record, &home(record)?).await?;
         self.place(staged).await
     }
 
@@ -312,7 +330,7 @@ impl Store {
     /// It may come after the volume's last record, which counts whatever the marks say: then it was made before it was deleted.
     pub async fn mark_made(&self, record: &Record) -> Result<Record, StoreError> {
         let mark = format!("{MADE}{}", record.mark(&self.key));
-        if self.worker.make_directory(&ours(&[VOLUMES, &record.id, &mark])?).await? == Made::NoParent {
+        if self.worker.make_directory(&home(record)?.join(mark)?).await? == Made::NoParent {
             return Err(deleted_meanwhile(&record.id));
         }
         self.steps.reached("made-marked");
@@ -406,14 +424,17 @@ impl Store {
         Ok(entries.iter().filter_map(name).map(String::from).collect())
     }
 
-    /// Gives up a volume of which nothing but its record and its reservation was made.
+    /// Gives up a volume of which nothing but its record and its reservation was made, or a snapshot of which nothing but its record
+    /// was.
     pub async fn abandon(&self, record: &Record) -> Result<(), StoreError> {
-        self.worker.remove(&entry_of(record)?).await?;
+        if !record.is_snapshot() {
+            self.worker.remove(&entry_of(record)?).await?;
+        }
         // In one move: half of a record would be a record that cannot be read.
         let trash = ours(&[TRASH, &trash_name(&record.id)])?;
         self.worker.make_directories(&trash).await?;
         let place = trash.clone().join(RECORD)?;
-        self.worker.move_exclusive(&ours(&[VOLUMES, &record.id])?, &place).await?;
+        self.worker.move_exclusive(&home(record)?, &place).await?;
         self.worker.remove(&trash).await?;
         Ok(())
     }
@@ -432,6 +453,13 @@ impl Store {
         self.worker.make_directories(&bin).await?;
         self.steps.reached("trash-made");
         let in_bin = |name: &str| bin.clone().join(name);
+        if record.is_snapshot() {
+            self.worker.move_exclusive(&data(record)?, &in_bin(DATA)?).await?;
+            self.steps.reached("data-moved");
+            self.worker.move_exclusive(&home(record)?, &in_bin(RECORD)?).await?;
+            self.steps.reached("volume-gone");
+            return Ok(());
+        }
 
         let holders: Vec<String> = self
             .holders(&record.directory)
@@ -474,7 +502,16 @@ impl Store {
 
     /// The ids of all volumes, sorted.
     pub async fn ids(&self) -> Result<Vec<String>, StoreError> {
-        let entries = self.worker.list(&ours(&[VOLUMES])?, Depth::One).await?.unwrap_or_default();
+        self.ids_in(VOLUMES).await
+    }
+
+    /// The ids of all snapshots, sorted.
+    pub async fn snapshot_ids(&self) -> Result<Vec<String>, StoreError> {
+        self.ids_in(SNAPSHOTS).await
+    }
+
+    async fn ids_in(&self, folder: &str) -> Result<Vec<String>, StoreError> {
+        let entries = self.worker.list(&ours(&[folder])?, Depth::One).await?.unwrap_or_default();
         let mut ids: Vec<String> = entries.iter().filter_map(name).map(String::from).collect();
         ids.sort_unstable();
         Ok(ids)
@@ -484,6 +521,16 @@ impl Store {
 /// A path below `/.pith`.
 fn ours(names: &[&str]) -> Result<Path, PathError> {
     Path::of([PITH].iter().chain(names).copied())
+}
+
+/// Where everything that is known of a volume or a snapshot lies.
+fn home(record: &Record) -> Result<Path, PathError> {
+    ours(&[if record.is_snapshot() { SNAPSHOTS } else { VOLUMES }, &record.id])
+}
+
+/// Where the data of a volume or a snapshot lie.
+pub fn data(record: &Record) -> Result<Path, JuiceFsError> {
+    if record.is_snapshot() { Ok(home(record)?.join(DATA)?) } else { path(&record.directory) }
 }
 
 /// The directory of a volume's generation. The first one's is that of all its records.

@@ -7,17 +7,22 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::dav::{Ending, Worker};
+use super::clone::{self, CloneError, Hindrance, Job, Progress};
+use super::dav::{Ending, Path, Worker};
 use super::enterprise::{self, Enterprise, Home};
+use super::fuse::{self, FuseError, Session};
 use super::process::{Launcher, Process, TERMINATION};
 use super::source::{FileSystem, FileSystemKey};
 use super::{JuiceFsError, locked};
@@ -38,6 +43,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const PORTS: usize = 3;
 /// Places for short commands: each is a process of 50 to 200 ms. A file system alone has half of them.
 const COMMANDS: usize = 8;
+/// Places for clones: each is a client of about 80 MiB for as long as it takes. A file system alone has half of them.
+const CLONES: usize = 8;
 /// From how many ends in a row on an error says that they are.
 const KEEPS_ENDING: u32 = 3;
 
@@ -79,6 +86,7 @@ struct Shared {
     /// A permit for each worker that may run. Its supervisor holds it until the process is gone.
     room: Arc<Semaphore>,
     commands: Arc<Places<FileSystemKey>>,
+    clones: Arc<Places<FileSystemKey>>,
     stopping: watch::Sender<bool>,
 }
 
@@ -128,6 +136,7 @@ impl Workers {
                 slots: Mutex::default(),
                 room: Arc::new(Semaphore::new(options.max_workers)),
                 commands: Places::new(COMMANDS),
+                clones: Places::new(CLONES),
                 stopping: watch::Sender::new(false),
                 options,
             }),
@@ -187,6 +196,44 @@ impl Workers {
             Err(JuiceFsError::NotFormatted(_)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Clones a directory to where nothing is, with a client of its own for that time. There is all of the clone or nothing, and until
+    /// this is done nobody may use it.
+    pub async fn clone_directory(
+        &self,
+        file_system: &FileSystem,
+        source: &Path,
+        target: &Path,
+        progress: &Arc<Progress>,
+    ) -> Result<(), CloneError> {
+        if file_system.enterprise().is_some() {
+            // That client is asked in other words, and nobody here has one to try.
+            let name = file_system.name();
+            let sentence =
+                format!("`{name}` is a file system of the JuiceFS Enterprise Edition, where Pith makes no clones");
+            return Err(JuiceFsError::NoClient(sentence).into());
+        }
+        let job = Job {
+            source: source.clone(),
+            target: target.clone(),
+            threads: clone::threads(file_system.address()),
+            progress: progress.clone(),
+        };
+        let metrics = &self.shared.options.metrics;
+        let _counted = metrics.cloning();
+        let mut stopping = self.shared.stopping.subscribe();
+        let cloned = tokio::select! {
+            biased;
+            // An error means that the workers were dropped, which is a stop too. The client is killed with its process.
+            _ = stopping.wait_for(|stopping| *stopping) => Err(JuiceFsError::Unavailable("Pith is stopping".into()).into()),
+            cloned = async {
+                let _place = self.shared.clones.take(&file_system.key()).await;
+                self.shared.clone_directory(file_system, job).await
+            } => cloned,
+        };
+        metrics.cloned(cloned.is_ok());
+        cloned
     }
 
     /// Runs a short command of the client for a file system.
@@ -448,6 +495,44 @@ impl Shared {
         });
         let ended = ended.await;
         ended.unwrap_or_else(|_| Err(process.sentence("did not end in time"))).map_err(failure)
+    }
+
+    async fn clone_directory(&self, file_system: &FileSystem, job: Job) -> Result<(), CloneError> {
+        let unprepared =
+            |error: std::io::Error| JuiceFsError::Unavailable(format!("no clone can be prepared: {error}"));
+        let (ours, theirs) = fuse::pair().map_err(unprepared)?;
+        let descriptor = format!("/dev/fd/{}", theirs.as_raw_fd());
+        let mut arguments = vec!["mount", file_system.address(), &descriptor];
+        arguments.extend(clone::OPTIONS.split_whitespace());
+        let redactor = file_system.redactor();
+        let started = self.launcher.start_with(
+            file_system,
+            &arguments,
+            [clone::SUPERVISED],
+            redactor,
+            Stdio::null(),
+            Some(theirs),
+        );
+        let mut process = started.await?;
+        let (start, call) = (self.options.start_timeout, self.options.call_timeout);
+        // It ends with the client, at the latest.
+        let cloning = spawn_blocking(move || clone::clone(&mut Session::begin(ours, start, call)?, &job));
+        let cloned = cloning.await.map_err(|error| unprepared(error.into()))?;
+        // The session is over, and so is the client.
+        let ended = timeout(TERMINATION, process.ended()).await;
+        let hindrance = match cloned {
+            Ok(()) => return Ok(()),
+            Err(Hindrance::NoSource(path) | Hindrance::Refused(path, Errno::NOENT)) => {
+                return Err(CloneError::NoSource(path));
+            }
+            Err(hindrance) => hindrance,
+        };
+        Err(failure(match (hindrance, ended) {
+            // What ended it says more than that it is gone.
+            (Hindrance::Fuse(FuseError::Silent(_)), Ok(Err(sentence))) => sentence,
+            (hindrance, _) => process.sentence(&format!("has not cloned a directory: {hindrance}")),
+        })
+        .into())
     }
 
     /// A permit for one more worker. The one that was used longest ago makes room where it must and can.

@@ -16,15 +16,15 @@ use futures_util::{StreamExt, stream};
 use pith_core::object::{Objects, PersistentVolume};
 use pith_core::volume::{self, After, Record, RecordProblem};
 
-use super::{Provisioner, VolumeError};
+use super::{Provisioner, Secrets, VolumeError};
 use crate::cluster;
 use crate::juicefs::store::{Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError};
 
 /// The most entries of a page. With parameters and paths as long as they may be, they keep below the 4 MiB that gRPC's callers take.
-const LARGEST_PAGE: usize = 400;
+pub(super) const LARGEST_PAGE: usize = 400;
 /// How many records are read at once.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 /// For how many times as long as it took a listing of names serves the next pages too.
 const KEPT: u32 = 10;
 /// How many such questions are answered at once; others wait.
@@ -40,14 +40,21 @@ pub struct Page {
 }
 
 /// A file system whose volumes are listed.
-struct Source {
+pub(super) struct FileSystemSource {
     /// What names it, for a sentence.
     name: String,
     file_system: FileSystem,
 }
 
-impl Source {
-    fn silent(&self, why: impl Display) -> VolumeError {
+impl FileSystemSource {
+    /// That of a request.
+    pub(super) fn of(secrets: &Secrets) -> Result<FileSystemSource, VolumeError> {
+        let file_system = FileSystem::from_secrets(secrets.reveal());
+        let file_system = file_system.map_err(|error| VolumeError::FailedPrecondition(error.to_string()))?;
+        Ok(FileSystemSource { name: "the Secret of the request".into(), file_system })
+    }
+
+    pub(super) fn silent(&self, why: impl Display) -> VolumeError {
         silent(&format!("{}, in the file system `{}`,", self.name, self.file_system.name()), why)
     }
 }
@@ -110,7 +117,7 @@ impl Provisioner {
         let sources = self.sources(&objects).await?;
         let is_later = |id: &str| volume::is_id(id) && after.is_none_or(|after| after.has(id));
         // In the order of ids, with the file systems that have them.
-        let mut ids: BTreeMap<String, Vec<Arc<Source>>> = BTreeMap::new();
+        let mut ids: BTreeMap<String, Vec<Arc<FileSystemSource>>> = BTreeMap::new();
         for source in &sources {
             for id in self.ids(source, after.is_some()).await?.iter().filter(|id| is_later(id)) {
                 ids.entry(id.clone()).or_default().push(source.clone());
@@ -147,7 +154,7 @@ impl Provisioner {
     }
 
     /// The record of a volume and where it lies. None only where every file system says so.
-    async fn found(&self, id: &str) -> Result<Option<(Arc<Source>, Record)>, VolumeError> {
+    async fn found(&self, id: &str) -> Result<Option<(Arc<FileSystemSource>, Record)>, VolumeError> {
         let mut unanswered = None;
         for source in self.sources(&*self.objects()?).await? {
             match self.seen_in(&source, id).await {
@@ -168,7 +175,7 @@ impl Provisioner {
         &self,
         objects: &Objects,
         id: &str,
-        holders: &[Arc<Source>],
+        holders: &[Arc<FileSystemSource>],
     ) -> Result<Option<Record>, VolumeError> {
         let mut decided = false;
         for source in holders {
@@ -198,7 +205,7 @@ impl Provisioner {
         volume.provisioned && volume.driver.as_deref() == Some(&self.options.driver) && !volume.is_going()
     }
 
-    async fn seen_in(&self, source: &Source, id: &str) -> Result<Seen, VolumeError> {
+    async fn seen_in(&self, source: &FileSystemSource, id: &str) -> Result<Seen, VolumeError> {
         let Some(store) = self.store_if_made(source).await? else { return Ok(Seen::Unknown) };
         match store.current(id).await {
             Ok(Some(record)) if record.is_there() => Ok(Seen::Volume(Box::new(record))),
@@ -210,7 +217,7 @@ impl Provisioner {
     }
 
     /// The ids that there are something of in a file system; for a further page, as they were a moment ago.
-    async fn ids(&self, source: &Source, is_further: bool) -> Result<Arc<Vec<String>>, VolumeError> {
+    async fn ids(&self, source: &FileSystemSource, is_further: bool) -> Result<Arc<Vec<String>>, VolumeError> {
         let key = source.file_system.key();
         if is_further && let Some(kept) = self.names().of(key, Instant::now()) {
             return Ok(kept);
@@ -226,7 +233,7 @@ impl Provisioner {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn store_if_made(&self, source: &Source) -> Result<Option<Store>, VolumeError> {
+    pub(super) async fn store_if_made(&self, source: &FileSystemSource) -> Result<Option<Store>, VolumeError> {
         match self.workers.is_made(&source.file_system).await {
             Ok(true) => self.store(&source.file_system).await.map(Some).map_err(|error| source.silent(error)),
             Ok(false) | Err(JuiceFsError::NotFormatted(_)) => Ok(None),
@@ -235,14 +242,14 @@ impl Provisioner {
     }
 
     /// Every file system that anything names, once.
-    async fn sources(&self, objects: &Objects) -> Result<Vec<Arc<Source>>, VolumeError> {
-        let mut sources: Vec<Arc<Source>> = Vec::new();
+    pub(super) async fn sources(&self, objects: &Objects) -> Result<Vec<Arc<FileSystemSource>>, VolumeError> {
+        let mut sources: Vec<Arc<FileSystemSource>> = Vec::new();
         let mut add = |name: String, content: &BTreeMap<String, String>| {
             match FileSystem::from_secrets(content) {
                 // Pith makes no volumes there.
                 Ok(file_system) if !self.workers.has_client(&file_system) => {}
                 Ok(file_system) if sources.iter().any(|it| it.file_system.is(&file_system)) => {}
-                Ok(file_system) => sources.push(Arc::new(Source { name, file_system })),
+                Ok(file_system) => sources.push(Arc::new(FileSystemSource { name, file_system })),
                 Err(SourceError::Subdir) => {}
                 Err(error) => return Err(silent(&name, error)),
             }

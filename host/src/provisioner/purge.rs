@@ -278,7 +278,9 @@ impl Purger {
 
     async fn purge_data(&self, known: &Known, record: &Record, trashed: &Trashed) -> Result<(), VolumeError> {
         let mut report = Instant::now() + REPORT;
-        while self.step(known, async |store| store.purge_data(trashed, PATIENCE).await).await? == Removal::GoesOn {
+        while self.step(known, async |store| store.purge_data(record, trashed, PATIENCE).await).await?
+            == Removal::GoesOn
+        {
             if Instant::now() < report {
                 continue;
             }

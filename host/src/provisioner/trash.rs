@@ -133,6 +133,14 @@ impl Provisioner {
                 format!("`{place}` in the trash has no record, so nothing says whose it is: it is left alone");
             return Err(VolumeError::FailedPrecondition(sentence));
         };
+        if record.is_snapshot() {
+            let sentence = format!(
+                "`{place}` is what is left of the snapshot `{}`: only volumes come back; what it had is in {} until it is purged",
+                record.id,
+                bin.place(place).map_err(StoreError::from)?
+            );
+            return Err(VolumeError::FailedPrecondition(sentence));
+        }
         let moved = || busy(&record.id, "was taken out of the trash by somebody else");
         let restoring = match (&record.state, fate) {
             (State::Restoring(_), _) => record.clone(),

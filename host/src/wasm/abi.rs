@@ -60,7 +60,7 @@ pub(super) fn validate(
     settings: &str,
     log: &dyn Log,
 ) -> Result<Result<(), SettingsProblem>, Failure> {
-    let answer = ask::<Validate>(module, limits, (settings,), || None, log)?;
+    let answer = ask::<Validate>(module, limits, (settings,), || None, None, log)?;
     Ok(answer.map_err(|problem| SettingsProblem { field: sentence(&problem.field), reason: sentence(&problem.reason) }))
 }
 
@@ -95,7 +95,7 @@ pub(super) fn exempt(
     let volumes: Vec<_> = volumes.iter().zip(&modes).map(|(facts, modes)| volume(facts, modes, &mut lists)).collect();
 
     let params = (settings, pod, namespace, &*volumes);
-    match ask::<Exempt>(module, limits, params, || Some(text(subject.object)), log)? {
+    match ask::<Exempt>(module, limits, params, || Some(text(subject.object)), None, log)? {
         Ok(exemption::Verdict::Inject) => Ok(Exemption::Inject),
         Ok(exemption::Verdict::Skip(reason)) => Ok(Exemption::Skip(sentence(&reason))),
         Ok(exemption::Verdict::Deny(reason)) => Ok(Exemption::Deny(sentence(&reason))),
@@ -150,7 +150,7 @@ pub(super) fn adjust(
     };
 
     let params = (settings, pod, namespace, volume, sidecar);
-    match ask::<Adjust>(module, limits, params, || Some(text(subject.object)), log)? {
+    match ask::<Adjust>(module, limits, params, || Some(text(subject.object)), None, log)? {
         Ok(raw) => change(raw),
         Err(reported) => Err(Failure::Reported(sentence(&reported))),
     }
@@ -188,7 +188,7 @@ pub(super) fn name(
         parameters: lists.cut(&request.parameters),
     };
 
-    match ask::<Name>(module, limits, (settings, record), || Some(text(object)), log)? {
+    match ask::<Name>(module, limits, (settings, record), || Some(text(object)), request.origin.as_ref(), log)? {
         Ok(naming::Verdict::Pass) => Ok(Naming::Pass),
         Ok(naming::Verdict::Directory(naming::Directory { components, shared })) => {
             bounded("components", &components)?;
@@ -238,7 +238,7 @@ pub(super) fn quota(
         shared: request.shared,
     };
 
-    match ask::<Decide>(module, limits, (settings, record), || Some(text(object)), log)? {
+    match ask::<Decide>(module, limits, (settings, record), || Some(text(object)), volume.origin.as_ref(), log)? {
         Ok(quotas::Verdict::Pass) => Ok(None),
         Ok(quotas::Verdict::On) => Ok(Some(Quota::On)),
         Ok(quotas::Verdict::Off) => Ok(Some(Quota::Off)),

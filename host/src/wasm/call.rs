@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pith_core::policy::Failure;
+use pith_core::policy::{Failure, Origin};
 use pith_core::text;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Instance, InstancePre, Lift, Lower, TypedFunc};
@@ -44,13 +44,14 @@ pub(super) fn ask<Q: Question>(
     limits: Limits,
     params: Q::Params<'_>,
     object: impl FnOnce() -> Option<Arc<str>>,
+    origin: Option<&Origin>,
     log: &dyn Log,
 ) -> Result<Q::Raw, Failure> {
     let loaded = &*module.0;
     let Some(export) = Q::export(&loaded.exports) else {
         return Err(Failure::Host(format!("it does not export the interface `{}`", Q::NAME)));
     };
-    let host = Host::new(if loaded.wants_object { object() } else { None });
+    let host = Host::new(if loaded.wants_object { object() } else { None }, origin.cloned());
     let lines = host.log.clone();
     let answer = match &loaded.code {
         Code::Plain(pre) => ask_plain::<Q>(pre, export, caps(module, limits), host, params),
@@ -66,7 +67,7 @@ pub(super) fn ask<Q: Question>(
 /// Makes a store and drops it. One without WASI, whatever the module: only the others are measured step by step.
 pub(super) fn make_store(module: &Module, limits: Limits) {
     if let Code::Plain(pre) = &module.0.code {
-        drop(plain_store(pre, caps(module, limits), Host::new(None)));
+        drop(plain_store(pre, caps(module, limits), Host::new(None, None)));
     }
 }
 
@@ -75,11 +76,11 @@ pub(super) fn instantiate(module: &Module, limits: Limits) -> Result<(), Failure
     let caps = caps(module, limits);
     match &module.0.code {
         Code::Plain(pre) => {
-            let mut store = plain_store(pre, caps, Host::new(None));
+            let mut store = plain_store(pre, caps, Host::new(None, None));
             let instance = pre.instantiate(&mut store);
             instance.map(drop).map_err(|error| classify(&error, &store.data().caps))
         }
-        Code::Wasi(pre) => run_wasi(pre, caps, Host::new(None), [0; 32], async |_, _| Ok(())),
+        Code::Wasi(pre) => run_wasi(pre, caps, Host::new(None, None), [0; 32], async |_, _| Ok(())),
     }
 }
 
@@ -90,11 +91,11 @@ pub(super) fn check_shape<Q: Question>(module: &Module) -> Result<(), wasmtime::
     let caps = caps(module, Limits::default());
     match &module.0.code {
         Code::Plain(pre) => {
-            let mut store = plain_store(pre, caps, Host::new(None));
+            let mut store = plain_store(pre, caps, Host::new(None, None));
             let Ok(instance) = pre.instantiate(&mut store) else { return Ok(()) };
             function::<Q, _>(&instance, &mut store, export).map(drop)
         }
-        Code::Wasi(pre) => run_wasi(pre, caps, Host::new(None), [0; 32], async |instance, store| {
+        Code::Wasi(pre) => run_wasi(pre, caps, Host::new(None, None), [0; 32], async |instance, store| {
             Ok(function::<Q, _>(&instance, store, export).map(drop))
         })
         .unwrap_or(Ok(())),

@@ -1,15 +1,18 @@
-//! What every guest can call: `log`, and `object` where it is granted. Both are bounded here.
+//! What every guest can call: `log`, `origin`, and `object` where it is granted. All are bounded here.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pith_core::policy::Origin;
 use pith_core::text;
+use pith_core::volume::Source;
 use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 
 use super::bindings::pith::policy::log::Level as LogLevel;
+use super::bindings::pith::policy::origin;
 use super::{Level, Log};
 
-/// Calls of `log` and `object` in one call of a policy. The deadline would end a loop of them too, but by then it has
+/// Calls of these functions in one call of a policy. The deadline would end a loop of them too, but by then it has
 /// moved gigabytes.
 const HOST_CALLS: u32 = 10_000;
 
@@ -23,6 +26,8 @@ pub(super) struct Host {
     pub(super) log: LogBuffer,
     /// The text of the object under decision; absent where the guest does not import it.
     object: Option<Arc<str>>,
+    /// What the volume under decision starts with.
+    origin: Option<Origin>,
     calls: u32,
 }
 
@@ -37,8 +42,8 @@ pub(super) trait HasHost: 'static {
 pub(super) struct TooManyCalls;
 
 impl Host {
-    pub(super) fn new(object: Option<Arc<str>>) -> Host {
-        Host { log: LogBuffer::default(), object, calls: 0 }
+    pub(super) fn new(object: Option<Arc<str>>, origin: Option<Origin>) -> Host {
+        Host { log: LogBuffer::default(), object, origin, calls: 0 }
     }
 
     fn count(&mut self) -> Result<(), TooManyCalls> {
@@ -47,7 +52,7 @@ impl Host {
     }
 }
 
-/// Offers `log` and `object`. Whether a guest may have `object` is checked when it is loaded.
+/// Offers them all. Whether a guest may have `object` is checked when it is loaded.
 pub(super) fn add_to_linker<T: HasHost>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     linker.instance("pith:policy/log@0.1.0")?.func_wrap(
         "log",
@@ -62,7 +67,25 @@ pub(super) fn add_to_linker<T: HasHost>(linker: &mut Linker<T>) -> wasmtime::Res
         let host = store.data_mut().host();
         host.count()?;
         Ok((host.object.clone().unwrap_or_default(),))
-    })
+    })?;
+    linker.instance("pith:policy/origin@0.1.0")?.func_wrap(
+        "starts-with",
+        |mut store: StoreContextMut<'_, T>, (): ()| {
+            let host = store.data_mut().host();
+            host.count()?;
+            Ok((host.origin.as_ref().map(origin::Origin::from),))
+        },
+    )
+}
+
+impl From<&Origin> for origin::Origin {
+    fn from(it: &Origin) -> origin::Origin {
+        let kind = match it.source {
+            Source::Volume(_) => origin::Kind::Volume,
+            Source::Snapshot(_) => origin::Kind::Snapshot,
+        };
+        origin::Origin { kind, id: it.source.id().to_owned(), directory: it.directory.clone() }
+    }
 }
 
 impl From<LogLevel> for Level {

@@ -92,7 +92,7 @@ pub enum LoadError {
     Panic(String),
 }
 
-const OFFERED: &str = "`pith:policy/log`, `pith:policy/object` where the binding grants it, and the cli, clocks, filesystem, io, \
+const OFFERED: &str = "`pith:policy/log`, `pith:policy/origin`, `pith:policy/object` where the binding grants it, and the cli, clocks, filesystem, io, \
                        random and sockets packages of WASI 0.2, all closed";
 
 impl Engine {
@@ -187,8 +187,8 @@ fn check_imports(imports: &[String], grants: Grants) -> Result<(), LoadError> {
             interface.check_version(import)?;
         }
         match (interface.package, interface.name) {
-            // Only the records: nothing to call.
-            (PACKAGE, "log" | "types") => {}
+            // Of the types only the records: nothing to call.
+            (PACKAGE, "log" | "origin" | "types") => {}
             (PACKAGE, "object") if grants.object => {}
             (PACKAGE, "object") => return Err(LoadError::NotGranted(import.clone())),
             (package, _) if WASI.contains(&package) => {}

@@ -138,12 +138,12 @@ impl Settings {
             };
         };
         match self.unsafe_values {
-            UnsafeValues::Refuse if value::is_plain(found) => Ok(found.to_owned()),
+            UnsafeValues::Refuse if value::is_plain(&found) => Ok(found.into_owned()),
             UnsafeValues::Refuse => Err(Stop::Deny(format!(
                 "{field} is {found:?}, which cannot be part of a directory's name: {}",
                 value::RULE
             ))),
-            UnsafeValues::Sanitize => Ok(value::sanitise(found)),
+            UnsafeValues::Sanitize => Ok(value::sanitise(&found)),
         }
     }
 

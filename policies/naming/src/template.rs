@@ -1,5 +1,6 @@
 //! One component of the template: text with placeholders such as `{namespace}` and `{labels.team}`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use pith_policy_sdk::prelude::*;
@@ -24,6 +25,7 @@ pub(crate) enum Field {
     Namespace,
     Claim,
     Volume,
+    Source,
     Label(String),
     Annotation(String),
     NamespaceLabel(String),
@@ -71,29 +73,34 @@ impl Field {
             "namespace" => Ok(Self::Namespace),
             "claim" => Ok(Self::Claim),
             "volume" => Ok(Self::Volume),
+            "source" => Ok(Self::Source),
             _ => keyed("labels.")
                 .map(Self::Label)
                 .or_else(|| keyed("annotations.").map(Self::Annotation))
                 .or_else(|| keyed("namespaceLabels.").map(Self::NamespaceLabel))
                 .ok_or_else(|| {
                     format!(
-                        "{{{name}}} is no placeholder; there are {{namespace}}, {{claim}}, {{volume}}, {{labels.KEY}}, \
-                         {{annotations.KEY}} and {{namespaceLabels.KEY}}"
+                        "{{{name}}} is no placeholder; there are {{namespace}}, {{claim}}, {{volume}}, {{source}}, \
+                         {{labels.KEY}}, {{annotations.KEY}} and {{namespaceLabels.KEY}}"
                     )
                 }),
         }
     }
 
-    /// The value for one volume; absent where the label or annotation is not set.
-    pub(crate) fn value<'a>(&self, request: &'a NamingRequest) -> Option<&'a str> {
-        match self {
+    /// The value for one volume; absent where the label or annotation is not set, or the volume starts with nothing.
+    pub(crate) fn value<'a>(&self, request: &'a NamingRequest) -> Option<Cow<'a, str>> {
+        let known: Option<&str> = match self {
+            Self::Source => {
+                return origin().and_then(|origin| origin.directory.into_iter().next_back()).map(Cow::Owned);
+            }
             Self::Namespace => Some(&request.namespace.name),
             Self::Claim => Some(&request.claim.name),
             Self::Volume => Some(&request.volume_name),
             Self::Label(key) => request.claim.labels.value(key),
             Self::Annotation(key) => request.claim.annotations.value(key),
             Self::NamespaceLabel(key) => request.namespace.labels.value(key),
-        }
+        };
+        known.map(Cow::Borrowed)
     }
 }
 
@@ -103,6 +110,7 @@ impl fmt::Display for Field {
             Self::Namespace => f.write_str("the name of the namespace"),
             Self::Claim => f.write_str("the name of the claim"),
             Self::Volume => f.write_str("the name of the volume"),
+            Self::Source => f.write_str("the directory of what the volume starts with"),
             Self::Label(key) => write!(f, "the label {key:?} of the claim"),
             Self::Annotation(key) => write!(f, "the annotation {key:?} of the claim"),
             Self::NamespaceLabel(key) => write!(f, "the label {key:?} of the namespace"),

@@ -58,6 +58,7 @@ pub fn adopt(volume: &PersistentVolume, driver: &str, cluster: &str, nonce: Stri
             capabilities: volume.access_modes.iter().map(capability).collect(),
             parameters,
             mutable_parameters: Entries::new(),
+            source: None,
         },
         claim: None,
         // The driver names a directory by the volume, or by a pattern, which may give several volumes the same one.
@@ -67,6 +68,8 @@ pub fn adopt(volume: &PersistentVolume, driver: &str, cluster: &str, nonce: Stri
         quota: None,
         capacity_bytes: volume.capacity_bytes.unwrap_or_default(),
         modified: Entries::new(),
+        origin: None,
+        cut_at: None,
         state: State::Creating,
         generation: 1,
         id,

@@ -109,6 +109,7 @@ mod tests {
             capabilities: Vec::new(),
             parameters: entries(parameters),
             mutable_parameters: entries(mutable),
+            source: None,
         };
         check_parameters(&asked).expect("it can be made");
         let directory = "/pvc-1".parse().expect("a directory");

@@ -11,7 +11,7 @@ use super::directory::{split, trim};
 use super::{Asked, Directory, PathProblem, SizeProblem, quota};
 use crate::binding::{self, Binding, Evaluate};
 use crate::object::{Claim, Namespace, PersistentVolume};
-use crate::policy::{Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest};
+use crate::policy::{Failure, Hook, Naming, NamingRequest, Origin, Quota, QuotaRequest};
 use crate::reason::PolicyFailure;
 use crate::template::{self, EXTRA_METADATA, Piece, Templates};
 
@@ -29,6 +29,8 @@ pub struct NamingContext<'a> {
     pub namespace: Arc<Namespace>,
     /// The raw claim, for policies that ask for it.
     pub object: &'a Value,
+    /// What the volume starts with.
+    pub origin: Option<Origin>,
 }
 
 /// Where a volume lies.
@@ -218,6 +220,7 @@ fn request(asked: &Asked, context: &NamingContext<'_>) -> NamingRequest {
         claim: context.claim.clone(),
         namespace: context.namespace.clone(),
         parameters: asked.parameters.clone(),
+        origin: context.origin.clone(),
     }
 }
 

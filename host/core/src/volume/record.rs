@@ -48,6 +48,12 @@ pub struct Record {
     /// What mutable parameters it was changed to since it was made.
     #[serde(default, skip_serializing_if = "Entries::is_empty")]
     pub modified: Entries,
+    /// The nonce of what it starts with, or is a snapshot of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// When it was begun, in seconds since 1970, if it is a snapshot's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_at: Option<u64>,
     /// How far it has come.
     pub state: State,
     /// From 1.
@@ -171,10 +177,12 @@ pub enum RecordProblem {
 /// The first word of a record.
 const MAGIC: &str = "pith-record";
 /// The newest format of both the first line and the JSON. Every older one is read: 1 has no volume that was adopted, and no time of a
-/// deletion, 2 no mutable parameters, and no word of a policy on the quota.
-const FORMAT: u64 = 3;
+/// deletion, 2 no mutable parameters and no word of a policy on the quota, 3 no snapshots and nothing that a volume starts with.
+const FORMAT: u64 = 4;
 /// The first word of what a mark seals. That is a list, and what a record seals an object, so neither is ever the other.
 const MADE: &str = "pith-made";
+/// The same of a clone's mark.
+const CLONED: &str = "pith-cloned";
 
 /// A record as it is written.
 #[derive(Serialize, Deserialize)]
@@ -212,6 +220,8 @@ impl Record {
             quota: place.quota,
             capacity_bytes,
             modified: Entries::new(),
+            origin: None,
+            cut_at: None,
             state: State::Creating,
             generation: 1,
         }
@@ -250,8 +260,12 @@ impl Record {
 
     /// The oldest format that has all of it: an older Pith reads what it knows.
     fn format(&self) -> u64 {
-        let is_older = self.asked.mutable_parameters.is_empty() && self.modified.is_empty() && self.quota.is_none();
-        if is_older { 2 } else { FORMAT }
+        let is_newer = !self.asked.mutable_parameters.is_empty() || !self.modified.is_empty() || self.quota.is_some();
+        match (&self.origin, is_newer) {
+            (Some(_), _) => FORMAT,
+            (None, true) => 3,
+            (None, false) => 2,
+        }
     }
 
     /// The mark that says that everything of this record is made.
@@ -269,6 +283,21 @@ impl Record {
     fn mark_mac(&self, key: &RecordKey) -> Hmac<Sha256> {
         let sealed = (MADE, &self.cluster, &self.id, &self.nonce, self.generation);
         key.mac(&serde_json::to_vec(&sealed).expect("it is text and a number"))
+    }
+
+    /// The mark that says that this clone for the record is complete.
+    pub fn clone_mark(&self, clone: &str, key: &RecordKey) -> String {
+        hex::encode(self.clone_mac(clone, key).finalize().into_bytes())
+    }
+
+    /// Whether that is what a mark says.
+    pub fn is_clone_mark(&self, clone: &str, mark: &str, key: &RecordKey) -> bool {
+        hex::decode(mark).is_ok_and(|mac| self.clone_mac(clone, key).verify_slice(&mac).is_ok())
+    }
+
+    fn clone_mac(&self, clone: &str, key: &RecordKey) -> Hmac<Sha256> {
+        let sealed = (CLONED, &self.cluster, &self.id, &self.nonce, clone);
+        key.mac(&serde_json::to_vec(&sealed).expect("it is text"))
     }
 
     /// Reads a record and checks its seal. Whose it is, and where it lies, the caller checks.
@@ -320,6 +349,14 @@ impl Record {
         Err(RecordProblem::Misplaced { id: self.id.clone(), generation: self.generation })
     }
 
+    /// Refuses a snapshot's where volumes' are, and the other way round.
+    pub fn check_kind(&self, of_snapshots: bool) -> Result<(), RecordProblem> {
+        if self.is_snapshot() == of_snapshots {
+            return Ok(());
+        }
+        Err(RecordProblem::Misplaced { id: self.id.clone(), generation: self.generation })
+    }
+
     /// What a node is told of the volume: the parameters, `subPath` (its directory, seen from `subdir`) and `capacity`.
     ///
     /// CSI wants the same answer for as long as the volume lives, so `capacity` stays what it was first.
@@ -353,10 +390,10 @@ fn check_format(format: u64) -> Result<(), RecordProblem> {
 
 /// How a volume differs from what is asked of it now (ALREADY_EXISTS).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("volume `{volume}` exists already, and not as it is asked now: {field} is {was}, and {is} is asked")]
+#[error("{what} exists already, and not as it is asked now: {field} is {was}, and {is} is asked")]
 pub struct Difference {
-    /// The name of the volume.
-    pub volume: String,
+    /// The volume or the snapshot.
+    pub what: String,
     /// What differs.
     pub field: String,
     /// What it was when the volume was made.
@@ -368,10 +405,16 @@ pub struct Difference {
 /// Whether a volume is what is asked: the same name, parameters and capabilities, and a size that fits.
 pub fn compare(record: &Record, asked: &Asked) -> Result<(), Difference> {
     let before = &record.asked;
-    let difference =
-        |field: String, was: String, is: String| Err(Difference { volume: before.name.clone(), field, was, is });
+    let kind = if record.is_snapshot() { "snapshot" } else { "volume" };
+    let difference = |field: String, was: String, is: String| {
+        Err(Difference { what: format!("{kind} `{}`", before.name), field, was, is })
+    };
     if before.name != asked.name {
         return difference("name".into(), quoted(Some(&before.name)), quoted(Some(&asked.name)));
+    }
+    if before.source != asked.source {
+        let [was, is] = [before, asked].map(|it| it.source.as_ref().map_or("nothing".to_string(), ToString::to_string));
+        return difference("content_source".into(), was, is);
     }
     let all = [
         ("parameters", &before.parameters, &asked.parameters),

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use pith_core::object::{AccessMode, Claim, Entries, Namespace};
 use pith_core::policy::{
-    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, Owner, PodFacts, Quota, QuotaRequest,
-    SidecarFacts, Subject, VolumeFacts,
+    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, Origin, Owner, PodFacts, Quota,
+    QuotaRequest, SidecarFacts, Subject, VolumeFacts,
 };
+use pith_core::volume::Source;
 use pith_policy_sdk as sdk;
 use pith_policy_sdk::cases::{Ask, Case};
 use serde_json::{Map, Value, json};
@@ -81,9 +82,9 @@ pub(super) fn ask(module: &Module, limits: Limits, case: &Case) -> Tried {
             (_, (refused, _)) if refused != "valid" => {
                 json!({"failure": "the settings are refused", "settings": refused})
             }
-            (ask, _) => {
+            _ => {
                 let started = Instant::now();
-                let answer = of_hook(module, limits, &settings, ask, &object, &log);
+                let answer = of_hook(module, limits, &settings, case, &object, &log);
                 took = started.elapsed();
                 answer
             }
@@ -98,11 +99,12 @@ fn of_hook(
     module: &Module,
     limits: Limits,
     settings: &str,
-    ask: &Ask,
+    case: &Case,
     object: &Value,
     log: &dyn Fn(Level, &str),
 ) -> Value {
-    match ask {
+    let origin = case.origin.as_ref();
+    match &case.ask {
         Ask::Exemption { input, .. } => {
             let volumes: Vec<VolumeFacts> = input.volumes.iter().map(volume).collect();
             let subject = subject(&input.pod, &input.namespace, object);
@@ -114,9 +116,11 @@ fn of_hook(
             said(module.adjust(limits, settings, &subject, &volume, &current, &log), of_change)
         }
         Ask::Naming { input, .. } => {
-            said(module.name(limits, settings, &naming_request(input), object, &log), of_naming)
+            said(module.name(limits, settings, &naming_request(input, origin), object, &log), of_naming)
         }
-        Ask::Quota { input, .. } => said(module.quota(limits, settings, &quota_request(input), object, &log), of_quota),
+        Ask::Quota { input, .. } => {
+            said(module.quota(limits, settings, &quota_request(input, origin), object, &log), of_quota)
+        }
         Ask::Settings { .. } => Value::Null,
     }
 }
@@ -293,7 +297,7 @@ fn sidecar(it: &sdk::Sidecar) -> SidecarFacts {
     }
 }
 
-fn naming_request(it: &sdk::NamingRequest) -> NamingRequest {
+fn naming_request(it: &sdk::NamingRequest, origin: Option<&sdk::Origin>) -> NamingRequest {
     NamingRequest {
         volume_name: it.volume_name.clone(),
         required_bytes: it.required_bytes,
@@ -301,10 +305,11 @@ fn naming_request(it: &sdk::NamingRequest) -> NamingRequest {
         claim: Arc::new(claim(&it.claim)),
         namespace: Arc::new(namespace(&it.namespace)),
         parameters: entries(&it.parameters),
+        origin: origin.map(self::origin),
     }
 }
 
-fn quota_request(it: &sdk::QuotaRequest) -> QuotaRequest {
+fn quota_request(it: &sdk::QuotaRequest, origin: Option<&sdk::Origin>) -> QuotaRequest {
     QuotaRequest {
         volume: NamingRequest {
             volume_name: it.volume_name.clone(),
@@ -313,10 +318,19 @@ fn quota_request(it: &sdk::QuotaRequest) -> QuotaRequest {
             claim: Arc::new(claim(&it.claim)),
             namespace: Arc::new(namespace(&it.namespace)),
             parameters: entries(&it.parameters),
+            origin: origin.map(self::origin),
         },
         directory: it.directory.clone(),
         shared: it.shared,
     }
+}
+
+fn origin(it: &sdk::Origin) -> Origin {
+    let source = match it.kind {
+        sdk::OriginKind::Volume => Source::Volume(it.id.clone()),
+        sdk::OriginKind::Snapshot => Source::Snapshot(it.id.clone()),
+    };
+    Origin { source, directory: it.directory.clone() }
 }
 
 fn entries(list: &[(String, String)]) -> Entries {

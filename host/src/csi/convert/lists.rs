@@ -11,9 +11,14 @@ use crate::provisioner::{Page, VolumeError};
 
 /// Where a list begins, and how many volumes it has at most.
 pub(in crate::csi) fn list(request: &ListVolumesRequest) -> Result<(Option<After>, Option<usize>), VolumeError> {
-    let most = usize::try_from(request.max_entries)
-        .map_err(|_| VolumeError::InvalidArgument("max_entries is negative".into()))?;
-    let token = Some(request.starting_token.as_str()).filter(|token| !token.is_empty());
+    page(request.max_entries, &request.starting_token)
+}
+
+/// The same of any list.
+pub(super) fn page(max_entries: i32, starting_token: &str) -> Result<(Option<After>, Option<usize>), VolumeError> {
+    let most =
+        usize::try_from(max_entries).map_err(|_| VolumeError::InvalidArgument("max_entries is negative".into()))?;
+    let token = Some(starting_token).filter(|token| !token.is_empty());
     // CSI's code for it: the caller begins again.
     let unknown = || VolumeError::Aborted("starting_token is none that a list answered with: begin without one".into());
     let after = token.map(|token| After::parse(token).ok_or_else(unknown)).transpose()?;

@@ -150,12 +150,29 @@ fn what_is_not_declared_is_invalid() {
         |it| it.volume_capabilities[0].access_type = Some(AccessType::Mount(grouped)),
         "volume_mount_group is not declared",
     );
-    let source = volume_content_source::VolumeSource { volume_id: "pvc-0".into() };
-    let source = VolumeContentSource { r#type: Some(volume_content_source::Type::Volume(source)) };
-    check_invalid(
-        |it| it.volume_content_source = Some(source),
-        "volumes from snapshots or from other volumes (volume_content_source) are not declared",
-    );
+}
+
+#[test]
+fn what_a_volume_starts_with_is_named_and_echoed() {
+    use volume_content_source::{SnapshotSource, Type, VolumeSource};
+    let of = |kind| Some(VolumeContentSource { r#type: kind });
+    let nothing = "volume_content_source names neither a snapshot nor a volume";
+    check_invalid(|it| it.volume_content_source = of(None), nothing);
+    let [snapshot, volume] = ["", "x"].map(|id| {
+        let snapshot = Type::Snapshot(SnapshotSource { snapshot_id: id.into() });
+        (snapshot, Type::Volume(VolumeSource { volume_id: id.into() }))
+    });
+    let missing = "volume_content_source.snapshot.snapshot_id is missing";
+    check_invalid(|it| it.volume_content_source = of(Some(snapshot.0)), missing);
+    let missing = "volume_content_source.volume.volume_id is missing";
+    check_invalid(|it| it.volume_content_source = of(Some(snapshot.1)), missing);
+    for kind in [volume.0, volume.1] {
+        let mut request = request();
+        request.volume_content_source = of(Some(kind.clone()));
+        let asked = create(request).expect("it is well formed").asked;
+        let record = Record { asked, ..record() };
+        assert!(created(&record).volume.expect("a volume").content_source == of(Some(kind)));
+    }
 }
 
 #[test]
@@ -267,7 +284,7 @@ fn an_error_has_the_code_that_says_whether_something_may_exist() {
         assert_eq!(status.code(), expected, "{}", status.message());
         assert!(status.details().is_empty(), "CSI wants no details");
     };
-    let difference = Difference { volume: "a".into(), field: "name".into(), was: "b".into(), is: "c".into() };
+    let difference = Difference { what: "volume `a`".into(), field: "name".into(), was: "b".into(), is: "c".into() };
     check(difference.into(), Code::AlreadyExists);
     check(VolumeError::NotFound("a".into()), Code::NotFound);
     check(VolumeError::InvalidArgument("a".into()), Code::InvalidArgument);

@@ -116,9 +116,19 @@ impl Store {
         Ok(claimed)
     }
 
-    /// Removes the data in a place that is claimed for its purge, and waits for this long at most.
-    pub async fn purge_data(&self, trashed: &Trashed, patience: Duration) -> Result<Removal, StoreError> {
-        let removal = self.worker.remove_for(&Bin::Trash.place(&trashed.trash)?.join(DATA)?, patience).await?;
+    /// Removes the data in a place that is claimed for its purge, and clones that were never data, and waits for this long at most for
+    /// each of them.
+    pub async fn purge_data(
+        &self,
+        record: &Record,
+        trashed: &Trashed,
+        patience: Duration,
+    ) -> Result<Removal, StoreError> {
+        let place = Bin::Trash.place(&trashed.trash)?;
+        let mut removal = self.worker.remove_for(&place.clone().join(DATA)?, patience).await?;
+        if removal == Removal::Done && record.origin.is_some() {
+            removal = self.remove_clones_in(&place.join(RECORD)?, patience).await?;
+        }
         if removal == Removal::Done {
             self.steps.reached("data-purged");
         }

@@ -54,6 +54,7 @@ fn what_the_driver_made_is_adopted_as_its_volume_says() {
             capabilities: vec![Capability { access_mode: VolumeAccessMode::MultiNodeMultiWriter, mount_flags }],
             parameters: entries(&[("pathPattern", "${.pvc.namespace}-${.pvc.name}")]),
             mutable_parameters: entries(&[]),
+            source: None,
         },
         claim: None,
         directory: "/t/shop-orders".parse().expect("a directory"),
@@ -62,6 +63,8 @@ fn what_the_driver_made_is_adopted_as_its_volume_says() {
         quota: None,
         capacity_bytes: 5 << 30,
         modified: entries(&[]),
+        origin: None,
+        cut_at: None,
         state: State::Creating,
         generation: 1,
     };

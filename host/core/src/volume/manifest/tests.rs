@@ -18,6 +18,7 @@ fn a_volume_that_was_brought_back_has_the_handle_and_the_attributes_that_it_had(
         }],
         parameters: entries(&[("trashDays", "3")]),
         mutable_parameters: entries(&[]),
+        source: None,
     };
     let directory = "/t/pvc-1".parse().expect("a directory");
     let place = Place {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::object::Entries;
 use crate::testing::{World, claim, entries, world};
-use crate::volume::{Capability, VolumeAccessMode};
+use crate::volume::{Capability, Source, VolumeAccessMode};
 
 /// A request for the volume `pvc-1`.
 fn asked() -> Asked {
@@ -18,6 +18,7 @@ fn asked() -> Asked {
         capabilities: vec![],
         parameters: Entries::new(),
         mutable_parameters: Entries::new(),
+        source: None,
     }
 }
 
@@ -46,7 +47,7 @@ fn context(object: &Value) -> NamingContext<'_> {
         ]),
         ..claim("orders")
     };
-    NamingContext { claim: Arc::new(claim), namespace: Arc::new(Namespace::default()), object }
+    NamingContext { claim: Arc::new(claim), namespace: Arc::new(Namespace::default()), object, origin: None }
 }
 
 fn placed(world: &World, asked: &Asked) -> Result<Place, VolumeRefusal> {
@@ -97,7 +98,8 @@ fn the_first_policy_that_names_a_directory_wins_then_the_pattern_then_the_id() {
 #[test]
 fn a_policy_is_told_all_of_the_request() {
     let object = json!({"kind": "PersistentVolumeClaim"});
-    let context = context(&object);
+    let origin = Origin { source: Source::Snapshot("s-1".into()), directory: vec!["data".into()] };
+    let context = NamingContext { origin: Some(origin.clone()), ..context(&object) };
     let asked = asked().with("pool", "fast");
     let expected = NamingRequest {
         volume_name: "pvc-1".into(),
@@ -106,6 +108,7 @@ fn a_policy_is_told_all_of_the_request() {
         claim: context.claim.clone(),
         namespace: context.namespace.clone(),
         parameters: entries(&[("pool", "fast")]),
+        origin: Some(origin),
     };
     let told = object.clone();
     let world = world().naming("a", move |request, object| {
@@ -328,7 +331,7 @@ proptest! {
             .naming("a", move |_, _| Ok(Naming::Directory { components: policy.clone(), shared: false }))
             .defaulting();
         let claim = Arc::new(Claim { labels: entries(&[("l", &label)]), ..claim("orders") });
-        let context = NamingContext { claim, namespace: Arc::default(), object: &Value::Null };
+        let context = NamingContext { claim, namespace: Arc::default(), object: &Value::Null, origin: None };
         let asked = asked().mounted(&["subdir=/tenants/a"]).with("pathPattern", &pattern);
         if let Ok(place) = place(&asked, "pvc-1", Some(&context), Templates::Lenient, &world.bindings, &world) {
             let components = place.directory.components();

@@ -7,7 +7,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::testing::{claim, entries};
-use crate::volume::VolumeAccessMode;
+use crate::volume::{Source, VolumeAccessMode};
 
 const GIB: u64 = 1 << 30;
 
@@ -27,6 +27,7 @@ fn asked() -> Asked {
         capabilities: vec![capability(VolumeAccessMode::MultiNodeMultiWriter, &["writeback", "subdir=/t"])],
         parameters: entries(&[("pool", "fast")]),
         mutable_parameters: entries(&[]),
+        source: None,
     }
 }
 
@@ -75,8 +76,9 @@ fn a_record_is_a_seal_and_json() {
     assert!(text.contains(r#""claim":null,"#) && text.contains(r#""namedBy":"volumeName","#), "{text}");
     assert!(text.contains(r#""state":{"deleting":{"trash":"pvc-1.x","at":7}},"generation":2"#), "{text}");
     // Written in the oldest format that has all of it.
-    let asked = Asked { mutable_parameters: entries(&[("inodes", "5")]), ..asked() };
-    let changed = begun(asked).ready().modified(&entries(&[("trashDays", "3")])).expect("it can be").expect("another");
+    let changeable = Asked { mutable_parameters: entries(&[("inodes", "5")]), ..asked() };
+    let changed =
+        begun(changeable).ready().modified(&entries(&[("trashDays", "3")])).expect("it can be").expect("another");
     let text = String::from_utf8(changed.seal(&key())).expect("text");
     assert!(text.starts_with("pith-record 3 ") && text.contains(r#"{"format":3,"record":"#), "{text}");
     assert!(text.contains(r#""parameters":{"pool":"fast"},"mutableParameters":{"inodes":"5"}},"#), "{text}");
@@ -86,6 +88,24 @@ fn a_record_is_a_seal_and_json() {
     let text = String::from_utf8(unbounded.seal(&key())).expect("text");
     assert!(text.starts_with("pith-record 3 ") && text.contains(r#","quota":"off","capacityBytes":"#), "{text}");
     assert_eq!(Record::open(text.as_bytes(), &key()), Ok(unbounded));
+    // And of what it starts with.
+    let source = Some(Source::Snapshot("s-1".into()));
+    let snapshot = Record::snapshot("prod", "n-7".into(), asked_of_volume("s-1"), &record(), 9);
+    let restored = begun(Asked { source, ..asked() }).starting_with(&snapshot);
+    for (record, expected) in [
+        (
+            snapshot,
+            r#""source":{"volume":"pvc-1"}},"claim":{"namespace":"shop","name":"orders"},"directory":["t","shop","orders"],"#,
+        ),
+        (
+            restored,
+            r#""source":{"snapshot":"s-1"}},"claim":{"namespace":"shop","name":"orders"},"directory":["t","shop","orders"],"#,
+        ),
+    ] {
+        let text = String::from_utf8(record.seal(&key())).expect("text");
+        assert!(text.starts_with("pith-record 4 ") && text.contains(expected), "{text}");
+        assert_eq!(Record::open(text.as_bytes(), &key()), Ok(record));
+    }
     // The first Pith did not say when.
     let untimed = Record { state: State::Deleting(Trashed { trash: "pvc-1.x".into(), at: None }), ..record() };
     let text = String::from_utf8(untimed.seal(&key())).expect("text");
@@ -129,9 +149,9 @@ fn what_is_no_record_of_ours_says_why() {
     check_open(b"pith-record 0 00\n{}", "it is torn, or no record: its format is 0");
     check_open(b"pith-record 1 0\n{}", "it is torn, or no record: its seal is not written in hexadecimal");
     check_open(b"pith-record 1 AA\n{}", "it is torn, or no record: its seal is not written in hexadecimal");
-    let newer = "it was made by a newer Pith, in the format 4: upgrade this one";
-    check_open(b"pith-record 4 00\n{}", newer);
-    check_open(&sealed(r#"{"format":4,"anything":[]}"#), newer);
+    let newer = "it was made by a newer Pith, in the format 5: upgrade this one";
+    check_open(b"pith-record 5 00\n{}", newer);
+    check_open(&sealed(r#"{"format":5,"anything":[]}"#), newer);
     // The format in the first line is not sealed, so it must be that of what is.
     check_open(&sealed(r#"{"format":1,"record":{}}"#), "it is torn, or no record: its first line has another format");
     let unsealed = "its seal does not fit: somebody changed or cut it, or it was sealed with another key";
@@ -255,6 +275,72 @@ fn the_same_request_always_fits() {
     );
 }
 
+/// What a snapshot of `pvc-1` is asked with.
+fn asked_of_volume(name: &str) -> Asked {
+    Asked {
+        name: name.into(),
+        required_bytes: None,
+        limit_bytes: None,
+        capabilities: Vec::new(),
+        parameters: entries(&[]),
+        mutable_parameters: entries(&[]),
+        source: Some(Source::Volume("pvc-1".into())),
+    }
+}
+
+#[test]
+fn a_snapshot_is_no_volume_and_of_one_that_is_there() {
+    let volume = record().ready();
+    let snapshot = Record::snapshot("prod", "n-7".into(), asked_of_volume("pvc-1"), &volume, 9);
+    assert_eq!((snapshot.is_snapshot(), volume.is_snapshot()), (true, false));
+    let misplaced = "it is generation 1 of volume `pvc-1`, and does not belong there";
+    for (record, of_snapshots, expected) in [
+        (&snapshot, true, None),
+        (&snapshot, false, Some(misplaced)),
+        (&volume, false, None),
+        (&volume, true, Some(misplaced)),
+    ] {
+        assert_eq!(record.check_kind(of_snapshots).err().map(|it| it.to_string()).as_deref(), expected);
+    }
+    assert!(volume.is_origin_of(&snapshot));
+    assert!(!record().is_origin_of(&snapshot), "it is being made");
+    assert!(!volume.deleting("x", 1).is_origin_of(&snapshot), "its data may be gone");
+    assert!(
+        !Record { nonce: "n-8".into(), ..volume.clone() }.is_origin_of(&snapshot),
+        "it is another one of that name"
+    );
+    assert!(!volume.is_origin_of(&volume));
+}
+
+#[test]
+fn a_clones_mark_is_for_one_clone_of_one_record() {
+    let record = record();
+    let mark = record.clone_mark("a", &key());
+    assert!(record.is_clone_mark("a", &mark, &key()));
+    assert!(!record.is_clone_mark("b", &mark, &key()));
+    assert!(!Record { nonce: "n-8".into(), ..record.clone() }.is_clone_mark("a", &mark, &key()));
+    assert!(!record.is_clone_mark("a", &record.mark(&key()), &key()));
+    assert!(!record.is_clone_mark("a", "x", &key()));
+}
+
+#[test]
+fn what_it_starts_with_must_be_the_same() {
+    let with = |source| Asked { source, ..asked() };
+    let of = |id: &str| Some(Source::Snapshot(id.into()));
+    check_compare(&begun(with(of("s-1"))), with(of("s-1")), None);
+    check_compare(
+        &begun(with(of("s-1"))),
+        with(of("s-2")),
+        Some(("content_source", "snapshot `s-1`, and snapshot `s-2`")),
+    );
+    check_compare(&begun(with(of("s-1"))), with(None), Some(("content_source", "snapshot `s-1`, and nothing")));
+    check_compare(
+        &record(),
+        with(Some(Source::Volume("v".into()))),
+        Some(("content_source", "nothing, and volume `v`")),
+    );
+}
+
 #[test]
 fn parameters_must_be_the_same() {
     let with = |parameters: &[(&str, &str)]| Asked { parameters: entries(parameters), ..asked() };
@@ -326,6 +412,7 @@ fn an_asked() -> impl Strategy<Value = Asked> {
             capabilities,
             parameters: parameters.into_iter().collect(),
             mutable_parameters: mutable_parameters.into_iter().collect(),
+            source: None,
         },
     )
 }

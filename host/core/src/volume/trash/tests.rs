@@ -44,6 +44,7 @@ fn volume(parameters: &[(&str, &str)]) -> Record {
         capabilities: Vec::new(),
         parameters: entries(parameters),
         mutable_parameters: entries(&[]),
+        source: None,
     };
     let directory = "/pvc-1".parse().expect("a directory");
     let place = Place {
