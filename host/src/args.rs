@@ -99,11 +99,11 @@ pub struct Overrides {
     pub state_dir: Option<PathBuf>,
 }
 
-/// What `inject` takes.
+/// What a command decides about, and by which configuration.
 #[derive(Debug, ClapArgs)]
-pub struct Inject {
-    /// What runs in a cluster, as in `deployment/web` or `pod/web-0`: its pods are decided about as they are, so that `-o diff` shows
-    /// what a new one would have instead.
+pub struct Subjects {
+    /// What runs in a cluster, as in `deployment/web` or `pod/web-0`: its pods are decided about as they are, so that
+    /// `pith inject -o diff` shows what a new one would have instead.
     #[arg(value_name = "RUNNING", required_unless_present = "filename", conflicts_with_all = ["filename", "objects"])]
     pub running: Vec<String>,
     /// A YAML or JSON file with pods and workloads, a folder of such files, or `-` for standard input.
@@ -121,6 +121,14 @@ pub struct Inject {
     /// The namespace of what names none.
     #[arg(long, short, default_value = "default")]
     pub namespace: String,
+}
+
+/// What `inject` takes.
+#[derive(Debug, ClapArgs)]
+pub struct Inject {
+    /// The pods and workloads.
+    #[command(flatten)]
+    pub subjects: Subjects,
     /// Say for each pod what was decided, why, and where each value came from.
     #[arg(long)]
     pub explain: bool,
@@ -171,19 +179,25 @@ pub struct Reasons {
 /// What `policy` can do.
 #[derive(Debug, Subcommand)]
 pub enum Policy {
-    /// Lists what modules are: digest, form, hooks, imports.
+    /// Lists what modules are (digest, form, hooks, imports), or what this host supports.
     Inspect(PolicyInspect),
     /// Asks a module every question of a table of cases, under the limits of a binding, and compares the answers. The exit code is
     /// 1 where one differs.
     Test(PolicyTest),
+    /// Says of pods, workloads and claims which bindings of a configuration are asked about them, and why the others are not. No policy
+    /// is asked.
+    Explain(PolicyExplain),
 }
 
 /// What `policy inspect` takes.
 #[derive(Debug, ClapArgs)]
 pub struct PolicyInspect {
     /// `.wasm` files.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "host", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Says what this Pith offers to policies and asks of them instead.
+    #[arg(long, conflicts_with = "files")]
+    pub host: bool,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
     pub output: TextOutput,
@@ -207,6 +221,17 @@ pub struct PolicyTest {
     /// Lets the module see the whole object of a case, as `grants: [object]` of a binding.
     #[arg(long)]
     pub grant_object: bool,
+    /// The form of the output.
+    #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
+    pub output: TextOutput,
+}
+
+/// What `policy explain` takes.
+#[derive(Debug, ClapArgs)]
+pub struct PolicyExplain {
+    /// The pods, workloads and claims.
+    #[command(flatten)]
+    pub subjects: Subjects,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
     pub output: TextOutput,

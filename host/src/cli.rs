@@ -9,7 +9,7 @@ pub mod csi;
 pub mod inject;
 pub mod policy;
 pub mod reasons;
-mod running;
+mod subjects;
 pub mod volumes;
 
 /// Prints a result. A reader that has seen enough (`| head`) is no error, and ends the command.

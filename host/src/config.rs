@@ -633,6 +633,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     let name = &typed.name;
     let limits = Limits::within(typed.limits.deadline.0, typed.limits.memory.0);
     let limits = limits.map_err(|problem| anyhow!("policy `{name}` has {problem}"))?;
+    ensure!(typed.percent <= 100, "policy `{name}` has percent {}: at most 100", typed.percent);
     ensure!(typed.settings.is_object(), "policy `{name}` has settings that are not a map");
     ensure!(typed.hooks.as_ref().is_none_or(|hooks| !hooks.is_empty()), "policy `{name}` has an empty list of hooks");
     let matches = Match {
@@ -649,6 +650,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
         binding: Binding {
             hooks: typed.hooks.unwrap_or_default().into_iter().map(hook).collect(),
             matches,
+            percent: typed.percent,
             mode: match typed.mode {
                 file::Mode::Enforce => Mode::Enforce,
                 file::Mode::Monitor => Mode::Monitor,

@@ -42,6 +42,7 @@ pub fn main(args: Args) -> ExitCode {
         Command::Reasons(args) => cli::reasons::run(args).map(|()| ExitCode::SUCCESS),
         Command::Policy(Policy::Inspect(args)) => cli::policy::inspect(args).map(|()| ExitCode::SUCCESS),
         Command::Policy(Policy::Test(args)) => cli::policy::test(args),
+        Command::Policy(Policy::Explain(args)) => cli::policy::explain(args).map(|()| ExitCode::SUCCESS),
         Command::Csi(args) => cli::csi::run(args),
         Command::Volumes(args) => cli::volumes::run(args),
         Command::Config(args) => cli::config::run(args).map(|()| ExitCode::SUCCESS),

@@ -23,6 +23,7 @@ pub struct Metrics {
     /// Calls of policies by outcome.
     pub policy_calls: Family<PolicyCall, Counter>,
     policy_seconds: Family<PolicyTime, Histogram>,
+    policies_monitored: Family<PolicyCall, Counter>,
     /// Requests whose handling panicked.
     pub panics: Counter,
     /// When the serving certificate ends, as seconds since 1970.
@@ -189,6 +190,7 @@ impl Metrics {
             admission_seconds: Family::new_with_constructor(seconds),
             policy_calls: Family::default(),
             policy_seconds: Family::new_with_constructor(seconds),
+            policies_monitored: Family::default(),
             panics: Counter::default(),
             certificate_expiry: Gauge::default(),
             registrations: Counter::default(),
@@ -212,6 +214,9 @@ impl Metrics {
         registry.register("policy_calls", "Calls of policies by outcome", metrics.policy_calls.clone());
         let help = "Time of one call of a policy, its fresh instance included";
         registry.register_with_unit("policy_call_duration", help, Unit::Seconds, metrics.policy_seconds.clone());
+        let help =
+            "Decisions beside which a policy in monitor mode was asked, by whether it would have decided the same";
+        registry.register("policy_monitored", help, metrics.policies_monitored.clone());
         registry.register("panics", "Requests whose handling panicked", metrics.panics.clone());
         let help = "When the serving certificate ends, as seconds since 1970";
         registry.register("certificate_expiry_timestamp_seconds", help, metrics.certificate_expiry.clone());
@@ -252,6 +257,11 @@ impl Metrics {
     pub fn policy_call(&self, policy: &str, hook: &'static str, outcome: &'static str, took: Duration) {
         self.policy_calls.get_or_create(&PolicyCall { policy: policy.into(), hook, outcome }).inc();
         self.policy_seconds.get_or_create(&PolicyTime { policy: policy.into(), hook }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a decision beside which a policy was asked in monitor mode.
+    pub fn policy_monitored(&self, policy: &str, hook: &'static str, outcome: &'static str) {
+        self.policies_monitored.get_or_create(&PolicyCall { policy: policy.into(), hook, outcome }).inc();
     }
 
     /// Counts a CSI call that ended. It has the name and the labels of csi-lib-utils, so that one dashboard reads all drivers.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use pith_core::binding::{Binding, Evaluate};
+use pith_core::monitor::Monitored;
 use pith_core::policy::{
     Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
 };
@@ -71,6 +72,32 @@ impl Policies {
             policies.bindings.push(binding);
         }
         Ok(policies)
+    }
+
+    /// Counts what policies in monitor mode would have decided about an object, and logs what would be different.
+    pub fn note(&self, namespace: &str, name: &str, monitored: &[Monitored]) {
+        for it in monitored {
+            let (policy, hook, claim) = (&*it.binding, it.hook.as_str(), it.claim.as_deref().unwrap_or_default());
+            self.metrics.policy_monitored(policy, hook, it.word());
+            match &it.outcome {
+                Ok(differences) if differences.is_empty() => {}
+                Ok(differences) => {
+                    let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                    tracing::info!(
+                        policy,
+                        hook,
+                        namespace,
+                        name,
+                        claim,
+                        ?differences,
+                        "a policy would decide otherwise"
+                    );
+                }
+                Err(failure) => {
+                    tracing::info!(policy, hook, namespace, name, claim, %failure, "a policy would have failed");
+                }
+            }
+        }
     }
 
     /// Asks on behalf of one request, which ends at `deadline`.

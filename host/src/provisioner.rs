@@ -449,6 +449,9 @@ impl Provisioner {
         let least = origin.as_ref().map_or(0, |origin| origin.capacity_bytes);
         let size = volume::capacity_from(least, asked.required_bytes, asked.limit_bytes)?;
         let place = self.place(asked, id, claim.as_ref(), origin.as_ref()).await?;
+        if let Some(claim) = claim {
+            self.policies.note(&claim.namespace, &claim.name, &place.monitored);
+        }
         for warning in &place.warnings {
             tracing::warn!(volume = %id, "{warning}");
         }

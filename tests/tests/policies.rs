@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use pith_tests::cluster::static_volume;
 use pith_tests::server::{PITH, root};
 use pith_tests::wasm_builds;
 use serde_json::{Value, json};
+
+use crate::cluster::yaml;
 
 /// Every first-party policy, by its folder, and the one hook that it has.
 const POLICIES: [(&str, &str); 3] = [("exemption", "exemption"), ("naming", "naming"), ("resources", "sidecar")];
@@ -96,4 +99,81 @@ fn a_table_that_cannot_be_asked_says_why() {
     let good = "- name: it\n  hook: exemption\n  expect: inject\n";
     check(good, &["--deadline", "1h"], "a case cannot have limits.deadline outside 1ms to 10s");
     check(good, &["--memory", "1Gi"], "a case cannot have limits.memory outside 64Ki to 64Mi");
+}
+
+/// What `pith policy explain` says of these objects, of which it has two bindings.
+fn explained(objects: &[Value], percent: u8, more: &[&str]) -> (Option<i32>, String, String) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+        "name": "shop", "labels": {"juicefs.com/enable-injection": "true", "env": "prod"},
+    }});
+    let [volume, mut claim] = static_volume("shop", "data");
+    claim["metadata"]["uid"] = json!("u-1");
+    let known = [namespace, volume, claim];
+    let policies = json!([
+        {"name": "sizes", "module": {"file": wasm_builds::policy("resources")}, "mode": "monitor", "percent": percent},
+        {"name": "names", "module": {"file": wasm_builds::policy("naming")}, "settings": {"template": ["{claim}"]},
+         "match": {"namespaceSelector": {"matchLabels": {"env": "test"}}}},
+    ]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("known")).expect("a folder");
+    std::fs::write(path("known/all.yaml"), yaml(&known)).expect("written");
+    std::fs::write(path("given.yaml"), yaml(objects)).expect("written");
+    std::fs::write(path("pith.yaml"), format!("stateDir: state\npolicies: {policies}\n")).expect("written");
+    let [given, config, known] = ["given.yaml", "pith.yaml", "known"].map(path);
+    let arguments = ["explain", "-f", text(&given), "--config", text(&config), "--objects", text(&known)];
+    policy(&[&arguments, more].concat())
+}
+
+#[test]
+fn it_is_explained_which_bindings_are_asked_and_why_the_others_are_not() {
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let spec = json!({"containers": [{"name": "app", "image": "app"}], "volumes": volumes});
+    let web = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"template": {"spec": spec}},
+    });
+    let bare = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": "bare"},
+        "spec": {"containers": [{"name": "app", "image": "app"}]},
+    });
+    let claim = static_volume("shop", "data")[1].clone();
+    let expected = "shop/web (Deployment)\n  \
+                    BINDING  HOOK     CLAIM  ASKED\n  \
+                    sizes    sidecar  data   yes, and its answer has no effect (mode: monitor)\n\n\
+                    shop/bare (Pod)\n  \
+                    no binding is asked: skipped: no volume of the pod names a claim (reason: no-claims)\n\n\
+                    shop/data (PersistentVolumeClaim)\n  \
+                    BINDING  HOOK    CLAIM  ASKED\n  \
+                    names    naming  data   no: its namespaceSelector does not fit the labels of the namespace\n";
+    let objects = [web, bare, claim];
+    assert_eq!(explained(&objects, 100, &[]), (Some(0), expected.into(), String::new()));
+
+    let (_, said, _) = explained(&objects[..1], 0, &["-o", "json"]);
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    let binding = &said[0]["bindings"][0];
+    assert_eq!((&binding["binding"], &binding["asked"]), (&json!("sizes"), &json!(false)));
+    let why = binding["why"].as_str().expect("a reason");
+    assert!(why.starts_with("it is put to 0 % of what it fits, and this is number "), "{why}");
+
+    let (code, _, complaint) = explained(&objects[..1], 101, &[]);
+    assert_eq!(code, Some(2));
+    assert!(complaint.contains("policy `sizes` has percent 101: at most 100"), "{complaint}");
+}
+
+#[test]
+fn the_host_says_what_it_supports() {
+    let (code, said, _) = policy(&["inspect", "--host", "-o", "json"]);
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((code, &said["package"]), (Some(0), &json!("pith:policy@0.1.0")));
+    assert_eq!(said["hooks"], json!(["exemption", "sidecar", "naming", "quota"]));
+    // Everything that the contract has for policies to import, and nothing else.
+    let contract = std::fs::read_to_string(root().join("proto/policy/policy.wit")).expect("the contract");
+    let imports = contract.split("world imports {").nth(1).and_then(|rest| rest.split('}').next()).expect("the world");
+    let imports: BTreeSet<&str> =
+        imports.lines().filter_map(|line| line.trim().strip_prefix("import ")?.strip_suffix(';')).collect();
+    let offered = [&said["imports"], &said["granted"]].map(|list| list.as_array().expect("a list").iter());
+    assert_eq!(offered.into_iter().flatten().map(|it| it.as_str().expect("a name")).collect::<BTreeSet<_>>(), imports);
+    let (_, text, _) = policy(&["inspect", "--host"]);
+    assert!(text.starts_with("contract  pith:policy@0.1.0\nhooks     exemption, sidecar, naming, quota\n"), "{text}");
 }

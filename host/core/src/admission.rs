@@ -12,16 +12,17 @@ use std::sync::Arc;
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 
-use crate::binding::{self, Binding, Evaluate};
+use crate::binding::{self, Binding, Evaluate, Miss, Mode};
 use crate::catalogue::Code;
 use crate::claim_secret;
 use crate::json::list;
+use crate::monitor::{self, Monitored};
 use crate::object::{
     AccessMode, Claim, FileSystemFacts, Namespace, Objects, PersistentVolume, Reference, StorageClass,
 };
 use crate::patch::{Patch, Step, contains};
 use crate::pod::{ContainerList, Pod, VolumeSource};
-use crate::policy::{Change, Exemption, Failure, Subject, VolumeFacts};
+use crate::policy::{Change, Exemption, Failure, Hook, Subject, VolumeFacts};
 use crate::reason::{
     CLAIM_CLASS_PREFIX, DISABLE_LABEL, DONE_LABEL, POD_SECURITY_LABEL, PolicyFailure, Refusal, SKIPPED_ANNOTATION,
     SKIPPED_LABEL, STATUS_ANNOTATION, Skip, VCI_MOUNTS_ANNOTATION, VCI_PROPAGATION_ANNOTATION,
@@ -93,6 +94,8 @@ pub struct Decision {
     pub warnings: Vec<String>,
     /// For each claim that gets a sidecar, where its values came from.
     pub explanations: Vec<Explanation>,
+    /// What policies in monitor mode would have decided.
+    pub monitored: Vec<Monitored>,
     /// What was looked up and is not there. Where one of these exists after all, the verdict may be another one.
     pub missing: BTreeSet<Reference>,
 }
@@ -192,17 +195,13 @@ pub fn decide(context: &Context<'_>, namespace: &str, pod: &Value, policies: &dy
         verdict: Verdict::Inject(Vec::new()),
         warnings: Vec::new(),
         explanations: Vec::new(),
+        monitored: Vec::new(),
         missing: BTreeSet::new(),
     };
     let mut lookup = Lookup { objects: context.objects, missing: BTreeSet::new() };
     decision.verdict = match inject(context, &mut lookup, namespace, pod, policies, &mut decision) {
         Ok(patch) => Verdict::Inject(patch),
-        Err(Stop::Skip(why)) => {
-            let patch = note_skip(pod, &why);
-            Verdict::Skip { why, patch }
-        }
-        Err(Stop::Refuse(refusal)) => Verdict::Refuse(refusal),
-        Err(Stop::Fail(failure)) => Verdict::Fail(failure),
+        Err(stop) => stopped(pod, stop),
     };
     decision.missing = lookup.missing;
     if !matches!(decision.verdict, Verdict::Inject(_)) {
@@ -214,6 +213,65 @@ pub fn decide(context: &Context<'_>, namespace: &str, pod: &Value, policies: &dy
     decision
 }
 
+fn stopped(pod: &Value, stop: Stop) -> Verdict {
+    match stop {
+        Stop::Skip(why) => Verdict::Skip { patch: note_skip(pod, &why), why },
+        Stop::Refuse(refusal) => Verdict::Refuse(refusal),
+        Stop::Fail(failure) => Verdict::Fail(failure),
+    }
+}
+
+/// A question that there could be, and why it is not asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meeting<'a> {
+    /// Who would be asked.
+    pub binding: &'a Binding,
+    /// What.
+    pub hook: Hook,
+    /// About which claim of a pod; none where it is about all of it.
+    pub claim: Option<String>,
+    /// Absent where it is asked.
+    pub miss: Option<Miss>,
+}
+
+/// What the bindings are asked about a pod, in their order, and what not; or what is decided before any is. No policy is asked.
+pub fn meetings<'a>(context: &Context<'a>, namespace: &str, object: &Value) -> Result<Vec<Meeting<'a>>, Verdict> {
+    let stopped = |stop| stopped(object, stop);
+    let pod = Pod::read(object).map_err(|refusal| stopped(refusal.into()))?;
+    let mut lookup = Lookup { objects: context.objects, missing: BTreeSet::new() };
+    let found = subject(context, &mut lookup, namespace, pod, &Recorded::of(pod));
+    let (subject, claims) = found.map_err(stopped)?;
+    let mut meetings = Vec::new();
+    for binding in context.bindings {
+        if binding.hooks.contains(&Hook::Exemption) {
+            let miss = binding.meets_pod(&subject, claims.iter().map(|claim| &claim.facts)).err();
+            meetings.push(Meeting { binding, hook: Hook::Exemption, claim: None, miss });
+        }
+        for claim in claims.iter().filter(|_| binding.hooks.contains(&Hook::Sidecar)) {
+            let miss = binding.meets_pod(&subject, [&claim.facts].into_iter()).err();
+            let claim = Some(claim.facts.claim.name.clone());
+            meetings.push(Meeting { binding, hook: Hook::Sidecar, claim, miss });
+        }
+    }
+    Ok(meetings)
+}
+
+/// What policies are told of a pod that is to be injected, and its claims.
+fn subject<'a>(
+    context: &Context<'_>,
+    lookup: &mut Lookup<'_>,
+    namespace: &str,
+    pod: Pod<'a>,
+    recorded: &Recorded,
+) -> Result<(Subject<'a>, Vec<JuiceFsClaim<'a>>), Stop> {
+    let namespace = opted_in(lookup, namespace, pod)?;
+    let claims = juicefs_claims(context, lookup, &namespace.name, pod, recorded)?;
+    if claims.is_empty() {
+        return Err(Stop::Skip(Skip::NoJuiceFsClaims));
+    }
+    Ok((Subject { pod: pod.facts(), namespace, object: pod.object }, claims))
+}
+
 fn inject(
     context: &Context<'_>,
     lookup: &mut Lookup<'_>,
@@ -223,15 +281,9 @@ fn inject(
     decision: &mut Decision,
 ) -> Result<Vec<PatchOperation>, Stop> {
     let pod = Pod::read(object)?;
-    let namespace = opted_in(lookup, namespace, pod)?;
     let recorded = Recorded::of(pod);
-    let claims = juicefs_claims(context, lookup, &namespace.name, pod, &recorded)?;
-    if claims.is_empty() {
-        return Err(Stop::Skip(Skip::NoJuiceFsClaims));
-    }
-
-    let subject = Subject { pod: pod.facts(), namespace, object };
-    exempt(context.bindings, &subject, &claims, policies, &mut decision.warnings)?;
+    let (subject, claims) = subject(context, lookup, namespace, pod, &recorded)?;
+    exempt(context.bindings, &subject, &claims, policies, decision)?;
     // After the exemption: a pod that is left alone may have whatever it likes.
     check_pod(pod)?;
     let of_cluster = if context.objects.lacks_native_sidecars { Shape::Container } else { Shape::NativeSidecar };
@@ -242,7 +294,7 @@ fn inject(
     let mut sidecars = Vec::with_capacity(claims.len());
     let mut notes = BTreeSet::new();
     for (index, claim) in claims.iter().enumerate() {
-        let mut settings = settle(context, pod, &subject, claim, policies, &mut decision.warnings)?;
+        let mut settings = settle(context, pod, &subject, claim, policies, decision)?;
         if !shape.has_node() {
             settings.leave_node(&mut decision.warnings);
         }
@@ -540,23 +592,47 @@ fn exempt(
     subject: &Subject<'_>,
     claims: &[JuiceFsClaim<'_>],
     policies: &dyn Evaluate,
-    warnings: &mut Vec<String>,
+    decision: &mut Decision,
 ) -> Result<(), Stop> {
     let volumes: Vec<VolumeFacts> = claims.iter().map(|claim| claim.facts.clone()).collect();
-    let mut skip = None;
+    let (mut skip, mut deny, mut monitored) = (None, None, Vec::new());
     for binding in binding::for_exemption(bindings, subject, &volumes) {
-        let answer = binding::enforced(binding, policies.exempt(binding, subject, &volumes), warnings)?;
+        if binding.mode == Mode::Monitor {
+            monitored.push((binding, policies.exempt(binding, subject, &volumes)));
+            continue;
+        }
+        // Nothing that counts comes after a denial.
+        if deny.is_some() {
+            continue;
+        }
+        let answer = binding::enforced(binding, policies.exempt(binding, subject, &volumes), &mut decision.warnings)?;
         match answer {
             None | Some(Exemption::Inject) => {}
             Some(Exemption::Skip(reason)) => {
-                skip.get_or_insert(Skip::Policy { binding: binding.name.clone(), reason });
+                skip.get_or_insert((binding, reason));
             }
-            Some(Exemption::Deny(sentence)) => {
-                return Err(Stop::Refuse(Refusal::Policy { binding: binding.name.clone(), sentence }));
-            }
+            Some(Exemption::Deny(sentence)) => deny = Some((binding, sentence)),
         }
     }
-    skip.map_or(Ok(()), |skip| Err(Stop::Skip(skip)))
+    if !monitored.is_empty() {
+        let enforced = match (&deny, &skip) {
+            (Some((_, sentence)), _) => Exemption::Deny(sentence.clone()),
+            (None, Some((_, reason))) => Exemption::Skip(reason.clone()),
+            (None, None) => Exemption::Inject,
+        };
+        let enforced = monitor::of_exemption(&enforced);
+        decision.monitored.extend(monitored.into_iter().map(|(binding, answer)| {
+            let fields = answer.map(|exemption| Some(monitor::of_exemption(&exemption)));
+            Monitored::of(binding, Hook::Exemption, None, &enforced, fields)
+        }));
+    }
+    match (deny, skip) {
+        (Some((binding, sentence)), _) => {
+            Err(Stop::Refuse(Refusal::Policy { binding: binding.name.clone(), sentence }))
+        }
+        (None, Some((binding, reason))) => Err(Stop::Skip(Skip::Policy { binding: binding.name.clone(), reason })),
+        (None, None) => Ok(()),
+    }
 }
 
 /// The settings of one claim's sidecar: the layers, then the policies in order, then the ceilings.
@@ -566,8 +642,9 @@ fn settle(
     subject: &Subject<'_>,
     claim: &JuiceFsClaim<'_>,
     policies: &dyn Evaluate,
-    warnings: &mut Vec<String>,
+    decision: &mut Decision,
 ) -> Result<Settings, Stop> {
+    let warnings = &mut decision.warnings;
     let layers = Layers {
         claim: &claim.facts.claim,
         storage_class: claim.storage_class.as_deref(),
@@ -580,6 +657,12 @@ fn settle(
         let answer = policies.adjust(binding, subject, &claim.facts, &settings.facts());
         // A change that cannot be applied is the same to `onFailure` as one that was never answered.
         let applied = answer.and_then(|change| apply(&settings, &change, binding));
+        if binding.mode == Mode::Monitor {
+            let fields = applied.map(|next| next.map(|next| monitor::of_settings(&next)));
+            let (enforced, name) = (monitor::of_settings(&settings), Some(&*claim.facts.claim.name));
+            decision.monitored.push(Monitored::of(binding, Hook::Sidecar, name, &enforced, fields));
+            continue;
+        }
         if let Some(Some(next)) = binding::enforced(binding, applied, warnings)? {
             settings = next;
         }

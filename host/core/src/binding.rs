@@ -6,10 +6,12 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::object::{Claim, Entries, Namespace};
 use crate::policy::{
-    Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
+    Change, Exemption, Failure, Hook, Naming, NamingRequest, PodFacts, Quota, QuotaRequest, SidecarFacts, Subject,
+    VolumeFacts,
 };
 use crate::reason::PolicyFailure;
 use crate::selector::LabelSelector;
@@ -46,6 +48,28 @@ pub struct Match {
     pub storage_classes: BTreeSet<String>,
 }
 
+/// Why a binding is not asked about an object. The first thing that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Miss {
+    /// The labels of the namespace.
+    #[error("its namespaceSelector does not fit the labels of the namespace")]
+    Namespace,
+    /// The labels of the pod.
+    #[error("its podSelector does not fit the labels of the pod")]
+    Pod,
+    /// The labels or the class of the claim; of a pod with several, of each of them.
+    #[error("neither its claimSelector nor its storageClasses leave a claim to ask about")]
+    Claim,
+    /// The object is not among those hundredths that it is put to.
+    #[error("it is put to {percent} % of what it fits, and this is number {number} of 0 to 99")]
+    Share {
+        /// How many of a hundred are asked about.
+        percent: u8,
+        /// Which one this is.
+        number: u8,
+    },
+}
+
 /// A policy put to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
@@ -55,6 +79,8 @@ pub struct Binding {
     pub hooks: BTreeSet<Hook>,
     /// Which objects it is for.
     pub matches: Match,
+    /// How many of a hundred of these it is put to: always the same ones, and with a higher number those and more.
+    pub percent: u8,
     /// What becomes of its answers.
     pub mode: Mode,
     /// What follows when it fails.
@@ -98,7 +124,7 @@ pub fn for_exemption<'a>(
     volumes: &[VolumeFacts],
 ) -> impl Iterator<Item = &'a Binding> {
     bindings.iter().filter(move |binding| {
-        binding.hooks.contains(&Hook::Exemption) && binding.matches.pod_with(subject, volumes.iter())
+        binding.hooks.contains(&Hook::Exemption) && binding.meets_pod(subject, volumes.iter()).is_ok()
     })
 }
 
@@ -109,7 +135,7 @@ pub fn shape<'a>(
     volumes: impl Iterator<Item = &'a VolumeFacts> + Clone,
 ) -> Option<Shape> {
     let says = |binding: &&Binding| binding.shape.is_some() && binding.mode == Mode::Enforce;
-    bindings.iter().filter(says).find(|binding| binding.matches.pod_with(subject, volumes.clone()))?.shape
+    bindings.iter().filter(says).find(|binding| binding.meets_pod(subject, volumes.clone()).is_ok())?.shape
 }
 
 /// The bindings that are asked about the sidecar of one volume, in order.
@@ -119,9 +145,7 @@ pub fn for_sidecar<'a>(
     volume: &VolumeFacts,
 ) -> impl Iterator<Item = &'a Binding> {
     bindings.iter().filter(move |binding| {
-        binding.hooks.contains(&Hook::Sidecar)
-            && binding.matches.pod(subject)
-            && binding.matches.claim(&volume.claim.labels, volume.claim.storage_class.as_deref())
+        binding.hooks.contains(&Hook::Sidecar) && binding.meets_pod(subject, [volume].into_iter()).is_ok()
     })
 }
 
@@ -132,11 +156,9 @@ pub fn for_volume<'a>(
     claim: &Claim,
     namespace: &Namespace,
 ) -> impl Iterator<Item = &'a Binding> {
-    bindings.iter().filter(move |binding| {
-        binding.hooks.contains(&hook)
-            && binding.matches.namespaces.matches(&namespace.labels)
-            && binding.matches.claim(&claim.labels, claim.storage_class.as_deref())
-    })
+    bindings
+        .iter()
+        .filter(move |binding| binding.hooks.contains(&hook) && binding.meets_claim(claim, namespace).is_ok())
 }
 
 /// What a policy's answer is worth under its binding: nothing in monitor mode, and by `onFailure` where there is none.
@@ -158,17 +180,63 @@ pub(crate) fn enforced<T>(
     }
 }
 
+impl Binding {
+    /// Whether it is for a pod with these volumes, of which one is enough.
+    pub fn meets_pod<'a>(
+        &self,
+        subject: &Subject<'_>,
+        mut volumes: impl Iterator<Item = &'a VolumeFacts>,
+    ) -> Result<(), Miss> {
+        let fits = |it: &VolumeFacts| self.matches.claim(&it.claim.labels, it.claim.storage_class.as_deref());
+        if !self.matches.namespaces.matches(&subject.namespace.labels) {
+            return Err(Miss::Namespace);
+        }
+        if !self.matches.pods.matches(&subject.pod.labels) {
+            return Err(Miss::Pod);
+        }
+        if !volumes.any(fits) {
+            return Err(Miss::Claim);
+        }
+        self.takes("pod", &subject.namespace.name, workload(&subject.pod))
+    }
+
+    /// Whether it is for the volume of a claim.
+    pub fn meets_claim(&self, claim: &Claim, namespace: &Namespace) -> Result<(), Miss> {
+        if !self.matches.namespaces.matches(&namespace.labels) {
+            return Err(Miss::Namespace);
+        }
+        if !self.matches.claim(&claim.labels, claim.storage_class.as_deref()) {
+            return Err(Miss::Claim);
+        }
+        self.takes("claim", &namespace.name, &claim.name)
+    }
+
+    /// Whether it is put to this object. What decides are names alone, so whoever asks again, and whichever replica, gets the same.
+    fn takes(&self, kind: &str, namespace: &str, name: &str) -> Result<(), Miss> {
+        if self.percent >= 100 {
+            return Ok(());
+        }
+        let mut hash = Sha256::new();
+        for part in [&*self.name, kind, namespace, name] {
+            hash.update(part);
+            // No name has one.
+            hash.update([0]);
+        }
+        let [first, second, ..] = <[u8; 32]>::from(hash.finalize());
+        let number = u8::try_from(u16::from_be_bytes([first, second]) % 100).unwrap_or(u8::MAX);
+        if number < self.percent { Ok(()) } else { Err(Miss::Share { percent: self.percent, number }) }
+    }
+}
+
+/// What the pods of one workload have in common, for a Deployment also those of its next roll-out: the name of a pod without what makes
+/// it one of several.
+fn workload(pod: &PodFacts) -> &str {
+    let Some(prefix) = pod.generate_name.as_deref() else { return pod.name.as_deref().unwrap_or_default() };
+    let template = pod.labels.get("pod-template-hash");
+    template.and_then(|hash| prefix.strip_suffix('-')?.strip_suffix(&**hash)).unwrap_or(prefix)
+}
+
 impl Match {
-    fn pod(&self, subject: &Subject<'_>) -> bool {
-        self.namespaces.matches(&subject.namespace.labels) && self.pods.matches(&subject.pod.labels)
-    }
-
-    /// A pod with these volumes, of which one is enough.
-    fn pod_with<'a>(&self, subject: &Subject<'_>, mut volumes: impl Iterator<Item = &'a VolumeFacts>) -> bool {
-        let fits = |it: &VolumeFacts| self.claim(&it.claim.labels, it.claim.storage_class.as_deref());
-        self.pod(subject) && volumes.any(fits)
-    }
-
     fn claim(&self, labels: &Entries, storage_class: Option<&str>) -> bool {
         let class_fits =
             self.storage_classes.is_empty() || storage_class.is_some_and(|class| self.storage_classes.contains(class));

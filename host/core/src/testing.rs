@@ -292,6 +292,7 @@ pub(crate) fn binding(name: &str, hook: Hook) -> Binding {
         name: name.into(),
         hooks: [hook].into(),
         matches: Match::default(),
+        percent: 100,
         mode: Mode::Enforce,
         on_failure: OnFailure::Fail,
         priority: 0,

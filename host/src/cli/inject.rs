@@ -1,29 +1,27 @@
 //! `pith inject`: the webhook's decision on pods and workloads from files, or on pods that run.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use pith_core::admission::{self, Context, Decision, Verdict};
 use pith_core::catalogue::Code;
-use pith_core::object::Objects;
+use pith_core::monitor::Monitored;
 use pith_core::workload::Workload;
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use super::running;
-use crate::args::{Inject, InjectOutput, Overrides};
-use crate::cluster;
+use super::subjects;
+use crate::args::{Inject, InjectOutput};
 use crate::config::file::{Log, LogFormat};
-use crate::config::{Config, ObjectSource};
 use crate::metrics::Metrics;
 use crate::policy::{Call, Policies};
 use crate::run::load_policies;
+use crate::telemetry;
 use crate::webhook::outcome;
-use crate::{install_crypto, telemetry};
 
 /// The most time for one pod: that of a webhook whose configuration says nothing else.
 const TIME: Duration = Duration::from_secs(10);
@@ -52,10 +50,7 @@ struct Injected {
 
 /// Injects and prints. The exit code is 1 if a pod was refused or a policy failed.
 pub fn run(args: &Inject) -> Result<ExitCode> {
-    let config = match &args.config {
-        Some(path) => Config::load(path, &Overrides::default())?,
-        None => Config::built_in(),
-    };
+    let config = subjects::config(&args.subjects)?;
     // What policies log belongs to a look at their decision; how they were loaded does not.
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn,policy=info".into() })?;
     config.warn();
@@ -63,25 +58,17 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
         true => Policies::none(),
         false => load_policies(&config, Arc::new(Metrics::new()))?,
     };
-    let (objects, documents) = match &args.filename {
-        Some(path) => (of_files(args, &config)?, cluster::documents(path)?),
-        None => {
-            install_crypto();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let (objects, pods) = runtime.context("starting the runtime")?.block_on(running::read(args, &config))?;
-            let place = PathBuf::from("the cluster");
-            (objects, pods.into_iter().map(|pod| (place.clone(), pod)).collect())
-        }
-    };
+    let (objects, documents) = subjects::read(&args.subjects, &config, subjects::Kinds::Pods)?;
     let context =
         Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects, request: "" };
 
-    let items = documents.into_iter().map(|(place, it)| inject(&context, &policies, &args.namespace, it, &place));
+    let items =
+        documents.into_iter().map(|(place, it)| inject(&context, &policies, &args.subjects.namespace, it, &place));
     let mut items: Vec<Item> = items.collect::<Result<_>>()?;
-    if args.filename.is_none() {
+    if args.subjects.filename.is_none() {
         for it in &mut items {
             if let Item::Injected(it) = it {
-                running::fill_in(&mut it.after, &it.before);
+                subjects::fill_in(&mut it.after, &it.before);
             }
         }
     }
@@ -91,19 +78,6 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
         Item::Other(_) | Item::Secret => false,
     };
     Ok(if items.iter().any(refused) { ExitCode::from(1) } else { ExitCode::SUCCESS })
-}
-
-/// The objects that decisions about files read.
-fn of_files(args: &Inject, config: &Config) -> Result<Objects> {
-    match (&args.objects, &config.objects) {
-        (Some(directory), _) | (None, Some(ObjectSource::Directory(directory))) => cluster::load(directory),
-        (None, Some(ObjectSource::Cluster { .. })) => {
-            bail!(
-                "the configuration has objects.cluster, and for files this command asks no cluster: name a folder with --objects"
-            )
-        }
-        (None, None) => Ok(Objects::default()),
-    }
 }
 
 fn inject(context: &Context<'_>, policies: &Policies, default: &str, object: Value, place: &Path) -> Result<Item> {
@@ -202,7 +176,7 @@ fn print_text(args: &Inject, it: &Injected, out: &mut String) -> Result<()> {
         }
     } else {
         if !matches!(it.decision.verdict, Verdict::Inject(_)) {
-            eprintln!("{}: {}", it.title(), message(&it.decision));
+            eprintln!("{}: {}", it.title(), message(&it.decision.verdict));
         }
         it.decision.warnings.iter().for_each(|warning| eprintln!("{}: warning: {warning}", it.title()));
     }
@@ -210,8 +184,8 @@ fn print_text(args: &Inject, it: &Injected, out: &mut String) -> Result<()> {
 }
 
 /// What was decided, in a sentence.
-fn message(decision: &Decision) -> String {
-    match &decision.verdict {
+pub(super) fn message(verdict: &Verdict) -> String {
+    match verdict {
         Verdict::Skip { why, .. } => format!("skipped: {}", why.code().behind(why.sentence())),
         Verdict::Refuse(refusal) => format!("refused: {}", refusal.code().behind(refusal)),
         Verdict::Fail(failure) => format!("failed: {}", failure.code().behind(failure)),
@@ -221,7 +195,7 @@ fn message(decision: &Decision) -> String {
 }
 
 fn explain_text(it: &Injected) -> Vec<String> {
-    let mut lines = vec![format!("{}: {}", it.title(), message(&it.decision))];
+    let mut lines = vec![format!("{}: {}", it.title(), message(&it.decision.verdict))];
     if let Some(code) = it.decision.verdict.code() {
         lines.push(format!("what to do: {}", code.entry().action));
         lines.push(format!("more: {}", code.page()));
@@ -236,10 +210,38 @@ fn explain_text(it: &Injected) -> Vec<String> {
             rows.iter().map(|(field, value, origin)| format!("  {field:<fields$}  {value:<values$}  from {origin}")),
         );
     }
+    lines.extend(it.decision.monitored.iter().flat_map(monitored));
     lines.extend(it.calls.iter().map(|call| {
         format!("policy {} ({}): {} in {} µs", call.binding, call.hook.as_str(), call.outcome, call.took.as_micros())
     }));
     lines
+}
+
+/// What would be if a binding in monitor mode were enforced.
+fn monitored(it: &Monitored) -> Vec<String> {
+    let claim = it.claim.as_ref().map(|claim| format!(", claim {claim}")).unwrap_or_default();
+    let head = format!("if {} were enforced ({}{claim})", it.binding, it.hook.as_str());
+    match &it.outcome {
+        Ok(differences) if differences.is_empty() => vec![format!("{head}: the same")],
+        Ok(differences) => differences.iter().map(|difference| format!("{head}: {difference}")).collect(),
+        Err(failure) => vec![format!("{head}: it failed: {failure}")],
+    }
+}
+
+fn monitored_json(it: &Monitored) -> Value {
+    let differences = it
+        .outcome
+        .iter()
+        .flatten()
+        .map(|it| json!({"field": it.field, "enforced": it.enforced, "monitored": it.monitored}));
+    json!({
+        "binding": it.binding,
+        "hook": it.hook.as_str(),
+        "claim": it.claim,
+        "outcome": it.word(),
+        "differences": differences.collect::<Vec<_>>(),
+        "failure": it.outcome.as_ref().err().map(ToString::to_string),
+    })
 }
 
 fn explain_json(it: &Injected) -> Value {
@@ -264,12 +266,13 @@ fn explain_json(it: &Injected) -> Value {
         "name": it.name,
         "outcome": outcome(&it.decision),
         "reason": reason.map_or("", Code::as_str),
-        "message": message(&it.decision),
+        "message": message(&it.decision.verdict),
         "action": reason.map(|code| code.entry().action),
         "page": reason.map(Code::page),
         "patch": it.decision.verdict.patch(),
         "volumes": sidecars.collect::<Vec<_>>(),
         "policies": calls.collect::<Vec<_>>(),
+        "monitored": it.decision.monitored.iter().map(monitored_json).collect::<Vec<_>>(),
         "warnings": it.decision.warnings,
     })
 }

@@ -1,21 +1,30 @@
 //! `pith policy`: what modules are, and what they answer.
 
 mod cases;
+mod explain;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use pith_core::policy::Hook;
 use pith_policy_sdk::cases as table;
 use serde_json::{Value, json};
 
 use super::print;
 use crate::args::{PolicyInspect, PolicyTest, TextOutput};
 use crate::policy::read_module;
-use crate::wasm::{Engine, EngineOptions, Form, Grants, Limits, Module};
+use crate::wasm::{
+    self, Engine, EngineOptions, Form, Grants, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES, Limits, Module,
+};
+
+pub use explain::explain;
 
 /// Lists digest, form, hooks and imports of modules.
 pub fn inspect(args: &PolicyInspect) -> Result<()> {
+    if args.host {
+        return host(args.output);
+    }
     let engine = engine()?;
     let mut rows = Vec::with_capacity(args.files.len());
     for file in &args.files {
@@ -28,6 +37,37 @@ pub fn inspect(args: &PolicyInspect) -> Result<()> {
             print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?;
         }
         TextOutput::Text => print(&rows.iter().map(|(file, module)| text(file, module)).collect::<String>())?,
+    }
+    Ok(())
+}
+
+/// Prints what this host offers to policies.
+fn host(output: TextOutput) -> Result<()> {
+    let offer = wasm::offer();
+    let hooks = offer.hooks.map(Hook::as_str);
+    let limits = Limits::default();
+    match output {
+        TextOutput::Json => {
+            let offer = json!({
+                "package": offer.package, "hooks": hooks, "imports": offer.imports, "granted": offer.granted,
+                "wasi": offer.wasi, "largestModuleBytes": LARGEST_MODULE_BYTES, "largestMemoryBytes": LARGEST_MEMORY_BYTES,
+                "defaultLimits": {"deadlineMilliseconds": limits.deadline.as_millis(), "memoryBytes": limits.memory_bytes},
+            });
+            print(&format!("{}\n", serde_json::to_string_pretty(&offer)?))?;
+        }
+        TextOutput::Text => print(&format!(
+            "contract  {}\nhooks     {}\nimports   {}\ngranted   {}\nWASI 0.2  {}; all closed\nmodules   up to {} MiB\nmemory    {} MiB, or \
+             up to {} by limits.memory\ntime      {} ms, or as limits.deadline says\n",
+            offer.package,
+            hooks.join(", "),
+            offer.imports.join(", "),
+            offer.granted.join(", "),
+            offer.wasi.join(", "),
+            LARGEST_MODULE_BYTES >> 20,
+            limits.memory_bytes >> 20,
+            LARGEST_MEMORY_BYTES >> 20,
+            limits.deadline.as_millis(),
+        ))?,
     }
     Ok(())
 }

@@ -560,6 +560,11 @@ pub struct Binding {
     /// Which objects it is for; all where this is absent.
     #[serde(default, rename = "match")]
     pub matches: Match,
+    /// How many of a hundred of these it is put to, by a hash of their names: always the same ones, and with a higher number those and
+    /// more. The pods of a workload go together.
+    #[serde(default = "all")]
+    #[schemars(range(max = 100))]
+    pub percent: u8,
     /// Settings, handed to the policy as JSON.
     #[serde(default = "no_settings")]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
@@ -583,6 +588,10 @@ pub struct Binding {
     /// counts.
     #[serde(default)]
     pub shape: Shape,
+}
+
+fn all() -> u8 {
+    100
 }
 
 fn no_settings() -> serde_json::Value {

@@ -74,6 +74,7 @@ impl Volumes for Memory {
             quota: None,
             warnings: Vec::new(),
             notes: Vec::new(),
+            monitored: Vec::new(),
         };
         let capacity = volume::capacity(asked.required_bytes, asked.limit_bytes)?;
         let record = Record::begin("test", "n-1".into(), asked, claim, place, capacity).ready();

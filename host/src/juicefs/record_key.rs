@@ -83,6 +83,7 @@ mod tests {
             quota: None,
             warnings: Vec::new(),
             notes: Vec::new(),
+            monitored: Vec::new(),
         };
         let record = Record::begin("test", "n-1".into(), asked, None, place, 0);
         record.seal(a) == record.seal(b)

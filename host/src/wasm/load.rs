@@ -23,6 +23,32 @@ const VERSION: &str = "0.1.0";
 /// The packages of WASI 0.2 that the closed WASI has.
 const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
+/// What this host offers to policies, and asks of them.
+#[derive(Debug)]
+pub struct Offer {
+    /// The package of the contract, with the one version of it.
+    pub package: String,
+    /// The hooks that are asked.
+    pub hooks: [Hook; Hook::ALL.len()],
+    /// The interfaces that a policy may import without a grant.
+    pub imports: &'static [&'static str],
+    /// Those for which its binding needs a grant.
+    pub granted: &'static [&'static str],
+    /// The packages of WASI 0.2 that are offered, closed.
+    pub wasi: &'static [&'static str],
+}
+
+/// What this host offers.
+pub fn offer() -> Offer {
+    Offer {
+        package: format!("{PACKAGE}@{VERSION}"),
+        hooks: Hook::ALL,
+        imports: &["log", "origin"],
+        granted: &["object"],
+        wasi: &WASI,
+    }
+}
+
 /// Why bytes are not a policy. Each is a sentence for whoever made the binding.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

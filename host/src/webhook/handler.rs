@@ -152,6 +152,7 @@ async fn answer(
     };
     let answer = review::render(&review.uid, &decision);
     log(&review.uid, namespace, pod, &decision, started);
+    webhook.policies.note(namespace, name(pod), &decision.monitored);
     webhook.metrics.admission(outcome(&decision), decision.verdict.code(), started);
     match answer {
         Answer::Review(review) => json(review),
@@ -183,11 +184,16 @@ pub(crate) fn outcome(decision: &Decision) -> &'static str {
     }
 }
 
+/// How a pod is called, if only by what its name begins with.
+fn name(pod: &Value) -> &str {
+    let metadata = &pod["metadata"];
+    metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default()
+}
+
 /// One line for each request, with names and never with content.
 fn log(uid: &str, namespace: &str, pod: &Value, decision: &Decision, started: Instant) {
     let (outcome, reason) = (outcome(decision), decision.verdict.code().map_or("", Code::as_str));
-    let metadata = &pod["metadata"];
-    let name = metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default();
+    let name = name(pod);
     let operations = if let Verdict::Inject(patch) = &decision.verdict { patch.len() } else { 0 };
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     tracing::info!(%uid, %namespace, %name, outcome, reason, operations, micros, "review answered");
@@ -238,6 +244,7 @@ mod tests {
             name: "defect".into(),
             hooks: BTreeSet::from([Hook::Exemption]),
             matches: Match::default(),
+            percent: 100,
             mode: Mode::Enforce,
             on_failure: OnFailure::Fail,
             priority: 0,

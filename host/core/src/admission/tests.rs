@@ -467,6 +467,79 @@ fn a_watched_policy_has_no_effect() {
     assert_eq!(cpu_row(&world), "1, default");
 }
 
+/// What the policies in monitor mode would have decided, as it is logged.
+#[track_caller]
+fn check_monitored(world: &World, expected: &[(&str, &str, &[&str])]) {
+    let said = |it: &Monitored| match &it.outcome {
+        Ok(differences) => differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        Err(failure) => vec![failure.to_string()],
+    };
+    let monitored = world.decide(&orders().0).monitored;
+    let monitored: Vec<_> = monitored.iter().map(|it| (&*it.binding, it.word(), said(it))).collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(binding, word, said)| (*binding, *word, said.iter().map(ToString::to_string).collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(monitored, expected);
+}
+
+#[test]
+fn what_a_watched_policy_would_change_is_said_field_by_field() {
+    let inject = || Ok(Exemption::Inject);
+    check_monitored(&with_orders().exempting("a", inject()), &[]);
+    check_monitored(&with_orders().exempting("a", inject()).monitored(), &[("a", "same", &[])]);
+    check_monitored(
+        &with_orders().exempting("a", deny("no")).monitored(),
+        &[("a", "different", &["verdict: `deny: no` instead of `inject`"])],
+    );
+    check_monitored(
+        &with_orders().exempting("a", broken()).monitored(),
+        &[("a", "failed", &["it trapped: unreachable"])],
+    );
+    // Also beside a denial, and whoever is asked first.
+    check_monitored(
+        &with_orders().exempting("a", deny("no")).exempting("b", inject()).monitored(),
+        &[("b", "different", &["verdict: `inject` instead of `deny: no`"])],
+    );
+    check_monitored(
+        &with_orders().exempting("a", deny("no")).monitored().exempting("b", deny("no")),
+        &[("a", "same", &[])],
+    );
+
+    check_monitored(&with_orders().adjusting("a", |_| Ok(Change::default())).monitored(), &[("a", "same", &[])]);
+    check_monitored(
+        &with_orders().adjusting("a", |_| Ok(cpu("9"))).monitored(),
+        &[("a", "different", &["resources.requests.cpu: `9` instead of `1`"])],
+    );
+    // Of what the ones before it have left.
+    check_monitored(
+        &with_orders().adjusting("a", |_| Ok(cpu("2"))).adjusting("b", |_| Ok(cpu("2"))).monitored(),
+        &[("b", "same", &[])],
+    );
+    let variable =
+        |_: &SidecarFacts| Ok(Change { env: vec![("TOKEN".into(), Some("abc".into()))], ..Change::default() });
+    check_monitored(
+        &with_orders().adjusting("a", variable).monitored(),
+        &[("a", "different", &["env.TOKEN: a value instead of nothing"])],
+    );
+}
+
+#[test]
+fn it_is_known_which_bindings_are_asked_about_a_pod_without_asking() {
+    let world = with_orders().exempting("a", broken()).adjusting("b", |_| broken()).bound(|it| it.percent = 0);
+    let context = Context {
+        configuration: &world.configuration,
+        bindings: &world.bindings,
+        objects: &world.objects,
+        request: "",
+    };
+    let meetings = meetings(&context, NAMESPACE, &orders().0).expect("it is to be injected");
+    let rows: Vec<_> = meetings.iter().map(|it| (&*it.binding.name, it.claim.as_deref(), it.miss.is_none())).collect();
+    assert_eq!(rows, [("a", None, true), ("b", Some("orders"), false)]);
+    let bare = super::meetings(&context, NAMESPACE, &json!({"spec": {"containers": []}}));
+    assert!(matches!(bare, Err(Verdict::Skip { why: Skip::NoClaims, .. })), "{bare:?}");
+}
+
 #[test]
 fn a_failed_policy_fails_the_request_or_is_passed_over_with_a_warning() {
     let failed = ("trap", "policy `a` failed, and its onFailure is `fail`: it trapped: unreachable");

@@ -94,3 +94,58 @@ fn each_selector_narrows_and_all_must_match() {
 fn an_exemption_policy_is_asked_only_where_a_volume_matches() {
     assert_eq!(asked(Hook::Exemption, Match::default(), &[]), (false, vec![], vec![]));
 }
+
+/// Which of the claims `0` to `999` a binding is put to.
+fn share(name: &str, percent: u8) -> BTreeSet<usize> {
+    let binding = Binding { percent, ..binding(name, Hook::Naming) };
+    let namespace = Namespace { name: "shop".into(), ..Namespace::default() };
+    (0..1000).filter(|index| binding.meets_claim(&claim(&index.to_string()), &namespace).is_ok()).collect()
+}
+
+#[test]
+fn a_share_is_always_the_same_objects_and_a_larger_one_those_and_more() {
+    let shares = [0, 1, 5, 50, 99, 100].map(|percent| share("new", percent));
+    assert!(shares.windows(2).all(|pair| pair[0].is_subset(&pair[1])));
+    for (share, expected) in shares.iter().zip([0..=0, 1..=25, 30..=75, 450..=550, 975..=999, 1000..=1000]) {
+        assert!(expected.contains(&share.len()), "{} of 1000, and {expected:?} are expected", share.len());
+    }
+    assert_eq!(share("new", 5), shares[2]);
+    assert_ne!(share("other", 5), shares[2], "it is not always the same ones who try what is new");
+}
+
+#[test]
+fn the_pods_of_a_workload_share_a_fate_over_its_roll_outs() {
+    let check = |name: Option<&str>, prefix: Option<&str>, hash: Option<&str>, expected: &str| {
+        let labels = hash.map(|hash| entries(&[("pod-template-hash", hash)])).unwrap_or_default();
+        let (name, generate_name) = (name.map(String::from), prefix.map(String::from));
+        assert_eq!(workload(&PodFacts { name, generate_name, labels, ..PodFacts::default() }), expected);
+    };
+    check(None, Some("web-7c9d5f6b8-"), Some("7c9d5f6b8"), "web-");
+    check(Some("web-7c9d5f6b8-x7k2p"), Some("web-7c9d5f6b8-"), Some("7c9d5f6b8"), "web-");
+    check(None, Some("web-7c9d5f6b8-"), Some("other"), "web-7c9d5f6b8-");
+    check(Some("db-0"), Some("db-"), None, "db-");
+    check(Some("alone"), None, None, "alone");
+    check(None, None, None, "");
+}
+
+#[test]
+fn what_is_not_asked_says_why() {
+    let check = |changed: Binding, expected: &str| {
+        let namespace = Namespace { name: "shop".into(), ..Namespace::default() };
+        let claim = Claim { storage_class: Some("gold".into()), ..claim("orders") };
+        let miss = changed.meets_claim(&claim, &namespace).expect_err("it does not fit");
+        assert_eq!(miss.to_string(), expected);
+    };
+    let any = || binding("it", Hook::Naming);
+    let prod = labelled(&[("env", "prod")]);
+    check(
+        Binding { matches: Match { namespaces: prod, ..Match::default() }, ..any() },
+        "its namespaceSelector does not fit the labels of the namespace",
+    );
+    check(
+        Binding { matches: Match { storage_classes: ["lead".to_string()].into(), ..Match::default() }, ..any() },
+        "neither its claimSelector nor its storageClasses leave a claim to ask about",
+    );
+    let miss = Binding { percent: 0, ..any() }.meets_claim(&claim("orders"), &Namespace::default());
+    assert!(matches!(miss, Err(Miss::Share { percent: 0, number: 0..=99 })), "{miss:?}");
+}

@@ -120,6 +120,7 @@ mod tests {
             quota: None,
             warnings: Vec::new(),
             notes: Vec::new(),
+            monitored: Vec::new(),
         };
         Record::begin("blue", "n".into(), asked, None, place, 0).ready()
     }

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::directory::{split, trim};
 use super::{Asked, Directory, PathProblem, SizeProblem, quota};
-use crate::binding::{self, Binding, Evaluate};
+use crate::binding::{self, Binding, Evaluate, Mode};
+use crate::monitor::{self, Monitored};
 use crate::object::{Claim, Namespace, PersistentVolume};
 use crate::policy::{Failure, Hook, Naming, NamingRequest, Origin, Quota, QuotaRequest};
 use crate::reason::PolicyFailure;
@@ -48,6 +49,8 @@ pub struct Place {
     pub warnings: Vec<String>,
     /// What is to be said on the claim: what of it a template asked for in vain.
     pub notes: Vec<String>,
+    /// What policies in monitor mode would have decided.
+    pub monitored: Vec<Monitored>,
 }
 
 /// Who named a directory.
@@ -156,8 +159,11 @@ pub fn place(
         warnings.push(format!("the parameter {SUB_PATH} has no effect: each volume has its own"));
     }
     let request = naming.map(|context| request(asked, context));
+    let mut answers = Vec::new();
     let named = match naming.zip(request.as_ref()) {
-        Some((context, request)) => by_policy(request, &prefix, context, bindings, policies, &mut warnings)?,
+        Some((context, request)) => {
+            by_policy(request, &prefix, context, bindings, policies, (&mut warnings, &mut answers))?
+        }
         None => {
             for hook in [Hook::Naming, Hook::Quota] {
                 if bindings.iter().any(|binding| binding.hooks.contains(&hook)) {
@@ -172,14 +178,25 @@ pub fn place(
         Some(named) => named,
         None => by_default(asked, &prefix, id, naming.map(|context| &*context.claim), templates, &mut notes)?,
     };
+    let enforced = monitor::of_directory(&directory, shared);
+    let mut monitored: Vec<Monitored> = (answers.into_iter())
+        .map(|(binding, answer)| {
+            let fields = answer.map(|answer| match answer {
+                Answer::Pass => None,
+                Answer::Directory(directory, shared) => Some(monitor::of_directory(&directory, shared)),
+                Answer::Deny(sentence) => Some(monitor::of_denial(&sentence)),
+            });
+            Monitored::of(binding, Hook::Naming, None, &enforced, fields)
+        })
+        .collect();
     let quota = match naming.zip(request) {
         Some((context, volume)) => {
             let request = QuotaRequest { volume, directory: directory.components().to_vec(), shared };
-            quota::by_policy(&request, context, bindings, policies, &mut warnings)?
+            quota::by_policy(&request, context, bindings, policies, (&mut warnings, &mut monitored))?
         }
         None => None,
     };
-    Ok(Place { directory, shared, named_by, quota, warnings, notes })
+    Ok(Place { directory, shared, named_by, quota, warnings, notes, monitored })
 }
 
 /// A directory, whether it is shared, and who named it.
@@ -211,6 +228,9 @@ enum Answer {
     Deny(String),
 }
 
+/// What bindings in monitor mode have answered.
+type Answers<'a> = Vec<(&'a Binding, Result<Answer, Failure>)>;
+
 /// What policies are told of a new volume.
 fn request(asked: &Asked, context: &NamingContext<'_>) -> NamingRequest {
     NamingRequest {
@@ -224,15 +244,19 @@ fn request(asked: &Asked, context: &NamingContext<'_>) -> NamingRequest {
     }
 }
 
-fn by_policy(
+fn by_policy<'a>(
     request: &NamingRequest,
     prefix: &[String],
     context: &NamingContext<'_>,
-    bindings: &[Binding],
+    bindings: &'a [Binding],
     policies: &dyn Evaluate,
-    warnings: &mut Vec<String>,
+    (warnings, monitored): (&mut Vec<String>, &mut Answers<'a>),
 ) -> Result<Option<Named>, VolumeRefusal> {
+    let mut named = None;
     for binding in binding::for_volume(bindings, Hook::Naming, &context.claim, &context.namespace) {
+        if named.is_some() && binding.mode == Mode::Enforce {
+            continue;
+        }
         // A directory that cannot be had is the same to `onFailure` as no answer.
         let answer = policies.name(binding, request, context.object).and_then(|naming| match naming {
             Naming::Pass => Ok(Answer::Pass),
@@ -242,16 +266,20 @@ fn by_policy(
                 Err(problem) => Err(Failure::Answer(format!("the directory that it names cannot be had: {problem}"))),
             },
         });
+        if binding.mode == Mode::Monitor {
+            monitored.push((binding, answer));
+            continue;
+        }
         let name = binding.name.clone();
         match binding::enforced(binding, answer, warnings)? {
             None | Some(Answer::Pass) => {}
             Some(Answer::Deny(sentence)) => return Err(VolumeRefusal::Denied { binding: name, sentence }),
             Some(Answer::Directory(directory, shared)) => {
-                return Ok(Some((directory, shared, NamedBy::Policy(name))));
+                named = Some((directory, shared, NamedBy::Policy(name)));
             }
         }
     }
-    Ok(None)
+    Ok(named)
 }
 
 /// The components below a prefix. They are checked by themselves first: no name is the prefix itself, as none is the

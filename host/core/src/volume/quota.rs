@@ -2,7 +2,8 @@
 
 use super::place::NamingContext;
 use super::{Record, VolumeRefusal};
-use crate::binding::{self, Binding, Evaluate};
+use crate::binding::{self, Binding, Evaluate, Mode};
+use crate::monitor::{self, Monitored};
 use crate::object::Entries;
 use crate::policy::{Hook, QuotaRequest};
 
@@ -32,15 +33,22 @@ pub(super) fn by_policy(
     context: &NamingContext<'_>,
     bindings: &[Binding],
     policies: &dyn Evaluate,
-    warnings: &mut Vec<String>,
+    (warnings, monitored): (&mut Vec<String>, &mut Vec<Monitored>),
 ) -> Result<Option<Quota>, VolumeRefusal> {
+    let (mut decided, mut answers) = (None, Vec::new());
     for binding in binding::for_volume(bindings, Hook::Quota, &context.claim, &context.namespace) {
-        let answer = policies.quota(binding, request, context.object);
-        if let Some(Some(quota)) = binding::enforced(binding, answer, warnings)? {
-            return Ok(Some(quota));
+        if binding.mode == Mode::Monitor {
+            answers.push((binding, policies.quota(binding, request, context.object)));
+        } else if decided.is_none() {
+            decided = binding::enforced(binding, policies.quota(binding, request, context.object), warnings)?.flatten();
         }
     }
-    Ok(None)
+    let enforced = monitor::of_quota(decided);
+    monitored.extend(answers.into_iter().map(|(binding, answer)| {
+        let fields = answer.map(|quota| quota.map(|quota| monitor::of_quota(Some(quota))));
+        Monitored::of(binding, Hook::Quota, None, &enforced, fields)
+    }));
+    Ok(decided)
 }
 
 /// How much may be in a directory. Of the two at least one is bound.

@@ -40,6 +40,7 @@ fn record() -> Record {
         quota: None,
         warnings: Vec::new(),
         notes: Vec::new(),
+        monitored: Vec::new(),
     };
     Record::begin("test", "n-1".into(), asked, None, place, 0).ready()
 }

@@ -28,6 +28,7 @@ fn a_volume_that_was_brought_back_has_the_handle_and_the_attributes_that_it_had(
         quota: None,
         warnings: Vec::new(),
         notes: Vec::new(),
+        monitored: Vec::new(),
     };
     let record = Record::begin("blue", "n".into(), asked, Some(ClaimName::from(&claim("data"))), place, 2 * GIB);
     let secret = SecretRef { namespace: "shop".into(), name: "juicefs".into() };

@@ -151,6 +151,38 @@ fn a_policy_in_monitor_mode_names_denies_and_fails_nothing() {
 }
 
 #[test]
+fn what_a_policy_in_monitor_mode_would_have_named_is_said() {
+    let check = |world: World, expected: &[(&str, &[&str])]| {
+        let place = placed(&world, &asked()).expect("it has a place");
+        let said = |it: &Monitored| match &it.outcome {
+            Ok(differences) => differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            Err(failure) => vec![failure.to_string()],
+        };
+        let monitored: Vec<_> = place.monitored.iter().map(|it| (it.word(), said(it))).collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(word, said)| (*word, said.iter().map(ToString::to_string).collect())).collect();
+        assert_eq!(monitored, expected);
+    };
+    check(named(world(), "a", Ok(Naming::Pass)).monitored(), &[("same", &[])]);
+    check(named(world(), "a", directory(&["pvc-1"], false)).monitored(), &[("same", &[])]);
+    let (elsewhere, denied) = (directory(&["x"], true), Ok(Naming::Deny("no".into())));
+    let differ = ["directory: `/x` instead of `/pvc-1`", "shared: `true` instead of `false`"];
+    check(named(world(), "a", elsewhere).monitored(), &[("different", &differ)]);
+    // Whoever has named it before.
+    let both = named(named(world(), "a", directory(&["x"], false)), "b", denied).monitored();
+    let differ = [
+        "directory: nothing instead of `/x`",
+        "shared: nothing instead of `false`",
+        "verdict: `deny: no` instead of nothing",
+    ];
+    check(both, &[("different", &differ)]);
+    check(named(world(), "a", Err(Failure::Stack)).monitored(), &[("failed", &["it ran out of stack"])]);
+    let quota = |answer| world().bounding("a", move |_| Ok(answer)).monitored();
+    check(quota(None), &[("same", &[])]);
+    check(quota(Some(Quota::Off)), &[("different", &["quota: `off` instead of nothing"])]);
+}
+
+#[test]
 fn a_directory_that_cannot_be_had_is_a_failure_of_its_policy() {
     for (components, problem) in [
         (&["a", ".."][..], r#"the component ".." leads elsewhere in the tree"#),

@@ -34,7 +34,15 @@ fn asked() -> Asked {
 fn place() -> Place {
     let directory = "/t/shop/orders".parse().expect("a directory");
     let named_by = NamedBy::Policy("teams".into());
-    Place { directory, shared: true, named_by, quota: None, warnings: vec!["x".into()], notes: vec!["y".into()] }
+    Place {
+        directory,
+        shared: true,
+        named_by,
+        quota: None,
+        warnings: vec!["x".into()],
+        notes: vec!["y".into()],
+        monitored: vec![],
+    }
 }
 
 /// Its size is whole GiB, as the first Pith made them.

@@ -54,6 +54,7 @@ fn volume(parameters: &[(&str, &str)]) -> Record {
         quota: None,
         warnings: Vec::new(),
         notes: Vec::new(),
+        monitored: Vec::new(),
     };
     Record::begin("blue", "n".into(), asked, None, place, 0)
 }

@@ -1,4 +1,7 @@
-//! What runs in a cluster, for `pith inject`: the pods of a workload as they are, and the objects that decisions about them read.
+//! What commands decide about: pods, workloads and claims from files, or those that are in a cluster, and the objects that such
+//! decisions read.
+
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use kube::api::ListParams;
@@ -7,9 +10,10 @@ use pith_core::object::Objects;
 use pith_core::selector::LabelSelector;
 use serde_json::Value;
 
-use crate::args::Inject;
+use crate::args::{Overrides, Subjects};
 use crate::cluster::{self, Look};
 use crate::config::{Config, ObjectSource};
+use crate::install_crypto;
 
 /// The kinds that can be named, as kubectl has them: all names of one, its group and its kind.
 const KINDS: [(&[&str], &str, &str); 6] = [
@@ -20,8 +24,11 @@ const KINDS: [(&[&str], &str, &str); 6] = [
     (&["replicaset", "replicasets", "rs"], "apps", "ReplicaSet"),
     (&["job", "jobs"], "batch", "Job"),
 ];
+/// The same of claims.
+const CLAIM: (&[&str], &str, &str) =
+    (&["persistentvolumeclaim", "persistentvolumeclaims", "pvc"], "", "PersistentVolumeClaim");
 
-/// A workload or a pod that somebody named.
+/// A workload, a pod or a claim that somebody named.
 struct Named<'a> {
     text: &'a str,
     group: &'static str,
@@ -29,46 +36,98 @@ struct Named<'a> {
     name: &'a str,
 }
 
-/// The objects of a cluster, and the pods of what `args` names.
-pub(super) async fn read(args: &Inject, config: &Config) -> Result<(Objects, Vec<Value>)> {
-    let named = args.running.iter().map(|it| Named::read(it)).collect::<Result<Vec<_>>>()?;
-    let kubeconfig = args.kubeconfig.as_deref().or(match &config.objects {
+/// What can be named in a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kinds {
+    /// Pods and what has them.
+    Pods,
+    /// Claims too.
+    PodsAndClaims,
+}
+
+/// The configuration by which is decided.
+pub(super) fn config(subjects: &Subjects) -> Result<Config> {
+    match &subjects.config {
+        Some(path) => Config::load(path, &Overrides::default()),
+        None => Ok(Config::built_in()),
+    }
+}
+
+/// What was named, with where it came from, and the objects that decisions about it read.
+pub(super) fn read(subjects: &Subjects, config: &Config, kinds: Kinds) -> Result<(Objects, Vec<(PathBuf, Value)>)> {
+    match &subjects.filename {
+        Some(path) => Ok((of_files(subjects, config)?, cluster::documents(path)?)),
+        None => {
+            install_crypto();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.context("starting the runtime")?;
+            let (objects, found) = runtime.block_on(of_cluster(subjects, config, kinds))?;
+            let place = PathBuf::from("the cluster");
+            Ok((objects, found.into_iter().map(|it| (place.clone(), it)).collect()))
+        }
+    }
+}
+
+/// The objects that decisions about files read.
+fn of_files(subjects: &Subjects, config: &Config) -> Result<Objects> {
+    match (&subjects.objects, &config.objects) {
+        (Some(directory), _) | (None, Some(ObjectSource::Directory(directory))) => cluster::load(directory),
+        (None, Some(ObjectSource::Cluster { .. })) => {
+            bail!(
+                "the configuration has objects.cluster, and for files this command asks no cluster: name a folder with --objects"
+            )
+        }
+        (None, None) => Ok(Objects::default()),
+    }
+}
+
+/// The objects of a cluster, and of what is named the pods, or the claim itself.
+async fn of_cluster(subjects: &Subjects, config: &Config, kinds: Kinds) -> Result<(Objects, Vec<Value>)> {
+    let named = subjects.running.iter().map(|it| Named::read(it, kinds)).collect::<Result<Vec<_>>>()?;
+    let kubeconfig = subjects.kubeconfig.as_deref().or(match &config.objects {
         Some(ObjectSource::Cluster { kubeconfig, .. }) => kubeconfig.as_deref(),
         _ => None,
     });
     let look = Look(cluster::connect_as_kubectl(kubeconfig).await?);
-    let (objects, unread) = look.everything(Some(&args.namespace), config.file_systems()).await?;
+    let (objects, unread) = look.everything(Some(&subjects.namespace), config.file_systems()).await?;
     if let Some((kind, why)) = unread.into_iter().next() {
         return Err(anyhow::Error::msg(why).context(format!("reading {}", kind.plural())));
     }
-    let mut pods = Vec::new();
+    let mut found = Vec::new();
     for named in named {
-        pods.extend(named.pods(&look, &args.namespace).await?);
+        found.extend(named.found(&look, &subjects.namespace).await?);
     }
-    Ok((objects, pods))
+    Ok((objects, found))
 }
 
 impl<'a> Named<'a> {
-    fn read(text: &'a str) -> Result<Named<'a>> {
+    fn read(text: &'a str, kinds: Kinds) -> Result<Named<'a>> {
+        let claim = (kinds == Kinds::PodsAndClaims).then_some(&CLAIM);
         let known = text.split_once('/').filter(|(_, name)| !name.is_empty()).and_then(|(kind, name)| {
-            let (_, group, kind) = KINDS.iter().find(|(names, ..)| names.contains(&kind))?;
+            let (_, group, kind) = KINDS.iter().chain(claim).find(|(names, ..)| names.contains(&kind))?;
             Some(Named { text, group, kind, name })
         });
-        known.with_context(|| {
-            format!("`{text}` is nothing that runs: name pods and what has them, as in pod/web-0, deployment/web or job/import")
+        known.with_context(|| match kinds {
+            Kinds::Pods => format!(
+                "`{text}` is nothing that runs: name pods and what has them, as in pod/web-0, deployment/web or job/import"
+            ),
+            Kinds::PodsAndClaims => format!(
+                "`{text}` is neither a claim nor what runs: name claims, pods and what has them, as in pvc/data, pod/web-0 or \
+                 deployment/web"
+            ),
         })
     }
 
-    /// The pods that run, or the pod itself.
-    async fn pods(&self, look: &Look, namespace: &str) -> Result<Vec<Value>> {
+    /// The pods that run, or the pod or the claim itself.
+    async fn found(&self, look: &Look, namespace: &str) -> Result<Vec<Value>> {
         let found = look.value((self.group, self.kind), namespace, self.name).await?;
         let found = found.map_err(anyhow::Error::msg).with_context(|| format!("reading {}", self.text))?;
         let Some(found) = found else { bail!("there is no {} in the namespace `{namespace}`", self.text) };
-        if self.kind == "Pod" {
-            return Ok(vec![bare(found)]);
+        if matches!(self.kind, "Pod" | "PersistentVolumeClaim") {
+            return Ok(vec![bare(found, self.kind)]);
         }
         let selector = LabelSelector::read(&found["spec"]["selector"]);
-        let selected = |pod: Value| selector.matches(&entries(&pod["metadata"]["labels"])).then(|| bare(pod));
+        let selected = |pod: Value| selector.matches(&entries(&pod["metadata"]["labels"])).then(|| bare(pod, "Pod"));
         let pods = look.values(("", "Pod"), Some(namespace), ListParams::default(), selected).await?;
         let pods = pods.map_err(anyhow::Error::msg).context("reading pods")?;
         if pods.is_empty() {
@@ -105,14 +164,14 @@ pub(super) fn fill_in(after: &mut Value, before: &Value) {
 }
 
 /// Without its status, which no decision reads and nobody applies.
-fn bare(mut pod: Value) -> Value {
-    if let Some(pod) = pod.as_object_mut() {
-        pod.remove("status");
+fn bare(mut object: Value, kind: &str) -> Value {
+    if let Some(object) = object.as_object_mut() {
+        object.remove("status");
     }
     // A list of one kind leaves both to the list.
-    pod["apiVersion"] = "v1".into();
-    pod["kind"] = "Pod".into();
-    pod
+    object["apiVersion"] = "v1".into();
+    object["kind"] = kind.into();
+    object
 }
 
 #[cfg(test)]
@@ -145,9 +204,11 @@ mod tests {
             ("deployment/", None),
             ("cronjob/nightly", None),
             ("Deployment/web", None),
+            ("pvc/data", None),
         ] {
-            let read = Named::read(text).ok().map(|it| (it.group, it.kind, it.name));
+            let read = Named::read(text, Kinds::Pods).ok().map(|it| (it.group, it.kind, it.name));
             assert_eq!(read, expected, "{text}");
         }
+        assert_eq!(Named::read("pvc/data", Kinds::PodsAndClaims).ok().map(|it| it.kind), Some("PersistentVolumeClaim"));
     }
 }
