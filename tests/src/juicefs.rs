@@ -123,6 +123,8 @@ impl Mount {
         let point = tempfile::tempdir().expect("a folder");
         let mut client = Command::new(&*CLIENT);
         client.args(["--no-agent", "mount", "--no-usage-report", "--cache-dir=memory", "--enable-xattr"]);
+        // Others change what it shows: a name that was given away is not to lead to what had it a moment ago.
+        client.args(["--attr-cache=0", "--entry-cache=0", "--dir-entry-cache=0"]);
         client.arg(format!("--subdir={directory}")).arg(meta_url).arg(point.path());
         let client =
             client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
