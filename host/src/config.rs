@@ -255,7 +255,12 @@ impl Config {
         }
     }
 
-    /// The defaults alone, for the offline commands.
+    /// The configuration in a file, and without a file the defaults, for commands that need none.
+    pub fn load_or_built_in(path: Option<&Path>) -> Result<Config> {
+        path.map_or_else(|| Ok(Config::built_in()), |path| Config::load(path, &Overrides::default()))
+    }
+
+    /// The defaults alone.
     pub fn built_in() -> Config {
         resolve(file::File::default(), Path::new(".")).expect("the defaults contradict nothing")
     }

@@ -284,21 +284,7 @@ impl Provisioner {
     /// The records of all volumes of a file system, by id; where one cannot be relied upon, why.
     pub async fn list(&self, secrets: &Secrets) -> Result<Vec<(String, Result<Record, StoreError>)>, VolumeError> {
         let (_, store) = self.open(secrets).await?;
-        self.records(&store).await
-    }
-
-    async fn records(&self, store: &Store) -> Result<Vec<(String, Result<Record, StoreError>)>, VolumeError> {
-        let mut found = Vec::new();
-        for id in store.ids().await? {
-            match store.current(&id).await {
-                Ok(Some(record)) => found.push((id, Ok(record))),
-                // Made or deleted at this moment.
-                Ok(None) => {}
-                Err(error @ StoreError::Record { .. }) => found.push((id, Err(error))),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(found)
+        Ok(store.records().await?)
     }
 
     /// The file system of a Secret and its store, ready for use.

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
@@ -28,14 +27,11 @@ use pith_core::rotation::Validity;
 use pith_core::workload::Workload;
 use serde_json::{Value, json};
 
-use super::print;
-use crate::args::{AnswerOutput, Check, Overrides};
+use super::{print, subjects};
+use crate::args::{AnswerOutput, Check};
 use crate::cluster::{self, Look};
 use crate::config::file::{Log, LogFormat};
 use crate::config::{Config, ConfigMapRef, ObjectSource};
-use crate::metrics::Metrics;
-use crate::policy::Policies;
-use crate::run::load_policies;
 use crate::tls::served;
 use crate::{install_crypto, telemetry};
 
@@ -59,16 +55,10 @@ struct Found {
 
 /// Reads, decides and prints. The exit code is 1 where an error or a warning was found.
 pub fn run(args: &Check) -> Result<ExitCode> {
-    let config = match &args.config {
-        Some(path) => Config::load(path, &Overrides::default())?,
-        None => Config::built_in(),
-    };
+    let config = Config::load_or_built_in(args.config.as_deref())?;
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn".into() })?;
     install_crypto();
-    let policies = match config.policies.is_empty() {
-        true => Policies::none(),
-        false => load_policies(&config, Arc::new(Metrics::new()))?,
-    };
+    let policies = subjects::policies(&config)?;
     let registration = registration(&config)?;
     let (namespace, registration) = (args.namespace.as_deref(), registration.as_deref());
     let needed = |objects: &Objects| needed_secrets(&config.sidecars, objects, namespace);

@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -16,10 +15,9 @@ use similar::TextDiff;
 
 use super::subjects;
 use crate::args::{Inject, InjectOutput};
+use crate::config::Config;
 use crate::config::file::{Log, LogFormat};
-use crate::metrics::Metrics;
 use crate::policy::{Call, Policies};
-use crate::run::load_policies;
 use crate::telemetry;
 use crate::webhook::outcome;
 
@@ -50,14 +48,11 @@ struct Injected {
 
 /// Injects and prints. The exit code is 1 if a pod was refused or a policy failed.
 pub fn run(args: &Inject) -> Result<ExitCode> {
-    let config = subjects::config(&args.subjects)?;
+    let config = Config::load_or_built_in(args.subjects.config.as_deref())?;
     // What policies log belongs to a look at their decision; how they were loaded does not.
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn,policy=info".into() })?;
     config.warn();
-    let policies = match config.policies.is_empty() {
-        true => Policies::none(),
-        false => load_policies(&config, Arc::new(Metrics::new()))?,
-    };
+    let policies = subjects::policies(&config)?;
     let (objects, documents) = subjects::read(&args.subjects, &config, subjects::Kinds::Pods)?;
     let context =
         Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects, request: "" };

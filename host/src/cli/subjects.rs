@@ -2,6 +2,7 @@
 //! decisions read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use kube::api::ListParams;
@@ -10,10 +11,13 @@ use pith_core::object::Objects;
 use pith_core::selector::LabelSelector;
 use serde_json::Value;
 
-use crate::args::{Overrides, Subjects};
+use crate::args::Subjects;
 use crate::cluster::{self, Look};
 use crate::config::{Config, ObjectSource};
 use crate::install_crypto;
+use crate::metrics::Metrics;
+use crate::policy::Policies;
+use crate::run::load_policies;
 
 /// The kinds that can be named, as kubectl has them: all names of one, its group and its kind.
 const KINDS: [(&[&str], &str, &str); 6] = [
@@ -45,11 +49,11 @@ pub(super) enum Kinds {
     PodsAndClaims,
 }
 
-/// The configuration by which is decided.
-pub(super) fn config(subjects: &Subjects) -> Result<Config> {
-    match &subjects.config {
-        Some(path) => Config::load(path, &Overrides::default()),
-        None => Ok(Config::built_in()),
+/// The policies by which is decided. Without any, nothing is made ready for them.
+pub(super) fn policies(config: &Config) -> Result<Policies> {
+    match config.policies.is_empty() {
+        true => Ok(Policies::none()),
+        false => load_policies(config, Arc::new(Metrics::new())),
     }
 }
 

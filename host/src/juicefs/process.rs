@@ -84,20 +84,8 @@ impl Launcher {
     }
 
     /// Starts a process for a file system. Its environment is the file system's and `more`, and nothing of Pith's own. What it prints
-    /// is kept for [`Process::printed`] where it is piped.
+    /// is kept for [`Process::printed`] where it is piped. It has `socket` with the number that it has here.
     pub(super) async fn start<'a>(
-        &self,
-        file_system: &FileSystem,
-        arguments: &[&str],
-        more: impl IntoIterator<Item = (&'a str, &'a str)>,
-        redactor: Redactor,
-        stdout: Stdio,
-    ) -> Result<Process, JuiceFsError> {
-        self.start_with(file_system, arguments, more, redactor, stdout, None).await
-    }
-
-    /// Starts a process that has this socket too, with the number that it has here.
-    pub(super) async fn start_with<'a>(
         &self,
         file_system: &FileSystem,
         arguments: &[&str],

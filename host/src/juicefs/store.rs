@@ -510,6 +510,30 @@ impl Store {
         self.ids_in(SNAPSHOTS).await
     }
 
+    /// The records of all volumes, by id; where one cannot be relied upon, why.
+    pub async fn records(&self) -> Result<Vec<(String, Result<Record, StoreError>)>, StoreError> {
+        self.records_in(VOLUMES).await
+    }
+
+    /// The same of all snapshots.
+    pub async fn snapshot_records(&self) -> Result<Vec<(String, Result<Record, StoreError>)>, StoreError> {
+        self.records_in(SNAPSHOTS).await
+    }
+
+    async fn records_in(&self, folder: &str) -> Result<Vec<(String, Result<Record, StoreError>)>, StoreError> {
+        let mut found = Vec::new();
+        for id in self.ids_in(folder).await? {
+            match self.newest_of(folder, &id).await {
+                Ok(Some(record)) => found.push((id, Ok(record))),
+                // Made or deleted at this moment.
+                Ok(None) => {}
+                Err(error @ StoreError::Record { .. }) => found.push((id, Err(error))),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
     async fn ids_in(&self, folder: &str) -> Result<Vec<String>, StoreError> {
         let entries = self.worker.list(&ours(&[folder])?, Depth::One).await?.unwrap_or_default();
         let mut ids: Vec<String> = entries.iter().filter_map(name).map(String::from).collect();

@@ -421,7 +421,7 @@ impl Shared {
         let more = [("WEBDAV_USER", user.as_str()), ("WEBDAV_PASSWORD", password.as_str())];
         let more = more.into_iter().chain(home.iter().flat_map(|home| home.variables()));
         let redactor = file_system.redactor().with(&password);
-        let mut process = self.launcher.start(file_system, &arguments, more, redactor, Stdio::null()).await?;
+        let mut process = self.launcher.start(file_system, &arguments, more, redactor, Stdio::null(), None).await?;
         let timeout = self.options.call_timeout;
         let worker = Worker::new(file_system.name(), address, (&user, &password), timeout, process.complaints());
         let answers = async {
@@ -488,7 +488,8 @@ impl Shared {
         };
         let mut more: Vec<(&str, &str)> = more.into_iter().collect();
         more.extend(home.iter().flat_map(|home| home.variables()));
-        let mut process = self.launcher.start(file_system, arguments, more, file_system.redactor(), stdout).await?;
+        let started = self.launcher.start(file_system, arguments, more, file_system.redactor(), stdout, None);
+        let mut process = started.await?;
         let ended = timeout_at(deadline, async {
             let printed = process.printed().await?;
             process.ended().await.map(|()| printed)
@@ -505,14 +506,8 @@ impl Shared {
         let mut arguments = vec!["mount", file_system.address(), &descriptor];
         arguments.extend(clone::OPTIONS.split_whitespace());
         let redactor = file_system.redactor();
-        let started = self.launcher.start_with(
-            file_system,
-            &arguments,
-            [clone::SUPERVISED],
-            redactor,
-            Stdio::null(),
-            Some(theirs),
-        );
+        let started =
+            self.launcher.start(file_system, &arguments, [clone::SUPERVISED], redactor, Stdio::null(), Some(theirs));
         let mut process = started.await?;
         let (start, call) = (self.options.start_timeout, self.options.call_timeout);
         // It ends with the client, at the latest.

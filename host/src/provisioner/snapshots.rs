@@ -85,17 +85,7 @@ impl Provisioner {
         secrets: &Secrets,
     ) -> Result<Vec<(String, Result<Record, StoreError>)>, VolumeError> {
         let (_, store) = self.open(secrets).await?;
-        let mut found = Vec::new();
-        for id in store.snapshot_ids().await? {
-            match store.snapshot(&id).await {
-                Ok(Some(record)) => found.push((id, Ok(record))),
-                // Made or deleted at this moment.
-                Ok(None) => {}
-                Err(error @ StoreError::Record { .. }) => found.push((id, Err(error))),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(found)
+        Ok(store.snapshot_records().await?)
     }
 
     /// How many files and directories of a volume that is being made were cloned of how many, when that was noted last.

@@ -28,7 +28,7 @@ impl Provisioner {
         // In the order in which a volume loses them, so that one that goes meanwhile does not seem to lack any.
         let entries = store.entries().await?;
         let mut records = BTreeMap::new();
-        for (id, record) in self.records(&store).await? {
+        for (id, record) in store.records().await? {
             let record = match record {
                 Ok(record) => Ok(record),
                 Err(StoreError::Record { path, problem }) => Err(Unusable { path: path.to_string(), problem }),

@@ -20,6 +20,11 @@ use super::{Code, Form, Grants, Loaded, Module};
 const PACKAGE: &str = "pith:policy";
 const VERSION: &str = "0.1.0";
 
+/// The interfaces that anybody may import, and those for which a binding needs a grant. The types are records: nothing to call.
+const IMPORTS: [&str; 2] = ["log", "origin"];
+const GRANTED: [&str; 1] = ["object"];
+const TYPES: &str = "types";
+
 /// The packages of WASI 0.2 that the closed WASI has.
 const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
@@ -43,8 +48,8 @@ pub fn offer() -> Offer {
     Offer {
         package: format!("{PACKAGE}@{VERSION}"),
         hooks: Hook::ALL,
-        imports: &["log", "origin"],
-        granted: &["object"],
+        imports: &IMPORTS,
+        granted: &GRANTED,
         wasi: &WASI,
     }
 }
@@ -213,10 +218,10 @@ fn check_imports(imports: &[String], grants: Grants) -> Result<(), LoadError> {
             interface.check_version(import)?;
         }
         match (interface.package, interface.name) {
-            // Of the types only the records: nothing to call.
-            (PACKAGE, "log" | "origin" | "types") => {}
-            (PACKAGE, "object") if grants.object => {}
-            (PACKAGE, "object") => return Err(LoadError::NotGranted(import.clone())),
+            (PACKAGE, name) if GRANTED.contains(&name) && !grants.object => {
+                return Err(LoadError::NotGranted(import.clone()));
+            }
+            (PACKAGE, name) if name == TYPES || IMPORTS.contains(&name) || GRANTED.contains(&name) => {}
             (package, _) if WASI.contains(&package) => {}
             _ => return Err(LoadError::Import { import: import.clone(), offered: OFFERED }),
         }

@@ -17,10 +17,8 @@ use crate::cli::inject::message;
 use crate::cli::volumes::columns;
 use crate::cli::{print, subjects};
 use crate::cluster;
+use crate::config::Config;
 use crate::config::file::{Log, LogFormat};
-use crate::metrics::Metrics;
-use crate::policy::Policies;
-use crate::run::load_policies;
 use crate::telemetry;
 
 /// One object, and the questions about it.
@@ -34,14 +32,11 @@ struct Explained<'a> {
 
 /// Explains every pod, workload and claim of the input; other objects are left out.
 pub fn explain(args: &PolicyExplain) -> Result<()> {
-    let config = subjects::config(&args.subjects)?;
+    let config = Config::load_or_built_in(args.subjects.config.as_deref())?;
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn".into() })?;
     config.warn();
     // A module says itself which hooks it has.
-    let policies = match config.policies.is_empty() {
-        true => Policies::none(),
-        false => load_policies(&config, Arc::new(Metrics::new()))?,
-    };
+    let policies = subjects::policies(&config)?;
     let (objects, documents) = subjects::read(&args.subjects, &config, subjects::Kinds::PodsAndClaims)?;
     let context =
         Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects, request: "" };
