@@ -24,6 +24,7 @@ pub struct Metrics {
     pub policy_calls: Family<PolicyCall, Counter>,
     policy_seconds: Family<PolicyTime, Histogram>,
     policies_monitored: Family<PolicyCall, Counter>,
+    policies_paused: Family<PolicyName, Gauge>,
     /// Requests whose handling panicked.
     pub panics: Counter,
     /// When the serving certificate ends, as seconds since 1970.
@@ -99,6 +100,13 @@ pub struct Admission {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AdmissionTime {
     outcome: &'static str,
+}
+
+/// Labels of what is said of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PolicyName {
+    /// The binding.
+    pub policy: String,
 }
 
 /// Labels of a call of a policy.
@@ -191,6 +199,7 @@ impl Metrics {
             policy_calls: Family::default(),
             policy_seconds: Family::new_with_constructor(seconds),
             policies_monitored: Family::default(),
+            policies_paused: Family::default(),
             panics: Counter::default(),
             certificate_expiry: Gauge::default(),
             registrations: Counter::default(),
@@ -217,6 +226,8 @@ impl Metrics {
         let help =
             "Decisions beside which a policy in monitor mode was asked, by whether it would have decided the same";
         registry.register("policy_monitored", help, metrics.policies_monitored.clone());
+        let help = "1 for a policy that failed too often and is left alone for a while";
+        registry.register("policy_paused", help, metrics.policies_paused.clone());
         registry.register("panics", "Requests whose handling panicked", metrics.panics.clone());
         let help = "When the serving certificate ends, as seconds since 1970";
         registry.register("certificate_expiry_timestamp_seconds", help, metrics.certificate_expiry.clone());
@@ -257,6 +268,11 @@ impl Metrics {
     pub fn policy_call(&self, policy: &str, hook: &'static str, outcome: &'static str, took: Duration) {
         self.policy_calls.get_or_create(&PolicyCall { policy: policy.into(), hook, outcome }).inc();
         self.policy_seconds.get_or_create(&PolicyTime { policy: policy.into(), hook }).observe(took.as_secs_f64());
+    }
+
+    /// Says whether a policy is left alone, because it failed too often.
+    pub fn policy_paused(&self, policy: &str, is_paused: bool) {
+        self.policies_paused.get_or_create(&PolicyName { policy: policy.into() }).set(is_paused.into());
     }
 
     /// Counts a decision beside which a policy was asked in monitor mode.

@@ -5,12 +5,15 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use pith_core::binding::{Binding, Evaluate};
+use pith_core::breaker::Breaker;
 use pith_core::monitor::Monitored;
 use pith_core::policy::{
     Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
@@ -32,6 +35,8 @@ pub struct Policies {
     pub bindings: Vec<Binding>,
     loaded: HashMap<String, Loaded>,
     metrics: Arc<Metrics>,
+    /// Since when, where policies that fail too often are paused.
+    contained: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -39,6 +44,9 @@ struct Loaded {
     module: Module,
     settings: String,
     limits: Limits,
+    /// Whether there is something in `breaker`: as long as a policy answers, nobody takes the lock.
+    has_failed: AtomicBool,
+    breaker: Mutex<Breaker>,
 }
 
 /// Reads a module's bytes.
@@ -53,7 +61,7 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>> {
 impl Policies {
     /// No policy at all: every decision is the built-in one.
     pub fn none() -> Policies {
-        Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics: Arc::default() }
+        Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics: Arc::default(), contained: None }
     }
 
     /// Loads every binding's module, several at once, and checks its settings. The first that cannot be used is an error.
@@ -65,13 +73,18 @@ impl Policies {
         let pool = rayon::ThreadPoolBuilder::new().build().context("starting threads to load policies")?;
         let results: Vec<Result<(Binding, Loaded)>> = pool.install(|| configs.par_iter().map(one).collect());
         drop(pool);
-        let mut policies = Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics };
+        let mut policies = Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics, contained: None };
         for result in results {
             let (binding, loaded) = result?;
             policies.loaded.insert(binding.name.clone(), loaded);
             policies.bindings.push(binding);
         }
         Ok(policies)
+    }
+
+    /// The same, but one that fails too often is left alone for a while. For a server: a command asks them all.
+    pub fn contained(self) -> Policies {
+        Policies { contained: Some(Instant::now()), ..self }
     }
 
     /// Counts what policies in monitor mode would have decided about an object, and logs what would be different.
@@ -102,7 +115,7 @@ impl Policies {
 
     /// Asks on behalf of one request, which ends at `deadline`.
     pub fn evaluator(&self, deadline: Instant) -> Evaluator<'_> {
-        Evaluator { policies: self, deadline, calls: RefCell::default() }
+        Evaluator { policies: self, deadline, object: 0, calls: RefCell::default() }
     }
 }
 
@@ -133,7 +146,8 @@ fn load_one(engine: &Engine, config: &PolicyConfig) -> Result<(Binding, Loaded)>
         wasi = module.uses_wasi(),
         "policy loaded"
     );
-    Ok((binding, Loaded { module, settings: config.settings.clone(), limits: config.limits }))
+    let (has_failed, breaker) = Default::default();
+    Ok((binding, Loaded { module, settings: config.settings.clone(), limits: config.limits, has_failed, breaker }))
 }
 
 /// One call of a policy, for people.
@@ -154,13 +168,55 @@ pub struct Call {
 pub struct Evaluator<'a> {
     policies: &'a Policies,
     deadline: Instant,
+    object: u64,
     calls: RefCell<Vec<Call>>,
 }
 
 impl Evaluator<'_> {
+    /// For a request about this object: failures count for a pause where they are about several.
+    pub fn about(self, namespace: &str, name: &str) -> Self {
+        let mut object = DefaultHasher::new();
+        (namespace, name).hash(&mut object);
+        Evaluator { object: object.finish(), ..self }
+    }
+
     /// The calls so far, in order.
     pub fn into_calls(self) -> Vec<Call> {
         self.calls.into_inner()
+    }
+
+    /// A call, unless the policy is paused.
+    fn contained<T>(
+        &self,
+        binding: &Binding,
+        loaded: &Loaded,
+        ask: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let Some(since) = self.policies.contained else { return ask() };
+        let breaker = || loaded.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.has_failed.load(Ordering::Relaxed) {
+            breaker().ask(since.elapsed()).map_err(Failure::Paused)?;
+        }
+        let answer = ask();
+        let name = &*binding.name;
+        match &answer {
+            Ok(_) if loaded.has_failed.swap(false, Ordering::Relaxed) => {
+                if breaker().answered() {
+                    self.policies.metrics.policy_paused(name, false);
+                    tracing::info!(policy = name, "a policy answers again");
+                }
+            }
+            Ok(_) => {}
+            Err(failure) => {
+                loaded.has_failed.store(true, Ordering::Relaxed);
+                if let Some(pause) = breaker().failed(self.object, since.elapsed()) {
+                    self.policies.metrics.policy_paused(name, true);
+                    let seconds = pause.as_secs();
+                    tracing::error!(policy = name, seconds, %failure, "a policy fails too often and is left alone for a while");
+                }
+            }
+        }
+        answer
     }
 
     /// One call, measured and counted. `outcome` says what an answer is, in one word.
@@ -180,7 +236,8 @@ impl Evaluator<'_> {
         let answer = if left.is_zero() {
             Err(Failure::Host("the request's time was used up before it was asked".into()))
         } else {
-            ask(loaded, Limits { deadline: loaded.limits.deadline.min(left), ..loaded.limits }, &log)
+            let limits = Limits { deadline: loaded.limits.deadline.min(left), ..loaded.limits };
+            self.contained(binding, loaded, || ask(loaded, limits, &log))
         };
         let took = started.elapsed();
         let (word, words) = match &answer {

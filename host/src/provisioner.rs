@@ -339,7 +339,8 @@ impl Provisioner {
                     .zip(origin)
                     .map(|(source, record)| Origin { source, directory: record.directory.components().to_vec() }),
             });
-            let evaluator = self.policies.evaluator(deadline);
+            let (namespace, name) = claim.map_or(("", id), |claim| (&*claim.namespace, &*claim.name));
+            let evaluator = self.policies.evaluator(deadline).about(namespace, name);
             volume::place(asked, id, context.as_ref(), self.options.templates, bindings, &evaluator)?
         };
         if let Some((claim, ..)) = &known {

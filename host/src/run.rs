@@ -49,7 +49,7 @@ pub fn serve(args: &Serve) -> Result<()> {
     crate::install_crypto();
 
     let metrics = Arc::new(Metrics::new());
-    let policies = load_policies(&config, metrics.clone())?;
+    let policies = load_policies(&config, metrics.clone())?.contained();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let (objects, client) = match &config.objects {
         Some(ObjectSource::Cluster { kubeconfig, .. }) => {

@@ -156,6 +156,10 @@ catalogue! {
     Answer "answer" [PolicyFailure]
         "The policy answered something that cannot be used, such as `much` as an amount."
         "tell its author, with the sentence: it says what is wrong, and where";
+    Paused "paused" [PolicyFailure]
+        "The policy failed ten times in a row, over several objects, and is left alone for a while. What its `onFailure` says holds \
+         meanwhile."
+        "look for the failures before, in the log or in `pith_policy_calls_total`: each has a reason of its own; the pause ends by itself";
     Reported "reported" [PolicyFailure]
         "The policy says itself that it cannot answer. The sentence is its own."
         "do what the sentence asks for; mostly it is about a label of the pod or about the policy's settings";

@@ -26,6 +26,7 @@ pub mod selector;
 pub mod pod;
 pub mod workload;
 pub mod binding;
+pub mod breaker;
 pub mod monitor;
 pub mod catalogue;
 pub mod policy;

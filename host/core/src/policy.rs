@@ -257,6 +257,9 @@ pub enum Failure {
     /// The policy itself said that it failed.
     #[error("it reported: {0}")]
     Reported(String),
+    /// It was not asked, because it failed too often a moment ago; it is asked again after this time.
+    #[error("it failed too often, and is asked again in {} s", .0.as_secs() + 1)]
+    Paused(Duration),
     /// The host could not run it: no free slot, say.
     #[error("the host could not run it: {0}")]
     Host(String),
@@ -273,6 +276,7 @@ impl Failure {
             Failure::Budget(_) => Code::Budget,
             Failure::Answer(_) => Code::Answer,
             Failure::Reported(_) => Code::Reported,
+            Failure::Paused(_) => Code::Paused,
             Failure::Host(_) => Code::Host,
         }
     }

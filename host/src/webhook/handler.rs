@@ -41,7 +41,8 @@ pub(super) async fn mutate(
     match read(&webhook, &headers, body, deadline).await {
         Ok(body) => {
             let decide = |context: &Context<'_>, namespace: &str, pod: &Value| {
-                admission::decide(context, namespace, pod, &webhook.policies.evaluator(deadline))
+                let evaluator = webhook.policies.evaluator(deadline).about(namespace, name(pod));
+                admission::decide(context, namespace, pod, &evaluator)
             };
             guarded(&webhook, &body, deadline, decide).await
         }
