@@ -13,6 +13,7 @@ pub mod args;
 pub mod config;
 pub mod run;
 pub mod telemetry;
+mod seen;
 mod memory;
 pub mod metrics;
 pub mod admin;

@@ -13,12 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::Certificates;
 use super::pair::{Pair, certificates};
+use crate::seen::{Digest, History, Verdict};
 
 /// How often they are looked at.
 const PERIOD: Duration = Duration::from_secs(3);
-
-/// The digest of everything that was read, so that no second copy of the key is kept.
-type Digest = [u8; 32];
 
 /// Where they are, and what was made of them.
 pub(super) struct Files {
@@ -47,7 +45,7 @@ impl Files {
     /// Reads them for the first time.
     pub(super) fn load(&mut self) -> Loaded {
         let (digest, loaded) = self.paths.read();
-        self.history.settled = digest;
+        self.history = History::settled_at(digest);
         loaded
     }
 
@@ -68,36 +66,6 @@ impl Files {
                 _ => {}
             }
         }
-    }
-}
-
-/// What was seen so far.
-#[derive(Default)]
-struct History {
-    /// What was taken last, or complained about.
-    settled: Digest,
-    /// What could not be used when it was seen for the first time: half of it may have been written since.
-    doubtful: Option<Digest>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Take,
-    Complain,
-    Nothing,
-}
-
-impl History {
-    fn judge(&mut self, seen: Digest, usable: bool) -> Verdict {
-        if seen == self.settled {
-            return Verdict::Nothing;
-        }
-        if !usable && self.doubtful != Some(seen) {
-            self.doubtful = Some(seen);
-            return Verdict::Nothing;
-        }
-        self.settled = seen;
-        if usable { Verdict::Take } else { Verdict::Complain }
     }
 }
 
@@ -133,24 +101,6 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
     use crate::tls::make::make;
-
-    #[test]
-    fn what_is_broken_is_complained_about_once_and_only_when_it_stays_so() {
-        let mut history = History { settled: [1; 32], doubtful: None };
-        for (seen, usable, verdict) in [
-            (1, true, Verdict::Nothing),
-            // The certificate was written and the key not yet.
-            (2, false, Verdict::Nothing),
-            (3, true, Verdict::Take),
-            (3, true, Verdict::Nothing),
-            (4, false, Verdict::Nothing),
-            (4, false, Verdict::Complain),
-            (4, false, Verdict::Nothing),
-            (3, true, Verdict::Take),
-        ] {
-            assert_eq!(history.judge([seen; 32], usable), verdict, "{seen}");
-        }
-    }
 
     #[test]
     fn neither_an_error_nor_debug_shows_a_key() {
