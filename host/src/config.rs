@@ -218,8 +218,10 @@ pub struct JuiceFs {
 }
 
 /// A binding with what the host needs to run it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PolicyConfig {
+    /// As the file has it.
+    pub typed: Value,
     /// What decisions know of it. Without hooks in the file, `hooks` is filled from the module once it is loaded.
     pub binding: Binding,
     /// The module's file.
@@ -230,6 +232,13 @@ pub struct PolicyConfig {
     pub limits: Limits,
     /// What it may import.
     pub grants: Grants,
+}
+
+impl PolicyConfig {
+    /// A binding as the file has it, by which the module's path is relative to a folder.
+    pub fn read(typed: Value, folder: &Path) -> Result<PolicyConfig> {
+        policy(serde_json::from_value(typed).context("reading a policy's binding")?, folder)
+    }
 }
 
 impl Config {
@@ -641,6 +650,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     ensure!(typed.percent <= 100, "policy `{name}` has percent {}: at most 100", typed.percent);
     ensure!(typed.settings.is_object(), "policy `{name}` has settings that are not a map");
     ensure!(typed.hooks.as_ref().is_none_or(|hooks| !hooks.is_empty()), "policy `{name}` has an empty list of hooks");
+    let as_typed = serde_json::to_value(&typed).with_context(|| format!("policy `{name}`"))?;
     let matches = Match {
         namespaces: selector(name, typed.matches.namespace_selector)?,
         pods: selector(name, typed.matches.pod_selector)?,
@@ -648,6 +658,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
         storage_classes: typed.matches.storage_classes.into_iter().collect(),
     };
     Ok(PolicyConfig {
+        typed: as_typed,
         module: folder.join(typed.module.file),
         settings: typed.settings.to_string(),
         limits,

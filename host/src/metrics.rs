@@ -25,6 +25,10 @@ pub struct Metrics {
     policy_seconds: Family<PolicyTime, Histogram>,
     policies_monitored: Family<PolicyCall, Counter>,
     policies_paused: Family<PolicyName, Gauge>,
+    policies_in_force: Family<PolicyModule, Gauge>,
+    policies_degraded: Family<PolicyName, Gauge>,
+    /// How often policies were put in the place of others while requests were answered.
+    pub policy_changes: Counter,
     /// Requests whose handling panicked.
     pub panics: Counter,
     /// When the serving certificate ends, as seconds since 1970.
@@ -107,6 +111,12 @@ struct AdmissionTime {
 pub struct PolicyName {
     /// The binding.
     pub policy: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyModule {
+    policy: String,
+    digest: String,
 }
 
 /// Labels of a call of a policy.
@@ -200,6 +210,9 @@ impl Metrics {
             policy_seconds: Family::new_with_constructor(seconds),
             policies_monitored: Family::default(),
             policies_paused: Family::default(),
+            policies_in_force: Family::default(),
+            policies_degraded: Family::default(),
+            policy_changes: Counter::default(),
             panics: Counter::default(),
             certificate_expiry: Gauge::default(),
             registrations: Counter::default(),
@@ -228,6 +241,12 @@ impl Metrics {
         registry.register("policy_monitored", help, metrics.policies_monitored.clone());
         let help = "1 for a policy that failed too often and is left alone for a while";
         registry.register("policy_paused", help, metrics.policies_paused.clone());
+        let help = "1 for each policy in force, with the digest of its module";
+        registry.register("policy_info", help, metrics.policies_in_force.clone());
+        let help = "1 for a policy that cannot be used as it is asked for now; without a name, for the configuration as a whole";
+        registry.register("policy_degraded", help, metrics.policies_degraded.clone());
+        let help = "Changes of the policies in force while requests were answered";
+        registry.register("policy_changes", help, metrics.policy_changes.clone());
         registry.register("panics", "Requests whose handling panicked", metrics.panics.clone());
         let help = "When the serving certificate ends, as seconds since 1970";
         registry.register("certificate_expiry_timestamp_seconds", help, metrics.certificate_expiry.clone());
@@ -273,6 +292,28 @@ impl Metrics {
     /// Says whether a policy is left alone, because it failed too often.
     pub fn policy_paused(&self, policy: &str, is_paused: bool) {
         self.policies_paused.get_or_create(&PolicyName { policy: policy.into() }).set(is_paused.into());
+    }
+
+    /// Another one has its name from now on, or none.
+    pub fn policy_replaced(&self, policy: &str) {
+        self.policies_paused.remove(&PolicyName { policy: policy.into() });
+    }
+
+    /// Says which policies are in force, by name and digest, and which are not as they are asked for.
+    pub fn policies<'a>(
+        &self,
+        in_force: impl Iterator<Item = (&'a str, &'a str)>,
+        degraded: impl Iterator<Item = &'a str>,
+    ) {
+        self.policies_in_force.clear();
+        for (policy, digest) in in_force {
+            let labels = PolicyModule { policy: policy.into(), digest: digest.into() };
+            self.policies_in_force.get_or_create(&labels).set(1);
+        }
+        self.policies_degraded.clear();
+        for policy in degraded {
+            self.policies_degraded.get_or_create(&PolicyName { policy: policy.into() }).set(1);
+        }
     }
 
     /// Counts a decision beside which a policy was asked in monitor mode.

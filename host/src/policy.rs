@@ -2,17 +2,27 @@
 //!
 //! A request sees one snapshot from start to end. Loading compiles, checks settings and makes one throw-away instance, so that
 //! nothing of that happens while a request waits.
+//!
+//! ```text
+//!   configuration and modules ── reload ── load ──► Policies ── InForce ──► a request's snapshot ── Evaluator ──► answers
+//!                                   │
+//!                                  kept: the last that could be used, for a start that meets one that cannot
+//! ```
+
+mod kept;
+mod reload;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use pith_core::binding::{Binding, Evaluate};
+use anyhow::{Context, Error, Result, bail, ensure};
+use arc_swap::ArcSwap;
+use pith_core::binding::{self, Binding, Evaluate};
 use pith_core::breaker::Breaker;
 use pith_core::monitor::Monitored;
 use pith_core::policy::{
@@ -20,30 +30,69 @@ use pith_core::policy::{
 };
 use rayon::prelude::*;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;
 use crate::wasm::{Engine, LARGEST_MODULE_BYTES, Level, Limits, Module};
 
+pub use kept::Kept;
+pub use reload::Reload;
+
 /// The longest that checking the settings may take; it happens at start, not in a request.
 const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How much those threads that load policies while requests are answered give way (nice).
+const NICE: i32 = 10;
 
 /// The policies in force.
 #[derive(Debug)]
 pub struct Policies {
     /// The bindings in the order in which they are asked.
     pub bindings: Vec<Binding>,
-    loaded: HashMap<String, Loaded>,
+    loaded: HashMap<String, Arc<Loaded>>,
     metrics: Arc<Metrics>,
     /// Since when, where policies that fail too often are paused.
     contained: Option<Instant>,
 }
 
+/// The policies in force at any moment, which are swapped as a whole.
+#[derive(Debug)]
+pub struct InForce(ArcSwap<Policies>);
+
+impl InForce {
+    /// These, until others are put in their place.
+    pub fn new(policies: Policies) -> InForce {
+        InForce(ArcSwap::from_pointee(policies))
+    }
+
+    /// Those of this moment, for all of one request.
+    pub fn snapshot(&self) -> Arc<Policies> {
+        self.0.load_full()
+    }
+
+    fn swap(&self, policies: Arc<Policies>) {
+        self.0.store(policies);
+    }
+}
+
+/// How policies are loaded.
+struct Loading<'a> {
+    engine: &'a Engine,
+    /// Where modules are kept that could be used.
+    kept: Option<&'a Kept>,
+    /// While requests are answered.
+    quietly: bool,
+}
+
+/// A binding whose module can be asked.
 #[derive(Debug)]
 struct Loaded {
+    /// As it was asked for.
+    config: PolicyConfig,
+    /// With the hooks of the module, where it names none itself.
+    binding: Binding,
     module: Module,
-    settings: String,
-    limits: Limits,
     /// Whether there is something in `breaker`: as long as a policy answers, nobody takes the lock.
     has_failed: AtomicBool,
     breaker: Mutex<Breaker>,
@@ -66,25 +115,88 @@ impl Policies {
 
     /// Loads every binding's module, several at once, and checks its settings. The first that cannot be used is an error.
     pub fn load(engine: &Engine, configs: &[PolicyConfig], metrics: Arc<Metrics>) -> Result<Policies> {
-        let one = |config: &PolicyConfig| {
-            load_one(engine, config).with_context(|| format!("loading the policy `{}`", config.binding.name))
-        };
-        // A pool of its own, which ends here: its threads would otherwise keep what the compiler allocated and freed.
-        let pool = rayon::ThreadPoolBuilder::new().build().context("starting threads to load policies")?;
-        let results: Vec<Result<(Binding, Loaded)>> = pool.install(|| configs.par_iter().map(one).collect());
-        drop(pool);
-        let mut policies = Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics, contained: None };
-        for result in results {
-            let (binding, loaded) = result?;
-            policies.loaded.insert(binding.name.clone(), loaded);
-            policies.bindings.push(binding);
+        let none = Policies { metrics, ..Policies::none() };
+        let (policies, problems) = none.next(configs, &Loading { engine, kept: None, quietly: false })?;
+        problems.into_values().next().map_or(Ok(policies), Err)
+    }
+
+    /// The same for a server, which leaves policies alone for a while that fail too often. Where what is asked for cannot be used, the
+    /// last that could be is in force; a policy that never could be is an error.
+    pub fn start(engine: &Engine, configs: &[PolicyConfig], kept: &Kept, metrics: Arc<Metrics>) -> Result<Policies> {
+        let none = Policies { metrics, contained: Some(Instant::now()), ..Policies::none() };
+        let loading = Loading { engine, kept: Some(kept), quietly: false };
+        let (policies, problems) = none.next(configs, &loading)?;
+        if problems.is_empty() {
+            kept.write(&policies);
+            return Ok(policies);
         }
+        let mut last_good = kept.read();
+        last_good.retain(|it| problems.contains_key(&it.binding.name));
+        let (last_good, _) = none.next(&last_good, &loading)?;
+        if let Some((_, problem)) = problems.into_iter().find(|(name, _)| !last_good.loaded.contains_key(name)) {
+            return Err(problem);
+        }
+        // What could be used a moment ago was compiled and is in the cache.
+        let (policies, problems) = last_good.next(configs, &loading)?;
+        for (name, why) in &problems {
+            tracing::error!(policy = %name, "{why:#}: the last that could be used is in force");
+        }
+        kept.write(&policies);
         Ok(policies)
     }
 
-    /// The same, but one that fails too often is left alone for a while. For a server: a command asks them all.
-    pub fn contained(self) -> Policies {
-        Policies { contained: Some(Instant::now()), ..self }
+    /// The policies after a change. What did not change stays, with what is known of its failures; what cannot be used stays as it was,
+    /// and its binding's name comes with the reason.
+    fn next(&self, configs: &[PolicyConfig], loading: &Loading<'_>) -> Result<(Policies, BTreeMap<String, Error>)> {
+        let one = |config: &PolicyConfig| {
+            let bytes = read_module(&config.module)?;
+            if let Some(old) = self.loaded.get(&config.binding.name)
+                && old.config == *config
+                && old.module.digest() == hex::encode(Sha256::digest(&bytes))
+            {
+                return Ok(old.clone());
+            }
+            let loaded = load_one(loading.engine, config, &bytes)?;
+            if let Some(kept) = loading.kept {
+                kept.put(loaded.module.digest(), &bytes);
+            }
+            Ok(Arc::new(loaded))
+        };
+        // A pool of its own, which ends here: its threads would otherwise keep what the compiler allocated and freed.
+        let mut pool = rayon::ThreadPoolBuilder::new();
+        if loading.quietly {
+            pool = pool.start_handler(|_| give_way());
+        }
+        let pool = pool.build().context("starting threads to load policies")?;
+        let results: Vec<Result<Arc<Loaded>>> = pool.install(|| configs.par_iter().map(one).collect());
+        drop(pool);
+        let mut loaded = HashMap::new();
+        let mut problems = BTreeMap::new();
+        for (config, result) in configs.iter().zip(results) {
+            let name = &config.binding.name;
+            let usable = match result {
+                Ok(it) => Some(it),
+                Err(why) => {
+                    problems.insert(name.clone(), why.context(format!("loading the policy `{name}`")));
+                    self.loaded.get(name).cloned()
+                }
+            };
+            loaded.extend(usable.map(|it| (name.clone(), it)));
+        }
+        let mut bindings: Vec<Binding> = loaded.values().map(|it| it.binding.clone()).collect();
+        bindings.sort_by(binding::order);
+        let policies = Policies { bindings, loaded, metrics: self.metrics.clone(), contained: self.contained };
+        Ok((policies, problems))
+    }
+
+    /// The names of what is not the same in these as in others: there, elsewhere, or otherwise.
+    fn differences<'a>(&'a self, others: &'a Policies) -> BTreeSet<&'a str> {
+        let names = self.loaded.keys().chain(others.loaded.keys());
+        let differs = |name: &&String| match (self.loaded.get(*name), others.loaded.get(*name)) {
+            (Some(one), Some(other)) => !Arc::ptr_eq(one, other),
+            _ => true,
+        };
+        names.filter(differs).map(|name| name.as_str()).collect()
     }
 
     /// Counts what policies in monitor mode would have decided about an object, and logs what would be different.
@@ -119,9 +231,9 @@ impl Policies {
     }
 }
 
-fn load_one(engine: &Engine, config: &PolicyConfig) -> Result<(Binding, Loaded)> {
+fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8]) -> Result<Loaded> {
     let name = &config.binding.name;
-    let module = engine.load(&read_module(&config.module)?, config.grants)?;
+    let module = engine.load(bytes, config.grants)?;
     let mut binding = config.binding.clone();
     if binding.hooks.is_empty() {
         binding.hooks = module.hooks().clone();
@@ -147,7 +259,15 @@ fn load_one(engine: &Engine, config: &PolicyConfig) -> Result<(Binding, Loaded)>
         "policy loaded"
     );
     let (has_failed, breaker) = Default::default();
-    Ok((binding, Loaded { module, settings: config.settings.clone(), limits: config.limits, has_failed, breaker }))
+    Ok(Loaded { config: config.clone(), binding, module, has_failed, breaker })
+}
+
+/// Lets whoever answers requests go first: threads that load what is in force later are in no hurry.
+fn give_way() {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), NICE) {
+        tracing::debug!(%error, "a thread that loads policies has the priority of all others");
+    }
 }
 
 /// One call of a policy, for people.
@@ -236,7 +356,7 @@ impl Evaluator<'_> {
         let answer = if left.is_zero() {
             Err(Failure::Host("the request's time was used up before it was asked".into()))
         } else {
-            let limits = Limits { deadline: loaded.limits.deadline.min(left), ..loaded.limits };
+            let limits = Limits { deadline: loaded.config.limits.deadline.min(left), ..loaded.config.limits };
             self.contained(binding, loaded, || ask(loaded, limits, &log))
         };
         let took = started.elapsed();
@@ -261,7 +381,7 @@ impl Evaluate for Evaluator<'_> {
         self.call(
             binding,
             Hook::Exemption,
-            |it, limits, log| it.module.exempt(limits, &it.settings, subject, volumes, log),
+            |it, limits, log| it.module.exempt(limits, &it.config.settings, subject, volumes, log),
             |answer| match answer {
                 Exemption::Inject => "inject",
                 Exemption::Skip(_) => "skip",
@@ -280,7 +400,7 @@ impl Evaluate for Evaluator<'_> {
         self.call(
             binding,
             Hook::Sidecar,
-            |it, limits, log| it.module.adjust(limits, &it.settings, subject, volume, current, log),
+            |it, limits, log| it.module.adjust(limits, &it.config.settings, subject, volume, current, log),
             |answer| if *answer == Change::default() { "unchanged" } else { "changed" },
         )
     }
@@ -289,7 +409,7 @@ impl Evaluate for Evaluator<'_> {
         self.call(
             binding,
             Hook::Naming,
-            |it, limits, log| it.module.name(limits, &it.settings, request, object, log),
+            |it, limits, log| it.module.name(limits, &it.config.settings, request, object, log),
             |answer| match answer {
                 Naming::Pass => "pass",
                 Naming::Directory { .. } => "directory",
@@ -302,7 +422,7 @@ impl Evaluate for Evaluator<'_> {
         self.call(
             binding,
             Hook::Quota,
-            |it, limits, log| it.module.quota(limits, &it.settings, request, object, log),
+            |it, limits, log| it.module.quota(limits, &it.config.settings, request, object, log),
             |answer| match answer {
                 None => "pass",
                 Some(Quota::On) => "on",

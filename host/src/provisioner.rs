@@ -45,7 +45,7 @@ use crate::cluster::event::Happened;
 use crate::juicefs::steps::Steps;
 use crate::juicefs::store::{self, Begun, Slot, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
-use crate::policy::Policies;
+use crate::policy::InForce;
 
 pub use lists::Page;
 pub use snapshots::SnapshotQuery;
@@ -249,7 +249,7 @@ pub struct Options {
 pub struct Provisioner {
     options: Options,
     workers: Arc<Workers>,
-    policies: Arc<Policies>,
+    policies: Arc<InForce>,
     objects: Arc<Mirror>,
     /// The file systems whose own directories are there.
     prepared: Mutex<HashSet<FileSystemKey>>,
@@ -262,7 +262,7 @@ pub struct Provisioner {
 
 impl Provisioner {
     /// A provisioner over these workers, which it stops with [`stop`](Provisioner::stop).
-    pub fn new(options: Options, workers: Arc<Workers>, policies: Arc<Policies>, objects: Arc<Mirror>) -> Provisioner {
+    pub fn new(options: Options, workers: Arc<Workers>, policies: Arc<InForce>, objects: Arc<Mirror>) -> Provisioner {
         Provisioner {
             options,
             workers,
@@ -320,7 +320,8 @@ impl Provisioner {
         claim: Option<&ClaimName>,
         origin: Option<&Record>,
     ) -> Result<Place, VolumeError> {
-        let bindings: &[Binding] = &self.policies.bindings;
+        let policies = self.policies.snapshot();
+        let bindings: &[Binding] = &policies.bindings;
         let needed = asked.parameters.contains_key("pathPattern")
             || bindings.iter().any(|it| it.hooks.contains(&Hook::Naming) || it.hooks.contains(&Hook::Quota));
         let deadline = Instant::now() + self.options.naming_timeout;
@@ -340,7 +341,7 @@ impl Provisioner {
                     .map(|(source, record)| Origin { source, directory: record.directory.components().to_vec() }),
             });
             let (namespace, name) = claim.map_or(("", id), |claim| (&*claim.namespace, &*claim.name));
-            let evaluator = self.policies.evaluator(deadline).about(namespace, name);
+            let evaluator = policies.evaluator(deadline).about(namespace, name);
             volume::place(asked, id, context.as_ref(), self.options.templates, bindings, &evaluator)?
         };
         if let Some((claim, ..)) = &known {
@@ -437,7 +438,7 @@ impl Provisioner {
         let size = volume::capacity_from(least, asked.required_bytes, asked.limit_bytes)?;
         let place = self.place(asked, id, claim.as_ref(), origin.as_ref()).await?;
         if let Some(claim) = claim {
-            self.policies.note(&claim.namespace, &claim.name, &place.monitored);
+            self.policies.snapshot().note(&claim.namespace, &claim.name, &place.monitored);
         }
         for warning in &place.warnings {
             tracing::warn!(volume = %id, "{warning}");

@@ -26,7 +26,7 @@ use crate::csi::{self, Csi};
 use crate::juicefs::steps::Steps;
 use crate::juicefs::{WorkerOptions, Workers, record_key};
 use crate::metrics::Metrics;
-use crate::policy::Policies;
+use crate::policy::{InForce, Policies, Reload};
 use crate::provisioner::{self, Provisioner};
 use crate::registration::Registration;
 use crate::tls::{Certificates, Keeper};
@@ -49,7 +49,10 @@ pub fn serve(args: &Serve) -> Result<()> {
     crate::install_crypto();
 
     let metrics = Arc::new(Metrics::new());
-    let policies = load_policies(&config, metrics.clone())?.contained();
+    let reload = {
+        let (path, overrides) = (args.config.clone(), args.overrides.clone());
+        Reload::start(&config, path, overrides, engine(&config)?, metrics.clone())?
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let (objects, client) = match &config.objects {
         Some(ObjectSource::Cluster { kubeconfig, .. }) => {
@@ -62,7 +65,7 @@ pub fn serve(args: &Serve) -> Result<()> {
     };
     // Hundreds of megabytes after a start that compiled.
     memory::give_back();
-    let (policies, objects) = (Arc::new(policies), Arc::new(objects));
+    let (policies, objects) = (reload.in_force(), Arc::new(objects));
     for path in config.csi.iter().flat_map(|csi| &csi.secret_files) {
         cluster::secret_in(path).with_context(|| format!("reading the Secret in {}", path.display()))?;
     }
@@ -156,6 +159,7 @@ pub fn serve(args: &Serve) -> Result<()> {
             }
         });
         let admin = tokio::spawn(admin);
+        let reload = tokio::spawn(reload.run());
 
         let stops = (webhook_at.is_some().then_some(&stop), &admin_stop);
         let announced = announce(stops, args.addresses_file.as_deref(), &readiness);
@@ -180,6 +184,10 @@ pub fn serve(args: &Serve) -> Result<()> {
             ended = controller => {
                 ended.context("the controller died")?;
                 bail!("the controller ended");
+            }
+            ended = reload => {
+                ended.context("what keeps the policies in step with their files died")??;
+                bail!("what keeps the policies in step with their files ended");
             }
             ended = keeping => {
                 let what = ended.context("the keeper of the certificate, or of the webhook's registration, died")?;
@@ -268,10 +276,15 @@ impl Serving {
     }
 }
 
-/// Loads the policies of a configuration with a compile cache in its state folder.
+/// Loads the policies of a configuration.
 pub fn load_policies(config: &Config, metrics: Arc<Metrics>) -> Result<Policies> {
+    Policies::load(&engine(config)?, &config.policies, metrics)
+}
+
+/// What runs policies, with a cache of compiled ones in the state folder.
+fn engine(config: &Config) -> Result<Engine> {
     let options = EngineOptions { compiled_dir: Some(config.state_dir.join("compiled")), ..EngineOptions::default() };
-    Policies::load(&Engine::new(options)?, &config.policies, metrics)
+    Ok(Engine::new(options)?)
 }
 
 /// The clients of file systems, none of which runs yet.
@@ -294,7 +307,7 @@ pub fn provisioner(
     csi: &config::Csi,
     workers: Arc<Workers>,
     steps: Steps,
-    policies: Arc<Policies>,
+    policies: Arc<InForce>,
     objects: Arc<Mirror>,
 ) -> Result<Provisioner> {
     let options = provisioner::Options {

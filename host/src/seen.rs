@@ -32,9 +32,14 @@ impl History {
         History { settled: digest, doubtful: None }
     }
 
+    /// Whether nothing follows from it, whatever is in it.
+    pub(crate) fn is_settled(&self, seen: Digest) -> bool {
+        seen == self.settled
+    }
+
     /// What follows from what is seen now, and whether it can be used.
     pub(crate) fn judge(&mut self, seen: Digest, usable: bool) -> Verdict {
-        if seen == self.settled {
+        if self.is_settled(seen) {
             return Verdict::Nothing;
         }
         if !usable && self.doubtful != Some(seen) {

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::cluster::Mirror;
 use crate::metrics::Metrics;
-use crate::policy::Policies;
+use crate::policy::InForce;
 
 pub(crate) use handler::outcome;
 
@@ -23,7 +23,7 @@ pub(crate) use handler::outcome;
 #[derive(Debug)]
 pub struct Webhook {
     /// The policies in force.
-    pub policies: Arc<Policies>,
+    pub policies: Arc<InForce>,
     /// The objects, of which each request takes a snapshot.
     pub objects: Arc<Mirror>,
     /// The configuration of sidecars.

@@ -28,6 +28,7 @@ mod modify;
 mod naming;
 mod policies;
 mod quota;
+mod reload;
 mod repair;
 mod replicas;
 mod scenarios;

@@ -96,7 +96,11 @@ mod tests {
     fn failures_in_a_row_over_several_objects_pause_a_policy() {
         assert_eq!(failed(9, 9).ask(at(0)), Ok(()));
         assert_eq!(failed(10, 3).ask(at(0)), Err(at(10)));
-        assert_eq!(failed(1000, 2).ask(at(0)), Ok(()), "one object that cannot be decided about is not the policy's end");
+        assert_eq!(
+            failed(1000, 2).ask(at(0)),
+            Ok(()),
+            "one object that cannot be decided about is not the policy's end"
+        );
         let mut breaker = failed(9, 9);
         assert!(!breaker.answered(), "there was no pause");
         assert_eq!(breaker.failed(9, at(0)), None, "they are counted in a row");

@@ -22,7 +22,7 @@ use crate::config::file::{Log, LogFormat};
 use crate::juicefs::steps::Steps;
 use crate::juicefs::store::StoreError;
 use crate::metrics::Metrics;
-use crate::policy::Policies;
+use crate::policy::{InForce, Policies};
 use crate::provisioner::{Provisioner, Secrets, VolumeError};
 use crate::{run, telemetry};
 
@@ -88,7 +88,7 @@ fn provisioner(config: &Config, objects: Mirror, steps: Steps) -> Result<Provisi
     let csi = config.csi.as_ref();
     let csi = csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
     let workers = Arc::new(run::workers(&config.juicefs, &Metrics::new())?);
-    let (driver, policies) = (&config.sidecars.driver, Arc::new(Policies::none()));
+    let (driver, policies) = (&config.sidecars.driver, Arc::new(InForce::new(Policies::none())));
     run::provisioner(driver, csi, workers, steps, policies, Arc::new(objects))
 }
 

@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::Webhook;
 use super::review::{self, Answer, Subject};
 use super::validate;
+use crate::policy::Policies;
 
 /// Answers one review. Whatever goes wrong is an HTTP error with a sentence, so that the cluster's `failurePolicy` decides.
 pub(super) async fn mutate(
@@ -40,11 +41,12 @@ pub(super) async fn mutate(
     }
     match read(&webhook, &headers, body, deadline).await {
         Ok(body) => {
+            let policies = webhook.policies.snapshot();
             let decide = |context: &Context<'_>, namespace: &str, pod: &Value| {
-                let evaluator = webhook.policies.evaluator(deadline).about(namespace, name(pod));
+                let evaluator = policies.evaluator(deadline).about(namespace, name(pod));
                 admission::decide(context, namespace, pod, &evaluator)
             };
-            guarded(&webhook, &body, deadline, decide).await
+            guarded(&webhook, &policies, &body, deadline, decide).await
         }
         Err((status, sentence)) => refuse(&webhook, status, Code::UnreadableBody, &sentence, Instant::now()),
     }
@@ -85,12 +87,13 @@ async fn read(
 /// The answer, or an error where it panicked: a defect costs its own request only.
 async fn guarded(
     webhook: &Webhook,
+    policies: &Policies,
     body: &[u8],
     deadline: Instant,
     decide: impl Fn(&Context<'_>, &str, &Value) -> Decision,
 ) -> Response {
     let started = Instant::now();
-    let answered = AssertUnwindSafe(answer(webhook, body, deadline, decide, started)).catch_unwind().await;
+    let answered = AssertUnwindSafe(answer(webhook, policies, body, deadline, decide, started)).catch_unwind().await;
     answered.unwrap_or_else(|_| {
         webhook.metrics.panics.inc();
         let sentence = "Pith failed while it handled this review, which is a defect: its log says where";
@@ -100,6 +103,7 @@ async fn guarded(
 
 async fn answer(
     webhook: &Webhook,
+    policies: &Policies,
     body: &[u8],
     deadline: Instant,
     decide: impl Fn(&Context<'_>, &str, &Value) -> Decision,
@@ -135,7 +139,7 @@ async fn answer(
         }
     };
     let decide = |objects: &Objects| {
-        let bindings = &webhook.policies.bindings;
+        let bindings = &policies.bindings;
         let mut decision = decide(
             &Context { configuration: &webhook.configuration, bindings, objects, request: &review.uid },
             namespace,
@@ -153,7 +157,7 @@ async fn answer(
     };
     let answer = review::render(&review.uid, &decision);
     log(&review.uid, namespace, pod, &decision, started);
-    webhook.policies.note(namespace, name(pod), &decision.monitored);
+    policies.note(namespace, name(pod), &decision.monitored);
     webhook.metrics.admission(outcome(&decision), decision.verdict.code(), started);
     match answer {
         Answer::Review(review) => json(review),
@@ -229,7 +233,7 @@ mod tests {
     use crate::cluster::Mirror;
     use crate::config::Config;
     use crate::metrics::Metrics;
-    use crate::policy::Policies;
+    use crate::policy::InForce;
 
     /// A webhook that asks one policy about the claim `data` in the namespace `shop`.
     fn webhook() -> Arc<Webhook> {
@@ -252,7 +256,7 @@ mod tests {
             shape: None,
         });
         Arc::new(Webhook {
-            policies: Arc::new(policies),
+            policies: Arc::new(InForce::new(policies)),
             objects: Arc::new(Mirror::fixed(objects)),
             configuration: Config::built_in().sidecars,
             metrics: Arc::new(Metrics::new()),
@@ -304,7 +308,9 @@ mod tests {
     fn answered(webhook: &Webhook, body: &[u8]) -> Response {
         let decide =
             |context: &Context<'_>, namespace: &str, pod: &Value| admission::decide(context, namespace, pod, &Defect);
-        guarded(webhook, body, Instant::now(), decide).now_or_never().expect("it waits for nothing")
+        guarded(webhook, &webhook.policies.snapshot(), body, Instant::now(), decide)
+            .now_or_never()
+            .expect("it waits for nothing")
     }
 
     #[test]

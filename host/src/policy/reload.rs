@@ -1,0 +1,191 @@
+//! Policies that change while requests are answered: the bindings of the configuration and their modules are read again when their
+//! files change.
+//!
+//! Nothing else of the configuration is taken before the next start. SIGHUP has the files looked at now.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::{InForce, Kept, Loading, Policies};
+use crate::args::Overrides;
+use crate::config::{self, Config};
+use crate::memory;
+use crate::metrics::Metrics;
+use crate::seen::{Digest, History, Verdict};
+use crate::wasm::Engine;
+
+/// How often files are looked at.
+const PERIOD: Duration = Duration::from_secs(3);
+
+/// Keeps the policies in force in step with the files that they come from.
+#[derive(Debug)]
+pub struct Reload {
+    path: PathBuf,
+    overrides: Overrides,
+    engine: Engine,
+    kept: Kept,
+    in_force: Arc<InForce>,
+    metrics: Arc<Metrics>,
+    /// The modules that the configuration named when it was read last.
+    modules: Vec<PathBuf>,
+    /// Everything else that it said.
+    others: BTreeMap<String, Value>,
+    /// It begins with nothing seen: what changed between the start and the first look is found by that one.
+    history: History,
+}
+
+/// What the files have now.
+struct Reading {
+    seen: Digest,
+    policies: Result<(Policies, BTreeMap<String, Error>)>,
+}
+
+impl Reload {
+    /// Loads the policies of a configuration, which is the one in this file, with these flags on top.
+    pub fn start(
+        config: &Config,
+        path: PathBuf,
+        overrides: Overrides,
+        engine: Engine,
+        metrics: Arc<Metrics>,
+    ) -> Result<Reload> {
+        let kept = Kept::open(config.state_dir.join("last-good"))?;
+        let policies = Policies::start(&engine, &config.policies, &kept, metrics.clone())?;
+        let others = others(&path, &overrides)?;
+        let (in_force, modules, history) = (Arc::new(InForce::new(policies)), Vec::new(), History::default());
+        let reload = Reload { path, overrides, engine, kept, in_force, metrics, modules, others, history };
+        reload.tell(&BTreeMap::new());
+        Ok(reload)
+    }
+
+    /// The policies, which are swapped once this runs.
+    pub fn in_force(&self) -> Arc<InForce> {
+        self.in_force.clone()
+    }
+
+    /// Looks at the files again and again. It ends where that is not possible.
+    pub async fn run(mut self) -> Result<()> {
+        let mut asked = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
+        loop {
+            let looks = tokio::select! {
+                () = sleep(PERIOD) => 1,
+                // Who asks has written what is there: a second look finds it as it was, and does not wait for more.
+                _ = asked.recv() => 2,
+            };
+            let look = move || {
+                for _ in 0..looks {
+                    self.look();
+                }
+                self
+            };
+            self = spawn_blocking(look).await.context("loading policies")?;
+        }
+    }
+
+    fn look(&mut self) {
+        if self.history.is_settled(digest(stat(&self.path), &self.modules)) {
+            return;
+        }
+        let Reading { seen, policies } = self.read();
+        let usable = matches!(&policies, Ok((_, problems)) if problems.is_empty());
+        match (self.history.judge(seen, usable), policies) {
+            (Verdict::Nothing, _) => {}
+            (Verdict::Take | Verdict::Complain, Ok((policies, problems))) => self.take(&Arc::new(policies), &problems),
+            (Verdict::Take | Verdict::Complain, Err(error)) => {
+                tracing::error!("the policies stay as they were: {error:#}");
+                self.tell(&BTreeMap::from([(String::new(), error)]));
+            }
+        }
+        // Hundreds of megabytes where something was compiled.
+        memory::give_back();
+    }
+
+    fn read(&mut self) -> Reading {
+        // Before it is read: what changes meanwhile is found by the next look.
+        let of_file = stat(&self.path);
+        let config = Config::load(&self.path, &self.overrides);
+        if let Ok(config) = &config {
+            self.modules = config.policies.iter().map(|policy| policy.module.clone()).collect();
+        }
+        let seen = digest(of_file, &self.modules);
+        let loading = Loading { engine: &self.engine, kept: Some(&self.kept), quietly: true };
+        let policies = config.and_then(|config| self.in_force.snapshot().next(&config.policies, &loading));
+        Reading { seen, policies }
+    }
+
+    fn take(&mut self, policies: &Arc<Policies>, problems: &BTreeMap<String, Error>) {
+        for (name, why) in problems {
+            let stays = if policies.loaded.contains_key(name) { "it stays as it was" } else { "it is not in force" };
+            tracing::error!(policy = %name, "{why:#}: {stays}");
+        }
+        let before = self.in_force.snapshot();
+        let differences = policies.differences(&before);
+        if !differences.is_empty() {
+            tracing::info!(policies = ?differences, "policies have changed");
+            self.kept.write(policies);
+            self.in_force.swap(policies.clone());
+            self.metrics.policy_changes.inc();
+            for name in differences {
+                self.metrics.policy_replaced(name);
+            }
+        }
+        self.tell(problems);
+        match others(&self.path, &self.overrides) {
+            Ok(others) => {
+                let keys = self.others.keys().chain(others.keys());
+                let mut keys: Vec<&String> = keys.filter(|key| self.others.get(*key) != others.get(*key)).collect();
+                keys.sort_unstable();
+                keys.dedup();
+                if !keys.is_empty() {
+                    tracing::warn!(?keys, "the rest of the configuration has changed for the next start only");
+                }
+                self.others = others;
+            }
+            Err(error) => tracing::warn!("reading the configuration again: {error:#}"),
+        }
+    }
+
+    /// Says in metrics what is in force, and what cannot be.
+    fn tell(&self, problems: &BTreeMap<String, Error>) {
+        let policies = self.in_force.snapshot();
+        let in_force = policies.loaded.iter().map(|(name, it)| (name.as_str(), it.module.digest()));
+        self.metrics.policies(in_force, problems.keys().map(String::as_str));
+    }
+}
+
+/// What the configuration says beside its policies.
+fn others(path: &Path, overrides: &Overrides) -> Result<BTreeMap<String, Value>> {
+    let values = config::effective(path, overrides)?.into_iter().map(|it| (it.key, it.value));
+    Ok(values.filter(|(key, _)| key != "policies" && !key.starts_with("policies[")).collect())
+}
+
+fn digest(of_file: String, modules: &[PathBuf]) -> Digest {
+    let mut digest = Sha256::new();
+    for stat in [of_file].into_iter().chain(modules.iter().map(|path| stat(path))) {
+        digest.update(stat);
+        digest.update([0]);
+    }
+    digest.finalize().into()
+}
+
+/// What changes when a file does, behind every link.
+fn stat(path: &Path) -> String {
+    match fs::metadata(path) {
+        Ok(it) => {
+            let (modified, changed) = ((it.mtime(), it.mtime_nsec()), (it.ctime(), it.ctime_nsec()));
+            format!("{}:{}:{}:{}:{modified:?}:{changed:?}", path.display(), it.dev(), it.ino(), it.size())
+        }
+        Err(error) => format!("{}:{error}", path.display()),
+    }
+}
