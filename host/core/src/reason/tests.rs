@@ -41,6 +41,7 @@ fn failures() -> Vec<Failure> {
         Failure::Memory(String::new()),
         Failure::Budget(""),
         Failure::Answer(String::new()),
+        Failure::Paused(Duration::ZERO),
         Failure::Reported(String::new()),
         Failure::Host(String::new()),
     ]
