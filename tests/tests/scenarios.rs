@@ -1,4 +1,4 @@
-//! The page `tests/scenarios.md`: every test that it names is there.
+//! The pages `tests/scenarios.md` and `docs/security.md`: every test that they name is there.
 
 use std::fs;
 use std::path::Path;
@@ -17,16 +17,17 @@ fn sources(folder: &Path, text: &mut Vec<(String, String)>) {
     }
 }
 
-#[test]
-fn every_test_that_the_page_of_scenarios_names_is_there() {
-    let page = fs::read_to_string(root().join("tests/scenarios.md")).expect("the page");
+/// The names of tests in a page are of tests that there are.
+#[track_caller]
+fn check(page: &str, at_least: usize) -> String {
+    let page = fs::read_to_string(root().join(page)).expect("the page");
     let mut all = Vec::new();
     for folder in ["host/core/src", "host/src", "tests/tests"] {
         sources(&root().join(folder), &mut all);
     }
     let named = page.split('`').skip(1).step_by(2).filter_map(|it| it.split_once("::"));
     let named: Vec<(&str, &str)> = named.filter(|(_, test)| !test.contains(['.', ' '])).collect();
-    assert!(named.len() > 30, "the page names tests: {named:?}");
+    assert!(named.len() > at_least, "the page names tests: {named:?}");
     for (module, test) in named {
         let is_there = |(path, text): &(String, String)| {
             let of_module = path.contains(&format!("/{module}/")) || path.ends_with(&format!("/{module}.rs"));
@@ -34,6 +35,17 @@ fn every_test_that_the_page_of_scenarios_names_is_there() {
         };
         assert!(all.iter().any(is_there), "there is no test {module}::{test}");
     }
+    page
+}
+
+#[test]
+fn every_test_that_the_page_of_scenarios_names_is_there() {
+    let page = check("tests/scenarios.md", 30);
     let numbers = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse::<u32>().ok());
     assert_eq!(numbers.collect::<Vec<_>>(), (1..=24).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_test_that_the_page_of_security_names_is_there() {
+    check("docs/security.md", 25);
 }
