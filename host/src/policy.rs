@@ -326,7 +326,8 @@ impl Evaluator<'_> {
                     tracing::info!(policy = name, "a policy answers again");
                 }
             }
-            Ok(_) => {}
+            // No answer of the policy's.
+            Ok(_) | Err(Failure::Host(_)) => {}
             Err(failure) => {
                 loaded.has_failed.store(true, Ordering::Relaxed);
                 if let Some(pause) = breaker().failed(self.object, since.elapsed()) {

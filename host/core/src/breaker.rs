@@ -19,6 +19,9 @@ const OBJECTS: usize = 3;
 /// For how long at first, and at most.
 const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
+/// A call that tries and is not heard of again, because the host could not carry it out, lets another one try after this time: longer
+/// than any call may take.
+const TRIAL: Duration = Duration::from_secs(15);
 
 /// What is known of the failures of one policy. Times are since any moment that stays the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,8 +36,8 @@ pub struct Breaker {
 struct Pause {
     until: Duration,
     length: Duration,
-    /// A call tries whether it answers again.
-    is_tried: bool,
+    /// When a call began that tries whether it answers again.
+    tried: Option<Duration>,
 }
 
 impl Breaker {
@@ -43,9 +46,9 @@ impl Breaker {
         match &mut self.pause {
             None => Ok(()),
             Some(pause) if now < pause.until => Err(pause.until - now),
-            Some(pause) if pause.is_tried => Err(Duration::ZERO),
+            Some(Pause { tried: Some(at), .. }) if now < *at + TRIAL => Err(*at + TRIAL - now),
             Some(pause) => {
-                pause.is_tried = true;
+                pause.tried = Some(now);
                 Ok(())
             }
         }
@@ -63,13 +66,13 @@ impl Breaker {
             self.objects.push(object);
         }
         let length = match &self.pause {
-            Some(pause) if pause.is_tried => (2 * pause.length).min(LONGEST),
+            Some(pause) if pause.tried.is_some() => (2 * pause.length).min(LONGEST),
             // A call that was under way when the pause began.
             Some(_) => return None,
             None if self.failures < FAILURES || self.objects.len() < OBJECTS => return None,
             None => PAUSE,
         };
-        self.pause = Some(Pause { until: now + length, length, is_tried: false });
+        self.pause = Some(Pause { until: now + length, length, tried: None });
         Some(length)
     }
 }
@@ -111,7 +114,8 @@ mod tests {
         let mut breaker = failed(10, 3);
         assert_eq!(breaker.ask(at(9)), Err(at(1)));
         assert_eq!(breaker.ask(at(10)), Ok(()));
-        assert_eq!(breaker.ask(at(10)), Err(at(0)), "another one tries already");
+        assert_eq!(breaker.ask(at(10)), Err(at(15)), "another one tries already");
+        assert_eq!(breaker.ask(at(25)), Ok(()), "nobody has heard of that one");
         assert!(breaker.answered());
         assert_eq!(breaker, Breaker::default());
     }
