@@ -184,6 +184,12 @@ pub enum Policy {
     /// Asks a module every question of a table of cases, under the limits of a binding, and compares the answers. The exit code is
     /// 1 where one differs.
     Test(PolicyTest),
+    /// Asks a module again what policies were asked whose decisions a decision log with `capture` has, and says what it answers
+    /// otherwise. The exit code is 1 where it does.
+    Replay(PolicyReplay),
+    /// Says of pods, workloads and claims what would be decided otherwise by another configuration, or with those policies put to use
+    /// that are in monitor mode. The exit code is 1 where something would.
+    Diff(PolicyDiff),
     /// Says of pods, workloads and claims which bindings of a configuration are asked about them, and why the others are not. No policy
     /// is asked.
     Explain(PolicyExplain),
@@ -212,6 +218,54 @@ pub struct PolicyTest {
     /// The table of cases, in YAML.
     #[arg(long, value_name = "FILE", default_value = "cases.yaml")]
     pub cases: PathBuf,
+    /// The limits of each case.
+    #[command(flatten)]
+    pub limits: CaseLimits,
+    /// The form of the output.
+    #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
+    pub output: TextOutput,
+}
+
+/// What `policy diff` takes.
+#[derive(Debug, ClapArgs)]
+pub struct PolicyDiff {
+    /// The pods, workloads and claims.
+    #[command(flatten)]
+    pub subjects: Subjects,
+    /// The other configuration; where it is absent, `--config` with each policy enforced that is in monitor mode.
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// The form of the output.
+    #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
+    pub output: TextOutput,
+}
+
+/// What `policy replay` takes.
+#[derive(Debug, ClapArgs)]
+pub struct PolicyReplay {
+    /// The `.wasm` file: the one that answered, or another.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The decision log; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    pub decisions: PathBuf,
+    /// Only what this binding's policy was asked; needed where several were.
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<String>,
+    /// Other settings than those of then, a map in YAML.
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// The limits of each question.
+    #[command(flatten)]
+    pub limits: CaseLimits,
+    /// The form of the output.
+    #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
+    pub output: TextOutput,
+}
+
+/// What one question of a table may use, and see.
+#[derive(Debug, ClapArgs)]
+pub struct CaseLimits {
     /// The most time that a case may take, as `limits.deadline` of a binding.
     #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration, default_value = "50ms")]
     pub deadline: std::time::Duration,
@@ -221,9 +275,6 @@ pub struct PolicyTest {
     /// Lets the module see the whole object of a case, as `grants: [object]` of a binding.
     #[arg(long)]
     pub grant_object: bool,
-    /// The form of the output.
-    #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
-    pub output: TextOutput,
 }
 
 /// What `policy explain` takes.

@@ -47,6 +47,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The log.
     pub log: file::Log,
+    /// The decision log; absent for none.
+    pub decisions: Option<Decisions>,
     /// Where Kubernetes objects come from; absent for none.
     pub objects: Option<ObjectSource>,
     /// What decisions need.
@@ -59,6 +61,21 @@ pub struct Config {
     pub csi: Option<Csi>,
     /// The JuiceFS client.
     pub juicefs: JuiceFs,
+}
+
+/// The decision log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decisions {
+    /// Where it is written to; absent for standard output.
+    pub file: Option<PathBuf>,
+    /// The largest file, in bytes.
+    pub max_size: u64,
+    /// How many older files are kept.
+    pub keep: u32,
+    /// Of how many decisions in a hundred there is a line.
+    pub percent: u8,
+    /// Whether what policies were asked is kept.
+    pub capture: bool,
 }
 
 /// Where Kubernetes objects come from.
@@ -377,6 +394,7 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
             .transpose()?,
         admin: typed.admin.listen,
         log: typed.log,
+        decisions: typed.decisions.map(|it| decisions(it, &folder)).transpose()?,
         objects: typed.objects.map(|objects| match objects {
             file::ObjectSource::Directory(directory) => ObjectSource::Directory(folder.join(directory)),
             file::ObjectSource::Cluster(it) => {
@@ -395,6 +413,14 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
         ineffective,
         policies: in_order(policies)?,
     })
+}
+
+fn decisions(typed: file::Decisions, folder: &Path) -> Result<Decisions> {
+    let file::Decisions { file, max_size, keep, percent, capture } = typed;
+    ensure!(percent <= 100, "decisions.percent is {percent}: at most 100");
+    ensure!(keep <= 1000, "decisions.keep is {keep}: at most 1000");
+    ensure!(max_size.0 >= 1 << 20, "decisions.maxSize is below 1Mi: a file would be full at once");
+    Ok(Decisions { file: file.map(|file| folder.join(file)), max_size: max_size.0, keep, percent, capture })
 }
 
 fn webhook(typed: file::Webhook, in_cluster: bool, folder: &Path) -> Result<Webhook> {

@@ -23,6 +23,7 @@ pub mod webhook;
 pub mod csi;
 pub mod provisioner;
 pub mod policy;
+pub mod decisions;
 pub mod wasm;
 pub mod juicefs;
 mod fair;
@@ -43,6 +44,8 @@ pub fn main(args: Args) -> ExitCode {
         Command::Reasons(args) => cli::reasons::run(args).map(|()| ExitCode::SUCCESS),
         Command::Policy(Policy::Inspect(args)) => cli::policy::inspect(args).map(|()| ExitCode::SUCCESS),
         Command::Policy(Policy::Test(args)) => cli::policy::test(args),
+        Command::Policy(Policy::Diff(args)) => cli::policy::diff(args),
+        Command::Policy(Policy::Replay(args)) => cli::policy::replay(args),
         Command::Policy(Policy::Explain(args)) => cli::policy::explain(args).map(|()| ExitCode::SUCCESS),
         Command::Csi(args) => cli::csi::run(args),
         Command::Volumes(args) => cli::volumes::run(args),

@@ -29,6 +29,8 @@ pub struct Metrics {
     policies_degraded: Family<PolicyName, Gauge>,
     /// How often policies were put in the place of others while requests were answered.
     pub policy_changes: Counter,
+    /// Decisions that the decision log has no line of, because it was behind.
+    pub decisions_lost: Counter,
     /// Requests whose handling panicked.
     pub panics: Counter,
     /// When the serving certificate ends, as seconds since 1970.
@@ -213,6 +215,7 @@ impl Metrics {
             policies_in_force: Family::default(),
             policies_degraded: Family::default(),
             policy_changes: Counter::default(),
+            decisions_lost: Counter::default(),
             panics: Counter::default(),
             certificate_expiry: Gauge::default(),
             registrations: Counter::default(),
@@ -247,6 +250,8 @@ impl Metrics {
         registry.register("policy_degraded", help, metrics.policies_degraded.clone());
         let help = "Changes of the policies in force while requests were answered";
         registry.register("policy_changes", help, metrics.policy_changes.clone());
+        let help = "Decisions that are missing in the decision log because it was behind";
+        registry.register("decisions_lost", help, metrics.decisions_lost.clone());
         registry.register("panics", "Requests whose handling panicked", metrics.panics.clone());
         let help = "When the serving certificate ends, as seconds since 1970";
         registry.register("certificate_expiry_timestamp_seconds", help, metrics.certificate_expiry.clone());

@@ -11,6 +11,7 @@
 
 mod kept;
 mod reload;
+pub(crate) mod table;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,6 +36,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;
 use crate::wasm::{Engine, LARGEST_MODULE_BYTES, Level, Limits, Module};
+use table::Question;
 
 pub use kept::Kept;
 pub use reload::Reload;
@@ -227,7 +229,7 @@ impl Policies {
 
     /// Asks on behalf of one request, which ends at `deadline`.
     pub fn evaluator(&self, deadline: Instant) -> Evaluator<'_> {
-        Evaluator { policies: self, deadline, object: 0, calls: RefCell::default() }
+        Evaluator { policies: self, deadline, object: 0, recorded: None, calls: RefCell::default() }
     }
 }
 
@@ -281,6 +283,28 @@ pub struct Call {
     pub outcome: String,
     /// How long it took.
     pub took: Duration,
+    /// More of it, where somebody records it.
+    pub told: Option<Told>,
+}
+
+/// What is recorded of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The digest of the module.
+    pub digest: String,
+    /// The answer as a table of cases has it, without the values of variables.
+    pub answer: Value,
+    /// The question and the whole answer, as a case of a table.
+    pub case: Option<Value>,
+}
+
+/// How much is recorded of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// What was answered.
+    Answers,
+    /// What was asked, too.
+    Questions,
 }
 
 /// The policies as one request asks them.
@@ -289,6 +313,7 @@ pub struct Evaluator<'a> {
     policies: &'a Policies,
     deadline: Instant,
     object: u64,
+    recorded: Option<Recorded>,
     calls: RefCell<Vec<Call>>,
 }
 
@@ -298,6 +323,11 @@ impl Evaluator<'_> {
         let mut object = DefaultHasher::new();
         (namespace, name).hash(&mut object);
         Evaluator { object: object.finish(), ..self }
+    }
+
+    /// For somebody who records its calls.
+    pub fn recorded(self, recorded: Option<Recorded>) -> Self {
+        Evaluator { recorded, ..self }
     }
 
     /// The calls so far, in order.
@@ -340,13 +370,14 @@ impl Evaluator<'_> {
         answer
     }
 
-    /// One call, measured and counted. `outcome` says what an answer is, in one word.
-    fn call<T>(
+    /// One call, measured and counted. `outcome` says what an answer is, in one word; `question` and `words` write it down.
+    fn call<'q, T>(
         &self,
-        binding: &Binding,
-        hook: Hook,
+        (binding, hook): (&Binding, Hook),
         ask: impl FnOnce(&Loaded, Limits, &dyn crate::wasm::Log) -> Result<T, Failure>,
         outcome: impl FnOnce(&T) -> &'static str,
+        question: impl FnOnce() -> Question<'q>,
+        words: impl Fn(&T) -> Value,
     ) -> Result<T, Failure> {
         let loaded = self.policies.loaded.get(&binding.name);
         let loaded = loaded.ok_or_else(|| Failure::Host("its module is not loaded".into()))?;
@@ -361,7 +392,7 @@ impl Evaluator<'_> {
             self.contained(binding, loaded, || ask(loaded, limits, &log))
         };
         let took = started.elapsed();
-        let (word, words) = match &answer {
+        let (word, sentence) = match &answer {
             Ok(answer) => {
                 let word = outcome(answer);
                 (word, word.to_string())
@@ -372,7 +403,15 @@ impl Evaluator<'_> {
         if let Err(failure) = &answer {
             tracing::warn!(policy = %binding.name, hook = hook.as_str(), kind = %failure.code(), %failure, "policy failed");
         }
-        self.calls.borrow_mut().push(Call { binding: binding.name.clone(), hook, outcome: words, took });
+        let told = self.recorded.map(|recorded| {
+            let said = table::said(&answer, words);
+            let case = (recorded == Recorded::Questions).then(|| {
+                let (settings, sees_object) = (&loaded.config.settings, loaded.module.sees_object());
+                question().case(hook.as_str(), settings, sees_object, said.clone())
+            });
+            Told { digest: loaded.module.digest().into(), answer: table::without_values(said), case }
+        });
+        self.calls.borrow_mut().push(Call { binding: binding.name.clone(), hook, outcome: sentence, took, told });
         answer
     }
 }
@@ -380,14 +419,15 @@ impl Evaluator<'_> {
 impl Evaluate for Evaluator<'_> {
     fn exempt(&self, binding: &Binding, subject: &Subject<'_>, volumes: &[VolumeFacts]) -> Result<Exemption, Failure> {
         self.call(
-            binding,
-            Hook::Exemption,
+            (binding, Hook::Exemption),
             |it, limits, log| it.module.exempt(limits, &it.config.settings, subject, volumes, log),
             |answer| match answer {
                 Exemption::Inject => "inject",
                 Exemption::Skip(_) => "skip",
                 Exemption::Deny(_) => "deny",
             },
+            || Question::exemption(subject, volumes),
+            table::of_exemption,
         )
     }
 
@@ -399,36 +439,39 @@ impl Evaluate for Evaluator<'_> {
         current: &SidecarFacts,
     ) -> Result<Change, Failure> {
         self.call(
-            binding,
-            Hook::Sidecar,
+            (binding, Hook::Sidecar),
             |it, limits, log| it.module.adjust(limits, &it.config.settings, subject, volume, current, log),
             |answer| if *answer == Change::default() { "unchanged" } else { "changed" },
+            || Question::sidecar(subject, volume, current),
+            table::of_change,
         )
     }
 
     fn name(&self, binding: &Binding, request: &NamingRequest, object: &Value) -> Result<Naming, Failure> {
         self.call(
-            binding,
-            Hook::Naming,
+            (binding, Hook::Naming),
             |it, limits, log| it.module.name(limits, &it.config.settings, request, object, log),
             |answer| match answer {
                 Naming::Pass => "pass",
                 Naming::Directory { .. } => "directory",
                 Naming::Deny(_) => "deny",
             },
+            || Question::naming(request, object),
+            table::of_naming,
         )
     }
 
     fn quota(&self, binding: &Binding, request: &QuotaRequest, object: &Value) -> Result<Option<Quota>, Failure> {
         self.call(
-            binding,
-            Hook::Quota,
+            (binding, Hook::Quota),
             |it, limits, log| it.module.quota(limits, &it.config.settings, request, object, log),
             |answer| match answer {
                 None => "pass",
                 Some(Quota::On) => "on",
                 Some(Quota::Off) => "off",
             },
+            || Question::quota(request, object),
+            table::of_quota,
         )
     }
 }

@@ -42,6 +42,7 @@ use tokio::sync::Semaphore;
 
 use crate::cluster::Mirror;
 use crate::cluster::event::Happened;
+use crate::decisions::{About, Decisions};
 use crate::juicefs::steps::Steps;
 use crate::juicefs::store::{self, Begun, Slot, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
@@ -240,6 +241,8 @@ pub struct Options {
     pub naming_timeout: Duration,
     /// Files with a Secret each, of file systems whose volumes are listed beside those of StorageClasses.
     pub secret_files: Vec<PathBuf>,
+    /// Where it is recorded what becomes of new volumes; absent for nowhere.
+    pub decisions: Option<Arc<Decisions>>,
     /// Where a test kills the process.
     pub steps: Steps,
 }
@@ -340,9 +343,17 @@ impl Provisioner {
                     .zip(origin)
                     .map(|(source, record)| Origin { source, directory: record.directory.components().to_vec() }),
             });
+            let started = Instant::now();
             let (namespace, name) = claim.map_or(("", id), |claim| (&*claim.namespace, &*claim.name));
-            let evaluator = policies.evaluator(deadline).about(namespace, name);
-            volume::place(asked, id, context.as_ref(), self.options.templates, bindings, &evaluator)?
+            let decisions = self.options.decisions.as_ref();
+            let recorded = decisions.and_then(|it| it.wants(id));
+            let evaluator = policies.evaluator(deadline).about(namespace, name).recorded(recorded);
+            let place = volume::place(asked, id, context.as_ref(), self.options.templates, bindings, &evaluator);
+            if let Some(decisions) = decisions.filter(|_| recorded.is_some()) {
+                let about = About { id, namespace, name };
+                decisions.volume(about, &place, evaluator.into_calls(), started.elapsed());
+            }
+            place?
         };
         if let Some((claim, ..)) = &known {
             for note in &place.notes {

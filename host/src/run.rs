@@ -23,6 +23,7 @@ use crate::args::Serve;
 use crate::cluster::{Live, Mirror};
 use crate::config::{self, Config, ObjectSource};
 use crate::csi::{self, Csi};
+use crate::decisions::Decisions;
 use crate::juicefs::steps::Steps;
 use crate::juicefs::{WorkerOptions, Workers, record_key};
 use crate::metrics::Metrics;
@@ -69,10 +70,13 @@ pub fn serve(args: &Serve) -> Result<()> {
     for path in config.csi.iter().flat_map(|csi| &csi.secret_files) {
         cluster::secret_in(path).with_context(|| format!("reading the Secret in {}", path.display()))?;
     }
+    let decisions =
+        config.decisions.as_ref().map(|it| Decisions::start(it, metrics.clone())).transpose()?.map(Arc::new);
     let workers = config.csi.as_ref().map(|_| workers(&config.juicefs, &metrics)).transpose()?.map(Arc::new);
     let provisioner = config.csi.as_ref().zip(workers.clone()).map(|(csi, workers)| {
         let driver = &config.sidecars.driver;
-        let provisioner = provisioner(driver, csi, workers, steps(args)?, policies.clone(), objects.clone())?;
+        let about = Provisioning { csi, steps: steps(args)?, decisions: decisions.clone() };
+        let provisioner = provisioner(driver, about, workers, policies.clone(), objects.clone())?;
         Ok::<_, anyhow::Error>((csi.clone(), Arc::new(provisioner)))
     });
     let provisioner = provisioner.transpose()?;
@@ -86,6 +90,7 @@ pub fn serve(args: &Serve) -> Result<()> {
             };
             let webhook = Webhook {
                 policies,
+                decisions: decisions.clone(),
                 objects: objects.clone(),
                 configuration: config.sidecars,
                 metrics: metrics.clone(),
@@ -219,6 +224,9 @@ pub fn serve(args: &Serve) -> Result<()> {
                 bail!("stopped at once by a second signal: requests that were begun are lost");
             }
         }
+        if let Some(decisions) = decisions {
+            tokio::task::spawn_blocking(move || decisions.close()).await.context("closing the decision log")?;
+        }
         admin_stop.shutdown();
         tracing::info!("stopped");
         Ok(())
@@ -301,12 +309,22 @@ pub fn workers(juicefs: &config::JuiceFs, metrics: &Metrics) -> Result<Workers> 
     Workers::new(options).context("starting the thread that starts JuiceFS clients")
 }
 
+/// How volumes are provisioned.
+#[derive(Debug)]
+pub struct Provisioning<'a> {
+    /// As the configuration has it.
+    pub csi: &'a config::Csi,
+    /// Where a test kills the process.
+    pub steps: Steps,
+    /// Where it is recorded what becomes of new volumes; absent for nowhere.
+    pub decisions: Option<Arc<Decisions>>,
+}
+
 /// The second line of the product, ready to be asked.
 pub fn provisioner(
     driver: &str,
-    csi: &config::Csi,
+    Provisioning { csi, steps, decisions }: Provisioning<'_>,
     workers: Arc<Workers>,
-    steps: Steps,
     policies: Arc<InForce>,
     objects: Arc<Mirror>,
 ) -> Result<Provisioner> {
@@ -319,6 +337,7 @@ pub fn provisioner(
         trash_days: csi.trash_days,
         templates: if csi.strict_templates { Templates::Strict } else { Templates::Lenient },
         naming_timeout: NAMING,
+        decisions,
         steps,
     };
     Ok(Provisioner::new(options, workers, policies, objects))

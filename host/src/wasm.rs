@@ -176,6 +176,11 @@ impl Module {
         &self.0.imports
     }
 
+    /// True if the policy imports the raw object.
+    pub fn sees_object(&self) -> bool {
+        self.0.wants_object
+    }
+
     /// True if the policy imports WASI and gets the closed one, which makes a call several times as costly.
     pub fn uses_wasi(&self) -> bool {
         matches!(self.0.code, Code::Wasi(_))

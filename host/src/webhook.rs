@@ -14,6 +14,7 @@ use pith_core::settings::Configuration;
 use tokio::sync::Semaphore;
 
 use crate::cluster::Mirror;
+use crate::decisions::Decisions;
 use crate::metrics::Metrics;
 use crate::policy::InForce;
 
@@ -24,6 +25,8 @@ pub(crate) use handler::outcome;
 pub struct Webhook {
     /// The policies in force.
     pub policies: Arc<InForce>,
+    /// Where decisions are recorded; absent for nowhere.
+    pub decisions: Option<Arc<Decisions>>,
     /// The objects, of which each request takes a snapshot.
     pub objects: Arc<Mirror>,
     /// The configuration of sidecars.

@@ -11,6 +11,7 @@ mod controller;
 mod corpus;
 mod csi_contract;
 mod csi_sanity;
+mod decisions;
 mod driver;
 mod engines;
 mod enterprise;

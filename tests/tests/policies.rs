@@ -51,6 +51,23 @@ fn every_policy_answers_its_table_in_wasm() {
     }
 }
 
+/// They were built when the contract was 0.1.0, and are never built again.
+#[test]
+fn policies_that_were_built_against_version_0_1_answer_as_they_did() {
+    let fixtures = root().join("tests/fixtures/policies-0.1");
+    for (name, hook) in POLICIES {
+        let module = fixtures.join(format!("{name}.wasm"));
+        let (_, inspected, _) = policy(&["inspect", text(&module), "-o", "json"]);
+        let inspected: Value = serde_json::from_str(&inspected).expect("JSON");
+        let imports = inspected[0]["imports"].as_array().expect("a list");
+        assert!(imports.iter().all(|it| it.as_str().is_some_and(|it| it.ends_with("@0.1.0"))), "{inspected}");
+        assert_eq!(inspected[0]["hooks"], json!([hook]));
+        let (code, said, complaint) =
+            policy(&["test", text(&module), "--cases", text(&fixtures.join(format!("{name}.yaml")))]);
+        assert_eq!(code, Some(0), "{name}: {said}{complaint}");
+    }
+}
+
 #[test]
 fn no_policy_folder_is_left_out() {
     let folders = std::fs::read_dir(root().join("policies")).expect("a folder");
@@ -176,4 +193,63 @@ fn the_host_says_what_it_supports() {
     assert_eq!(offered.into_iter().flatten().map(|it| it.as_str().expect("a name")).collect::<BTreeSet<_>>(), imports);
     let (_, text, _) = policy(&["inspect", "--host"]);
     assert!(text.starts_with("contract  pith:policy@0.1.0\nhooks     exemption, sidecar, naming, quota\n"), "{text}");
+}
+
+/// What `pith policy diff` says of a Deployment and a claim, by these policies and with these flags.
+fn differing(policies: &Value, more: &[&str]) -> (Option<i32>, String, String) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+        "name": "shop", "labels": {"juicefs.com/enable-injection": "true", "unit": "retail"},
+    }});
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "juicefs"},
+        "provisioner": "csi.juicefs.com", "parameters": {
+            "csi.storage.k8s.io/provisioner-secret-name": "s", "csi.storage.k8s.io/provisioner-secret-namespace": "n",
+        },
+    });
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"namespace": "shop", "name": "fresh", "uid": "u-2"},
+        "spec": {"accessModes": ["ReadWriteMany"], "storageClassName": "juicefs", "resources": {"requests": {"storage": "1Gi"}}},
+    });
+    let [volume, mut data] = static_volume("shop", "data");
+    data["metadata"]["uid"] = json!("u-1");
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let web = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"template": {"spec": {"containers": [{"name": "app", "image": "app"}], "volumes": volumes}}},
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("known")).expect("a folder");
+    std::fs::write(path("known/all.yaml"), yaml(&[namespace, class, volume, data])).expect("written");
+    std::fs::write(path("given.yaml"), yaml(&[web, claim])).expect("written");
+    std::fs::write(path("pith.yaml"), format!("stateDir: state\npolicies: {policies}\n")).expect("written");
+    std::fs::write(path("none.yaml"), "stateDir: state\n").expect("written");
+    let none = path("none.yaml");
+    let more: Vec<&str> = more.iter().map(|it| if *it == "NONE" { text(&none) } else { *it }).collect();
+    let [given, config, known] = ["given.yaml", "pith.yaml", "known"].map(path);
+    let arguments = ["diff", "-f", text(&given), "--config", text(&config), "--objects", text(&known)];
+    policy(&[&arguments, &*more].concat())
+}
+
+#[test]
+fn it_is_said_what_watched_policies_or_another_configuration_would_change() {
+    let policies = |mode: &str| {
+        json!([
+            {"name": "sizes", "module": {"file": wasm_builds::policy("resources")}, "mode": mode,
+             "settings": {"default": "s", "sizes": {"s": {"requests": {"cpu": "77m"}}}}},
+            {"name": "names", "module": {"file": wasm_builds::policy("naming")}, "mode": mode,
+             "settings": {"template": ["{namespaceLabels.unit}", "{claim}"], "onCollision": "refuse"}},
+        ])
+    };
+    let otherwise = "shop/web (Deployment)\n  claim data  resources.requests.cpu: `77m` instead of `1`\n\
+                     shop/fresh (PersistentVolumeClaim)\n  directory: `/retail/fresh` instead of `/pvc-u-2`\n\
+                     2 objects, 2 would be decided otherwise\n";
+    assert_eq!(differing(&policies("monitor"), &[]), (Some(1), otherwise.into(), String::new()));
+    let same = "2 objects, 0 would be decided otherwise\n";
+    assert_eq!(differing(&policies("enforce"), &[]), (Some(0), same.into(), String::new()));
+    let (code, said, _) = differing(&policies("enforce"), &["--to", "NONE", "-o", "json"]);
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(code, Some(1));
+    let expected = json!([{"claim": null, "field": "directory", "difference": "directory: `/pvc-u-2` instead of `/retail/fresh`"}]);
+    assert_eq!(said[1]["differences"], expected);
 }

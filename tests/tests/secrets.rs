@@ -78,13 +78,13 @@ pub(crate) fn check_for(secret: &str, place: &str, text: &str) {
 #[tokio::test]
 async fn no_secret_comes_out_of_the_webhook() {
     let config = format!(
-        "log: {{format: json, filter: '{NOISE}'}}\nwebhook: {{maxBody: 64Ki}}\npolicies:\n\
+        "log: {{format: json, filter: '{NOISE}'}}\nwebhook: {{maxBody: 64Ki}}\ndecisions: {{file: decisions.jsonl, capture: true}}\npolicies:\n\
          - {{name: sizes, module: {{file: {}}}, settings: {{teams: {{web: {{change: {{limits: {{memory: 2Gi}}}}}}}}}}}}\n\
          - {{name: panics, module: {{file: {}}}, settings: {{accept: true}}, onFailure: default, priority: 1, hooks: [sidecar]}}\n",
         wasm_builds::policy("resources").display(),
         wasm_builds::guest("panics").display(),
     );
-    let server = Server::start(&config, &objects()).expect("the server starts");
+    let mut server = Server::start(&config, &objects()).expect("the server starts");
     let ca = server.ca();
     let connect = |protocol| Client::connect(server.webhook, &ca, protocol);
 
@@ -136,6 +136,11 @@ async fn no_secret_comes_out_of_the_webhook() {
     assert!(log.contains("\"TRACE\""), "the log is not at its noisiest");
     check("the log", &log);
     check("the process list", &processes());
+    server.terminate().expect("the signal is sent");
+    assert!(server.wait().expect("it stops").success());
+    let decisions = std::fs::read_to_string(server.folder.path().join("decisions.jsonl")).expect("a decision log");
+    assert!(decisions.contains("\"case\":"), "nothing was captured: {decisions}");
+    check("the decision log", &decisions);
 }
 
 /// The argv and the environment that any user of the machine can read of `pith`'s own processes.

@@ -1,7 +1,9 @@
 //! `pith policy`: what modules are, and what they answer.
 
 mod cases;
+mod diff;
 mod explain;
+mod replay;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,13 +14,15 @@ use pith_policy_sdk::cases as table;
 use serde_json::{Value, json};
 
 use super::print;
-use crate::args::{PolicyInspect, PolicyTest, TextOutput};
+use crate::args::{CaseLimits, PolicyInspect, PolicyTest, TextOutput};
 use crate::policy::read_module;
 use crate::wasm::{
     self, Engine, EngineOptions, Form, Grants, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES, Limits, Module,
 };
 
+pub use diff::diff;
 pub use explain::explain;
+pub use replay::replay;
 
 /// Lists digest, form, hooks and imports of modules.
 pub fn inspect(args: &PolicyInspect) -> Result<()> {
@@ -76,10 +80,8 @@ fn host(output: TextOutput) -> Result<()> {
 pub fn test(args: &PolicyTest) -> Result<ExitCode> {
     let table = table::load(&args.cases).map_err(|error| anyhow!("the table of cases cannot be read: {error}"))?;
     ensure!(!table.is_empty(), "{} has no cases", args.cases.display());
-    let memory = args.memory.bytes().with_context(|| format!("--memory {} is too large", args.memory))?;
-    let limits = Limits::within(args.deadline, memory).map_err(|problem| anyhow!("a case cannot have {problem}"))?;
-    let engine = engine()?;
-    let module = load(&engine, &args.file, Grants { object: args.grant_object })?;
+    let limits = limits(&args.limits)?;
+    let module = load(&engine()?, &args.file, Grants { object: args.limits.grant_object })?;
     let results: Vec<cases::Tried> = table.iter().map(|case| cases::ask(&module, limits, case)).collect();
     let failed = results.iter().filter(|result| !result.passed()).count();
     match args.output {
@@ -95,6 +97,11 @@ pub fn test(args: &PolicyTest) -> Result<ExitCode> {
         }
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn limits(args: &CaseLimits) -> Result<Limits> {
+    let memory = args.memory.bytes().with_context(|| format!("--memory {} is too large", args.memory))?;
+    Limits::within(args.deadline, memory).map_err(|problem| anyhow!("a case cannot have {problem}"))
 }
 
 fn engine() -> Result<Engine> {

@@ -1,13 +1,13 @@
 //! What commands decide about: pods, workloads and claims from files, or those that are in a cluster, and the objects that such
 //! decisions read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use kube::api::ListParams;
 use pith_core::json::entries;
-use pith_core::object::Objects;
+use pith_core::object::{Claim, Namespace, Object, Objects};
 use pith_core::selector::LabelSelector;
 use serde_json::Value;
 
@@ -70,6 +70,47 @@ pub(super) fn read(subjects: &Subjects, config: &Config, kinds: Kinds) -> Result
             Ok((objects, found.into_iter().map(|it| (place.clone(), it)).collect()))
         }
     }
+}
+
+/// How an object is called.
+pub(super) struct Name {
+    pub(super) kind: String,
+    pub(super) namespace: String,
+    /// What it begins with, where it has none yet.
+    pub(super) name: String,
+}
+
+impl Name {
+    /// Of an object that is in a namespace, this one where it names none.
+    pub(super) fn of(object: &Value, default: &str) -> Name {
+        let metadata = &object["metadata"];
+        let name = metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default();
+        Name {
+            kind: object["kind"].as_str().unwrap_or_default().into(),
+            namespace: metadata["namespace"].as_str().unwrap_or(default).into(),
+            name: name.into(),
+        }
+    }
+}
+
+/// A claim as decisions read it; nothing where it is no claim of theirs. The place is where it came from.
+pub(super) fn claim(object: &Value, place: &Path) -> Result<Option<Arc<Claim>>> {
+    let mut object = object.clone();
+    if object["metadata"]["uid"].is_null() {
+        // Which the API server gives it, and no binding asks for.
+        object["metadata"]["uid"] = "-".into();
+    }
+    let read = cluster::object(&object).with_context(|| format!("a claim of {}", place.display()))?;
+    Ok(match read {
+        Some(Object::Claim(claim)) => Some(Arc::new(claim)),
+        _ => None,
+    })
+}
+
+/// The namespace of that name. One that is not known has no labels.
+pub(super) fn namespace(objects: &Objects, name: &str) -> Arc<Namespace> {
+    let unknown = || Arc::new(Namespace { name: name.into(), ..Namespace::default() });
+    objects.namespace(name).cloned().unwrap_or_else(unknown)
 }
 
 /// The objects that decisions about files read.

@@ -24,6 +24,7 @@ use crate::juicefs::store::StoreError;
 use crate::metrics::Metrics;
 use crate::policy::{InForce, Policies};
 use crate::provisioner::{Provisioner, Secrets, VolumeError};
+use crate::run::Provisioning;
 use crate::{run, telemetry};
 
 /// Reads and prints. The exit code is 1 if a record cannot be relied upon, the volume is not there, or something is wrong.
@@ -89,7 +90,7 @@ fn provisioner(config: &Config, objects: Mirror, steps: Steps) -> Result<Provisi
     let csi = csi.context("the configuration has no `csi`: it says which cluster and which key records have")?;
     let workers = Arc::new(run::workers(&config.juicefs, &Metrics::new())?);
     let (driver, policies) = (&config.sidecars.driver, Arc::new(InForce::new(Policies::none())));
-    run::provisioner(driver, csi, workers, steps, policies, Arc::new(objects))
+    run::provisioner(driver, Provisioning { csi, steps, decisions: None }, workers, policies, Arc::new(objects))
 }
 
 /// Asks a provisioner of this command's own, with the Secret and the configuration that it was given.

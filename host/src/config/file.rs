@@ -28,6 +28,8 @@ pub struct File {
     pub state_dir: PathBuf,
     /// The log, on standard error.
     pub log: Log,
+    /// The decision log; there is none where this is absent.
+    pub decisions: Option<Decisions>,
     /// The CSI driver whose volumes are Pith's.
     pub driver: String,
     /// The `config.yaml` of the JuiceFS CSI driver's ConfigMap, read at start: its `mountPodPatch` counts for sidecars too, above
@@ -58,6 +60,7 @@ impl Default for File {
             admin: Admin::default(),
             state_dir: "state".into(),
             log: Log::default(),
+            decisions: None,
             driver: "csi.juicefs.com".into(),
             driver_config: None,
             objects: None,
@@ -249,6 +252,31 @@ pub enum LogFormat {
     Text,
     /// JSON, one object a line.
     Json,
+}
+
+/// The decision log: a line of JSON for each decision about a pod or a new volume, with what policies answered.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Decisions {
+    /// The file that it is written to; standard output where this is absent.
+    pub file: Option<PathBuf>,
+    /// A file that has grown to this size is renamed to `<file>.1`, that one to `<file>.2`, and so on.
+    pub max_size: Bytes,
+    /// How many of those are kept.
+    #[schemars(range(max = 1000))]
+    pub keep: u32,
+    /// Of how many decisions in a hundred there is a line.
+    #[schemars(range(max = 100))]
+    pub percent: u8,
+    /// Keeps what policies were asked, too: `pith policy replay` asks it again. Labels, annotations and settings are in that, and where a
+    /// policy may see it, the whole object.
+    pub capture: bool,
+}
+
+impl Default for Decisions {
+    fn default() -> Decisions {
+        Decisions { file: None, max_size: Bytes(64 << 20), keep: 4, percent: 100, capture: false }
+    }
 }
 
 /// Where Kubernetes objects come from.

@@ -20,7 +20,8 @@ use serde_json::Value;
 use super::Webhook;
 use super::review::{self, Answer, Subject};
 use super::validate;
-use crate::policy::Policies;
+use crate::decisions::About;
+use crate::policy::{Call, Policies};
 
 /// Answers one review. Whatever goes wrong is an HTTP error with a sentence, so that the cluster's `failurePolicy` decides.
 pub(super) async fn mutate(
@@ -43,8 +44,10 @@ pub(super) async fn mutate(
         Ok(body) => {
             let policies = webhook.policies.snapshot();
             let decide = |context: &Context<'_>, namespace: &str, pod: &Value| {
-                let evaluator = policies.evaluator(deadline).about(namespace, name(pod));
-                admission::decide(context, namespace, pod, &evaluator)
+                let recorded = webhook.decisions.as_ref().and_then(|it| it.wants(context.request));
+                let evaluator = policies.evaluator(deadline).about(namespace, name(pod)).recorded(recorded);
+                let decision = admission::decide(context, namespace, pod, &evaluator);
+                (decision, recorded.map(|_| evaluator.into_calls()))
             };
             guarded(&webhook, &policies, &body, deadline, decide).await
         }
@@ -90,7 +93,7 @@ async fn guarded(
     policies: &Policies,
     body: &[u8],
     deadline: Instant,
-    decide: impl Fn(&Context<'_>, &str, &Value) -> Decision,
+    decide: impl Fn(&Context<'_>, &str, &Value) -> (Decision, Option<Vec<Call>>),
 ) -> Response {
     let started = Instant::now();
     let answered = AssertUnwindSafe(answer(webhook, policies, body, deadline, decide, started)).catch_unwind().await;
@@ -106,7 +109,7 @@ async fn answer(
     policies: &Policies,
     body: &[u8],
     deadline: Instant,
-    decide: impl Fn(&Context<'_>, &str, &Value) -> Decision,
+    decide: impl Fn(&Context<'_>, &str, &Value) -> (Decision, Option<Vec<Call>>),
     started: Instant,
 ) -> Response {
     let review = match review::parse(body) {
@@ -140,21 +143,25 @@ async fn answer(
     };
     let decide = |objects: &Objects| {
         let bindings = &policies.bindings;
-        let mut decision = decide(
+        let (mut decision, calls) = decide(
             &Context { configuration: &webhook.configuration, bindings, objects, request: &review.uid },
             namespace,
             pod,
         );
         let missing = std::mem::take(&mut decision.missing);
-        (decision, missing)
+        ((decision, calls), missing)
     };
-    let decision = match webhook.objects.decide(deadline, decide).await {
-        Ok(decision) => decision,
+    let (decision, calls) = match webhook.objects.decide(deadline, decide).await {
+        Ok(decided) => decided,
         Err(unanswered) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return refuse(webhook, status, Code::Unanswered, &unanswered.to_string(), started);
         }
     };
+    if let Some((decisions, calls)) = webhook.decisions.as_ref().zip(calls) {
+        let about = About { id: &review.uid, namespace, name: name(pod) };
+        decisions.pod(about, &decision, calls, started.elapsed());
+    }
     let answer = review::render(&review.uid, &decision);
     log(&review.uid, namespace, pod, &decision, started);
     policies.note(namespace, name(pod), &decision.monitored);
@@ -257,6 +264,7 @@ mod tests {
         });
         Arc::new(Webhook {
             policies: Arc::new(InForce::new(policies)),
+            decisions: None,
             objects: Arc::new(Mirror::fixed(objects)),
             configuration: Config::built_in().sidecars,
             metrics: Arc::new(Metrics::new()),
@@ -306,8 +314,9 @@ mod tests {
 
     /// The answer where a policy has a defect. With objects that do not change there is nothing to wait for.
     fn answered(webhook: &Webhook, body: &[u8]) -> Response {
-        let decide =
-            |context: &Context<'_>, namespace: &str, pod: &Value| admission::decide(context, namespace, pod, &Defect);
+        let decide = |context: &Context<'_>, namespace: &str, pod: &Value| {
+            (admission::decide(context, namespace, pod, &Defect), None)
+        };
         guarded(webhook, &webhook.policies.snapshot(), body, Instant::now(), decide)
             .now_or_never()
             .expect("it waits for nothing")

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use pith_core::object::{AccessMode, Claim, Entries, Namespace};
 use pith_core::policy::{
-    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, Origin, Owner, PodFacts, Quota,
-    QuotaRequest, SidecarFacts, Subject, VolumeFacts,
+    Cache, Change, Exemption, Hook, Naming, NamingRequest, OptionChange, Origin, Owner, PodFacts, Quota, QuotaRequest,
+    SidecarFacts, Subject, VolumeFacts,
 };
 use pith_core::volume::Source;
 use pith_policy_sdk as sdk;
 use pith_policy_sdk::cases::{Ask, Case};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::policy::table::{of_change, of_exemption, of_naming, of_quota, said};
 use crate::wasm::{Level, Limits, Module};
 
 /// What came of a case.
@@ -51,6 +52,12 @@ impl Tried {
         text
     }
 
+    /// What is answered now instead of then.
+    pub(super) fn difference(&self) -> String {
+        let (then, now) = (&self.expected, &self.answered);
+        format!("{} ({})\n  then  {then}\n  now   {now}\n", self.name, self.hook)
+    }
+
     pub(super) fn describe(&self) -> Value {
         json!({
             "name": self.name, "hook": self.hook, "passed": self.passed(),
@@ -58,6 +65,11 @@ impl Tried {
             "expected": self.expected, "answered": self.answered, "log": self.log,
         })
     }
+}
+
+/// Asks a module a question that one was asked before, and compares with what that one answered.
+pub(super) fn replay(module: &Module, limits: Limits, case: &Case, answered: Value) -> Tried {
+    Tried { expected: answered, ..ask(module, limits, case) }
 }
 
 /// Asks a module one question of a table. What a binding with such settings would be refused for is the answer here too.
@@ -108,18 +120,18 @@ fn of_hook(
         Ask::Exemption { input, .. } => {
             let volumes: Vec<VolumeFacts> = input.volumes.iter().map(volume).collect();
             let subject = subject(&input.pod, &input.namespace, object);
-            said(module.exempt(limits, settings, &subject, &volumes, &log), of_exemption)
+            said(&module.exempt(limits, settings, &subject, &volumes, &log), of_exemption)
         }
         Ask::Sidecar { input, .. } => {
             let subject = subject(&input.pod, &input.namespace, object);
             let (volume, current) = (volume(&input.volume), sidecar(&input.current));
-            said(module.adjust(limits, settings, &subject, &volume, &current, &log), of_change)
+            said(&module.adjust(limits, settings, &subject, &volume, &current, &log), of_change)
         }
         Ask::Naming { input, .. } => {
-            said(module.name(limits, settings, &naming_request(input, origin), object, &log), of_naming)
+            said(&module.name(limits, settings, &naming_request(input, origin), object, &log), of_naming)
         }
         Ask::Quota { input, .. } => {
-            said(module.quota(limits, settings, &quota_request(input, origin), object, &log), of_quota)
+            said(&module.quota(limits, settings, &quota_request(input, origin), object, &log), of_quota)
         }
         Ask::Settings { .. } => Value::Null,
     }
@@ -142,11 +154,11 @@ fn validate(module: &Module, limits: Limits, settings: &str, log: &dyn Fn(Level,
 
 /// The hook of a question, none for the settings, and the answer that the table has for it.
 fn expected(ask: &Ask) -> (Option<Hook>, Value) {
-    fn said<T, U>(expect: &Result<T, String>, convert: impl Fn(T) -> U, words: impl Fn(U) -> Value) -> Value
+    fn said<T, U>(expect: &Result<T, String>, convert: impl Fn(T) -> U, words: impl Fn(&U) -> Value) -> Value
     where
         T: Clone,
     {
-        expect.clone().map_or_else(|error| json!({"error": error}), |answer| words(convert(answer)))
+        expect.clone().map_or_else(|error| json!({"error": error}), |answer| words(&convert(answer)))
     }
     match ask {
         Ask::Exemption { expect, .. } => (Some(Hook::Exemption), said(expect, exemption, of_exemption)),
@@ -157,76 +169,6 @@ fn expected(ask: &Ask) -> (Option<Hook>, Value) {
             let problem = |it: &sdk::SettingsProblem| json!({"problem": {"field": it.field, "reason": it.reason}});
             (None, expect.as_ref().map_or_else(problem, |()| json!("valid")))
         }
-    }
-}
-
-// The answers of the host, as a table writes them.
-
-fn said<T>(answer: Result<T, Failure>, words: impl Fn(T) -> Value) -> Value {
-    match answer {
-        Ok(answer) => words(answer),
-        Err(Failure::Reported(error)) => json!({"error": error}),
-        Err(failure) => json!({"failure": failure.to_string()}),
-    }
-}
-
-fn of_exemption(answer: Exemption) -> Value {
-    match answer {
-        Exemption::Inject => json!("inject"),
-        Exemption::Skip(reason) => json!({"skip": reason}),
-        Exemption::Deny(sentence) => json!({"deny": sentence}),
-    }
-}
-
-fn of_change(answer: Change) -> Value {
-    let Change { requests, limits, mount_options, env, cache } = answer;
-    let options: Vec<(String, Value)> = mount_options
-        .into_iter()
-        .map(|(name, change)| {
-            let words = match change {
-                OptionChange::Set(value) => json!({"set": value}),
-                OptionChange::Remove => json!("remove"),
-            };
-            (name, words)
-        })
-        .collect();
-    let entries =
-        |list: Vec<(String, Option<String>)>| list.into_iter().map(|(name, value)| (name, json!(value))).collect();
-    let mut change = Map::new();
-    let parts: [(&str, Vec<(String, Value)>); 4] = [
-        ("requests", entries(requests)),
-        ("limits", entries(limits)),
-        ("mountOptions", options),
-        ("env", entries(env)),
-    ];
-    for (part, list) in parts.into_iter().filter(|(_, list)| !list.is_empty()) {
-        change.insert(part.into(), Value::Object(list.into_iter().collect()));
-    }
-    if let Some(cache) = cache {
-        let words = match cache {
-            Cache::Container => json!("container"),
-            Cache::EmptyDir { in_memory, size_limit } => {
-                json!({"emptyDir": {"inMemory": in_memory, "sizeLimit": size_limit}})
-            }
-        };
-        change.insert("cache".into(), words);
-    }
-    json!({"change": change})
-}
-
-fn of_naming(answer: Naming) -> Value {
-    match answer {
-        Naming::Pass => json!("pass"),
-        Naming::Directory { components, shared } => json!({"directory": {"components": components, "shared": shared}}),
-        Naming::Deny(sentence) => json!({"deny": sentence}),
-    }
-}
-
-fn of_quota(answer: Option<Quota>) -> Value {
-    match answer {
-        None => json!("pass"),
-        Some(Quota::On) => json!("on"),
-        Some(Quota::Off) => json!("off"),
     }
 }
 

@@ -2,21 +2,20 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use pith_core::admission::{self, Context, Meeting};
 use pith_core::binding::{Binding, Mode};
-use pith_core::object::{Claim, Namespace, Object};
+use pith_core::object::{Claim, Namespace};
 use pith_core::policy::Hook;
 use pith_core::workload::Workload;
 use serde_json::{Value, json};
 
 use crate::args::{PolicyExplain, TextOutput};
 use crate::cli::inject::message;
+use crate::cli::subjects::Name;
 use crate::cli::volumes::columns;
 use crate::cli::{print, subjects};
-use crate::cluster;
 use crate::config::Config;
 use crate::config::file::{Log, LogFormat};
 use crate::telemetry;
@@ -54,17 +53,14 @@ pub fn explain(args: &PolicyExplain) -> Result<()> {
 }
 
 fn one<'a>(context: &Context<'a>, default: &str, (place, object): &(PathBuf, Value)) -> Result<Option<Explained<'a>>> {
-    let metadata = &object["metadata"];
-    let namespace = metadata["namespace"].as_str().unwrap_or(default).to_string();
+    let Name { kind, namespace, name } = Name::of(object, default);
     let meetings = match (Workload::read(object), object["kind"].as_str()) {
         (Some(workload), _) => of_pod(context, &namespace, &workload.pod()),
         (None, Some("Pod")) => of_pod(context, &namespace, object),
         (None, Some("PersistentVolumeClaim")) => Ok(of_claim(context, &namespace, place, object)?),
         _ => return Ok(None),
     };
-    let name = metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default();
-    let kind = object["kind"].as_str().unwrap_or_default();
-    Ok(Some(Explained { kind: kind.into(), namespace, name: name.into(), meetings }))
+    Ok(Some(Explained { kind, namespace, name, meetings }))
 }
 
 fn of_pod<'a>(context: &Context<'a>, namespace: &str, pod: &Value) -> Result<Vec<Meeting<'a>>, String> {
@@ -73,19 +69,8 @@ fn of_pod<'a>(context: &Context<'a>, namespace: &str, pod: &Value) -> Result<Vec
 
 /// The questions about the volume that a claim is to get.
 fn of_claim<'a>(context: &Context<'a>, namespace: &str, place: &Path, object: &Value) -> Result<Vec<Meeting<'a>>> {
-    let mut object = object.clone();
-    if object["metadata"]["uid"].is_null() {
-        // Which the API server gives it, and no binding asks for.
-        object["metadata"]["uid"] = "-".into();
-    }
-    let read = cluster::object(&object).with_context(|| format!("a claim of {}", place.display()))?;
-    let Some(Object::Claim(claim)) = read else { return Ok(Vec::new()) };
-    // One that is not known has no labels.
-    let namespace = context
-        .objects
-        .namespace(namespace)
-        .cloned()
-        .unwrap_or_else(|| Arc::new(Namespace { name: namespace.into(), ..Namespace::default() }));
+    let Some(claim) = subjects::claim(object, place)? else { return Ok(Vec::new()) };
+    let namespace = subjects::namespace(context.objects, namespace);
     let questions = context.bindings.iter().flat_map(|binding| {
         [Hook::Naming, Hook::Quota]
             .into_iter()
