@@ -20,12 +20,15 @@ const END: &str = "<!-- measured by `cargo xtask bench`: end -->";
 /// The marks of what is measured in a cluster, which takes one.
 const CLUSTER_BEGIN: &str = "<!-- measured by `cargo xtask bench admission-cluster`: begin -->";
 const CLUSTER_END: &str = "<!-- measured by `cargo xtask bench admission-cluster`: end -->";
-/// The marks of what takes half an hour.
+/// The marks of what kills.
 const KILLS_BEGIN: &str = "<!-- measured by `cargo xtask bench kills`: begin -->";
 const KILLS_END: &str = "<!-- measured by `cargo xtask bench kills`: end -->";
 /// The marks of what makes a hundred thousand volumes.
 const MANY_BEGIN: &str = "<!-- measured by `cargo xtask bench volumes`: begin -->";
 const MANY_END: &str = "<!-- measured by `cargo xtask bench volumes`: end -->";
+/// The marks of what is measured of policies in operation.
+const POLICIES_BEGIN: &str = "<!-- measured by `cargo xtask bench policies`: begin -->";
+const POLICIES_END: &str = "<!-- measured by `cargo xtask bench policies`: end -->";
 /// The cluster that is measured in.
 const CLUSTER: &str = "bench";
 
@@ -34,9 +37,11 @@ const CLUSTER: &str = "bench";
 pub(crate) enum Part {
     /// What the webhook adds to the creation of a pod, through a real API server. Needs root.
     AdmissionCluster,
-    /// Whether volumes outlive 1000 kills of everything that they depend on. Takes half an hour.
+    /// What many bindings cost, how long a change of a policy takes under load, and a start with 100 modules.
+    Policies,
+    /// Whether volumes outlive 1000 kills of everything that they depend on. Takes ten minutes.
     Kills,
-    /// What calls cost while there are 10 000 and 100 000 volumes, beside a straw man of the JuiceFS driver. Takes half an hour.
+    /// What calls cost while there are 10 000 and 100 000 volumes, beside a straw man of the JuiceFS driver. Takes a quarter of an hour.
     Volumes,
 }
 
@@ -71,6 +76,11 @@ pub(crate) fn admission_cluster() -> Result<()> {
 /// Kills everything that volumes depend on, again and again, prints, and keeps what it printed.
 pub(crate) fn kills() -> Result<()> {
     keep(KILLS_BEGIN, KILLS_END, || load("kills"))
+}
+
+/// Measures policies in operation, prints, and keeps what it printed.
+pub(crate) fn policies_in_operation() -> Result<()> {
+    keep(POLICIES_BEGIN, POLICIES_END, || load("policies"))
 }
 
 /// Measures calls while there are many volumes, prints, and keeps what it printed.

@@ -111,6 +111,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Images(options) => images::run(&options),
         Command::Bench { part: None } => bench::run(),
         Command::Bench { part: Some(bench::Part::AdmissionCluster) } => bench::admission_cluster(),
+        Command::Bench { part: Some(bench::Part::Policies) } => bench::policies_in_operation(),
         Command::Bench { part: Some(bench::Part::Kills) } => bench::kills(),
         Command::Bench { part: Some(bench::Part::Volumes) } => bench::volumes(),
         Command::Cluster { action } => cluster::run_action(action),

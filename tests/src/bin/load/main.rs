@@ -4,6 +4,7 @@
 mod admission;
 mod kills;
 mod many;
+mod policies;
 mod process;
 mod volumes;
 mod webhook;
@@ -19,7 +20,8 @@ use tokio::task::JoinHandle;
 /// Measures `pith serve`: the webhook against two servers of the same stack, its memory, its start, and volumes.
 #[derive(Parser)]
 struct Args {
-    /// Measure one part only. `admission`, which needs the cluster `bench`, `kills` and `many` are measured only if they are asked for.
+    /// Measure one part only. `admission`, which needs the cluster `bench`, `kills`, `many` and `policies` are measured only if they are asked
+    /// for.
     #[arg(long)]
     only: Option<Part>,
     /// The binary to measure.
@@ -52,6 +54,7 @@ enum Part {
     Admission,
     Kills,
     Many,
+    Policies,
 }
 
 fn main() -> Result<()> {
@@ -73,6 +76,9 @@ fn main() -> Result<()> {
     }
     if args.only == Some(Part::Many) {
         runtime.block_on(many::run(&args))?;
+    }
+    if args.only == Some(Part::Policies) {
+        policies::run(&args, &runtime)?;
     }
     if args.only == Some(Part::Admission) {
         runtime.block_on(admission::run(&args))?;

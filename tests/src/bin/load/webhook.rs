@@ -35,12 +35,18 @@ pub(crate) fn run(args: &Args, runtime: &Runtime) -> Result<()> {
 }
 
 /// A server under load: a name, where it is, and the process that holds it.
-struct Target {
-    name: &'static str,
+pub(crate) struct Target {
+    name: String,
     address: SocketAddr,
     ca: PathBuf,
     pid: u32,
     _held: Held,
+}
+
+impl Target {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
 }
 
 enum Held {
@@ -58,16 +64,19 @@ impl Drop for Held {
 }
 
 /// What one turn of one server gave.
-struct Turn {
-    per_second: f64,
-    p50: Duration,
-    p99: Duration,
-    cpu_micros: f64,
+pub(crate) struct Turn {
+    pub(crate) per_second: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) cpu_micros: f64,
 }
 
 async fn throughput(args: &Args) -> Result<()> {
-    let targets =
-        [baseline("static", "a: static answer")?, baseline("parse", "b: parse and allow")?, pith(&args.pith)?];
+    let targets = [
+        baseline("static", "a: static answer")?,
+        baseline("parse", "b: parse and allow")?,
+        pith(&args.pith, "c: pith, three policies", &three_policies())?,
+    ];
     println!("## Full injection over TLS\n");
     println!(
         "Review of {} bytes, three policies ({} calls a review), HTTP/1.1 keep-alive, {} rounds of {} s each, medians.\n",
@@ -108,7 +117,7 @@ async fn throughput(args: &Args) -> Result<()> {
 }
 
 /// Asks as fast as answers come, on each connection on its own.
-async fn load(target: &Target, connections: usize, time: Duration) -> Result<Turn> {
+pub(crate) async fn load(target: &Target, connections: usize, time: Duration) -> Result<Turn> {
     let mut clients = Vec::with_capacity(connections);
     for _ in 0..connections {
         clients.push(Client::connect(target.address, &target.ca, Protocol::Http1).await?);
@@ -147,10 +156,11 @@ async fn load(target: &Target, connections: usize, time: Duration) -> Result<Tur
     })
 }
 
-fn pith(binary: &Path) -> Result<Target> {
-    let server = Server::start_in(server::folder(&three_policies(), SHOP)?, binary)?;
+/// A Pith with this configuration.
+pub(crate) fn pith(binary: &Path, name: &str, config: &str) -> Result<Target> {
+    let server = Server::start_in(server::folder(config, SHOP)?, binary)?;
     Ok(Target {
-        name: "c: pith, three policies",
+        name: name.into(),
         address: server.webhook,
         ca: server.ca(),
         pid: server.pid(),
@@ -158,13 +168,13 @@ fn pith(binary: &Path) -> Result<Target> {
     })
 }
 
-fn baseline(kind: &str, name: &'static str) -> Result<Target> {
+fn baseline(kind: &str, name: &str) -> Result<Target> {
     let folder = tempfile::tempdir()?;
     let mut child = Command::new(release("baseline")).arg(kind).arg(folder.path()).stdout(Stdio::piped()).spawn()?;
     let mut address = String::new();
     BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut address)?;
     Ok(Target {
-        name,
+        name: name.into(),
         address: address.trim().parse().context("the address of the baseline")?,
         ca: folder.path().join("tls/ca.crt"),
         pid: child.id(),
@@ -234,10 +244,17 @@ fn many_claims(count: usize) -> String {
 /// From the start of the process to readiness with twenty policies, each a module of its own.
 fn start(binary: &Path) -> Result<()> {
     println!("## Start to ready, 20 policies\n\n| compile cache | time (median of 5) |\n|---|---|");
+    let (cold, warm) = starts(binary, 20, 5)?;
+    println!("| cold | {:.2} s |\n| warm | {:.3} s |", median(cold), median(warm));
+    Ok(())
+}
+
+/// The seconds of so many starts with so many policies, with nothing compiled and with everything.
+pub(crate) fn starts(binary: &Path, count: usize, times: usize) -> Result<(Vec<f64>, Vec<f64>)> {
     let modules = tempfile::tempdir()?;
-    let config = twenty_policies(modules.path())?;
+    let config = policies(modules.path(), count)?;
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
-    for _ in 0..5 {
+    for _ in 0..times {
         let folder = server::folder(&config, SHOP)?;
         for times in [&mut cold, &mut warm] {
             let started = Instant::now();
@@ -252,12 +269,11 @@ fn start(binary: &Path) -> Result<()> {
             }
         }
     }
-    println!("| cold | {:.2} s |\n| warm | {:.3} s |", median(cold), median(warm));
-    Ok(())
+    Ok((cold, warm))
 }
 
 /// A copy of a folder, with its compiled policies where there are some.
-fn folder_again(from: &TempDir) -> Result<TempDir> {
+pub(crate) fn folder_again(from: &TempDir) -> Result<TempDir> {
     let to = tempfile::tempdir()?;
     let status = Command::new("cp")
         .args(["--recursive", "--preserve=mode", "."])
@@ -273,10 +289,11 @@ fn folder_again(from: &TempDir) -> Result<TempDir> {
     Ok(to)
 }
 
-/// The two sidecar-and-exemption modules ten times each; a custom section makes each module another one.
-fn twenty_policies(folder: &Path) -> Result<String> {
+/// So many policies, of which every other one is about sidecars and the rest about exemptions; a custom section makes each module
+/// another one.
+pub(crate) fn policies(folder: &Path, count: usize) -> Result<String> {
     let mut config = String::from("policies:\n");
-    for index in 0..20 {
+    for index in 0..count {
         let name = if index % 2 == 0 { "resources" } else { "exemption" };
         let mut bytes = fs::read(wasm_builds::policy(name))?;
         // Section id 0 (custom), its length, the length of its name, the name, one byte.
