@@ -8,6 +8,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use pith_core::Quantity;
 use pith_core::catalogue::Code;
 
+use crate::wasm::apart;
+
 /// Gives Kubernetes pods JuiceFS volumes: injects the client as a sidecar, decided by WebAssembly policies.
 #[derive(Debug, Parser)]
 #[command(name = "pith", version, max_term_width = 110)]
@@ -65,6 +67,14 @@ pub enum Command {
     Csi(Csi),
     /// Prints the effective configuration with the origin of each value, its JSON Schema, or its reference.
     Config(Config),
+    /// Compiles a policy module from standard input to standard output: what other commands start, under limits.
+    #[command(name = apart::COMMAND, hide = true)]
+    CompilePolicy {
+        /// Seconds of processor time.
+        seconds: u64,
+        /// Bytes of memory.
+        memory: u64,
+    },
 }
 
 /// What `serve` takes.

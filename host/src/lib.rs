@@ -49,6 +49,7 @@ pub fn main(args: Args) -> ExitCode {
         Command::Policy(Policy::Explain(args)) => cli::policy::explain(args).map(|()| ExitCode::SUCCESS),
         Command::Csi(args) => cli::csi::run(args),
         Command::Volumes(args) => cli::volumes::run(args),
+        Command::CompilePolicy { seconds, memory } => Ok(wasm::apart::run(*seconds, *memory)),
         Command::Config(args) => cli::config::run(args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

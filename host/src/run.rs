@@ -31,6 +31,7 @@ use crate::policy::{InForce, Policies, Reload};
 use crate::provisioner::{self, Provisioner};
 use crate::registration::Registration;
 use crate::tls::{Certificates, Keeper};
+use crate::wasm::apart::Compiler;
 use crate::wasm::{Engine, EngineOptions};
 use crate::webhook::{self, Webhook};
 use crate::{cluster, controller, memory, telemetry, tls};
@@ -291,7 +292,8 @@ pub fn load_policies(config: &Config, metrics: Arc<Metrics>) -> Result<Policies>
 
 /// What runs policies, with a cache of compiled ones in the state folder.
 fn engine(config: &Config) -> Result<Engine> {
-    let options = EngineOptions { compiled_dir: Some(config.state_dir.join("compiled")), ..EngineOptions::default() };
+    let compiled_dir = Some(config.state_dir.join("compiled"));
+    let options = EngineOptions { compiled_dir, compiler: Some(Compiler::this_program()), ..EngineOptions::default() };
     Ok(Engine::new(options)?)
 }
 

@@ -15,6 +15,7 @@
 //! and meant to run where the request is decided: they never wait for anything but the guest itself.
 
 mod abi;
+pub mod apart;
 mod bindings;
 mod cache;
 mod call;

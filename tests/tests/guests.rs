@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use pith::wasm::apart::Compiler;
 use pith::wasm::{Engine, EngineOptions, Grants, Level, Limits, Module};
 use pith_core::object::{Claim, Entries, Namespace};
 use pith_core::policy::{
@@ -16,7 +17,7 @@ use pith_core::policy::{
     VolumeFacts,
 };
 use pith_core::volume::Source;
-use pith_tests::server::root;
+use pith_tests::server::{PITH, root};
 use pith_tests::wasm_builds::guest;
 
 /// What becomes of a guest.
@@ -444,4 +445,52 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs");
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("the second field of statm");
     pages * 4096
+}
+
+/// A component with one core module of one function, which adds up and keeps so many values.
+fn large(values: usize) -> Vec<u8> {
+    fn leb(mut number: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            let low = u8::try_from(number & 0x7f).expect("seven bits");
+            number >>= 7;
+            bytes.push(if number == 0 { low } else { low | 0x80 });
+            if number == 0 {
+                return bytes;
+            }
+        }
+    }
+    let section = |id: u8, content: &[u8]| [&[id][..], &leb(content.len()), content].concat();
+    let locals = 1000;
+    let mut body = [vec![1], leb(locals), vec![0x7e]].concat();
+    for value in 0..values {
+        // Each of the many locals lives for long: local.get, local.get, i64.mul, local.set.
+        let [first, second, third] = [value * 7, value * 13, value].map(|it| leb(it % locals));
+        body.extend([&[0x20][..], &first, &[0x20], &second, &[0x7e, 0x21], &third].concat());
+    }
+    body.push(0x0b);
+    let code = [vec![1], leb(body.len()), body].concat();
+    let module =
+        [&b"\0asm\x01\0\0\0"[..], &section(1, &[1, 0x60, 0, 0]), &section(3, &[1, 0]), &section(10, &code)].concat();
+    [&b"\0asm\x0d\0\x01\0"[..], &section(1, &module)].concat()
+}
+
+#[test]
+fn a_module_that_takes_too_much_to_compile_is_refused() {
+    let load = |seconds: u64, memory_bytes: u64, bytes: &[u8]| {
+        let compiler = Some(Compiler { program: PITH.clone(), seconds, memory_bytes });
+        let engine = Engine::new(EngineOptions { compiler, ..EngineOptions::default() }).expect("an engine");
+        engine.load(bytes, Grants::default()).map_err(|error| error.to_string())
+    };
+    let good = std::fs::read(guest("answers_plainly")).expect("a guest");
+    assert!(load(60, 4 << 30, &good).is_ok(), "what is compiled apart can be run");
+    assert_eq!(load(60, 4 << 30, &large(10)).err().as_deref().map(|it| &it[..19]), Some("it exports no hook:"));
+    let started = Instant::now();
+    let slow = load(1, 4 << 30, &large(2_000_000)).expect_err("it is refused");
+    assert_eq!(slow, "it cannot be compiled: compiling it takes more than 1 s of processor time");
+    assert!(started.elapsed() < Duration::from_secs(60), "the process that compiled is gone");
+    let greedy = load(60, 16 << 20, &large(100_000)).expect_err("it is refused");
+    assert_eq!(greedy, "it cannot be compiled: compiling it takes more than 16 MiB of memory, or more than there is");
+    let torn = load(60, 4 << 30, &good[..good.len() / 2]).expect_err("it is refused");
+    assert!(torn.starts_with("it is a core module that cannot be made into a component"), "{torn}");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Inlining, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::apart::Compiler;
 use super::cache::{Cache, CacheError};
 use super::caps::{CORE_INSTANCES, MEMORIES, Plain, TABLE_ELEMENTS, TABLES};
 use super::host_calls;
@@ -36,6 +37,8 @@ pub struct EngineOptions {
     pub largest_memory_bytes: usize,
     /// The largest module that is compiled. Compiling is work that no deadline cuts, so its input has a bound.
     pub largest_module_bytes: usize,
+    /// Compiles modules in a process of its own, with limits of time and memory; in this one if absent.
+    pub compiler: Option<Compiler>,
 }
 
 impl Default for EngineOptions {
@@ -45,6 +48,7 @@ impl Default for EngineOptions {
             concurrent_calls: 64,
             largest_memory_bytes: LARGEST_MEMORY_BYTES,
             largest_module_bytes: LARGEST_MODULE_BYTES,
+            compiler: None,
         }
     }
 }

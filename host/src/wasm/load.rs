@@ -1,18 +1,21 @@
 //! From bytes to a module that can be asked, and the reasons why some bytes never become one.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use pith_core::policy::Hook;
 use sha2::{Digest, Sha256};
+use wasmtime::InstanceAllocationStrategy;
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
 use super::abi;
+use super::apart;
 use super::cache::native;
 use super::caps::{MEMORIES, TABLE_ELEMENTS, TABLES};
-use super::engine::{Engine, config};
+use super::engine::{Engine, EngineOptions, Parts, config};
 use super::exports::Exports;
 use super::{Code, Form, Grants, Loaded, Module};
 
@@ -146,7 +149,7 @@ fn load(engine: &Engine, bytes: &[u8], grants: Grants) -> Result<Module, LoadErr
         return Err(LoadError::TooLarge { size: bytes.len(), most });
     }
     let digest = Sha256::digest(bytes);
-    let (component, from_cache) = compiled(engine, bytes, form, &digest.into())?;
+    let (component, from_cache) = compiled(engine, bytes, &digest.into())?;
 
     let kind = component.component_type();
     let mut imports: Vec<String> = kind.imports(&engine.parts.wasm).map(|(name, _)| name.to_owned()).collect();
@@ -182,27 +185,34 @@ fn form(bytes: &[u8]) -> Result<Form, LoadError> {
     }
 }
 
-fn compiled(engine: &Engine, bytes: &[u8], form: Form, digest: &[u8; 32]) -> Result<(Component, bool), LoadError> {
-    if let Some(component) = engine.parts.cache.as_ref().and_then(|cache| cache.get(&engine.parts.wasm, digest)) {
+fn compiled(engine: &Engine, bytes: &[u8], digest: &[u8; 32]) -> Result<(Component, bool), LoadError> {
+    let Parts { wasm, cache, options, .. } = &*engine.parts;
+    if let Some(component) = cache.as_ref().and_then(|cache| cache.get(wasm, digest)) {
         return Ok((component, true));
     }
-    let component = match form {
-        Form::Component => compile(engine, bytes)?,
-        Form::CoreModule => compile(engine, &wrap(bytes)?)?,
+    let code = match &options.compiler {
+        Some(compiler) => apart::compile(compiler, bytes)?,
+        None => translate(options, bytes)?,
     };
-    if let Some(cache) = &engine.parts.cache {
+    let component = native(wasm, &code).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+    if let Some(cache) = cache {
         cache.put(digest, &component);
     }
     Ok((component, false))
 }
 
-/// Compiles with an engine of its own, which ends here: the compiler keeps its working memory, hundreds of megabytes for an
+/// Makes code of bytes, with an engine of its own, which ends here: the compiler keeps its working memory, hundreds of megabytes for an
 /// ordinary policy, for as long as its engine lives.
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
-    let compiled = wasmtime::Engine::new(&config(&engine.parts.options))
-        .and_then(|compiler| compiler.precompile_component(bytes))
-        .and_then(|code| native(&engine.parts.wasm, &code));
-    compiled.map_err(|error| LoadError::Compile(format!("{error:#}")))
+pub(super) fn translate(options: &EngineOptions, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let component = match form(bytes)? {
+        Form::Component => Cow::Borrowed(bytes),
+        Form::CoreModule => Cow::Owned(wrap(bytes)?),
+    };
+    let mut config = config(options);
+    // Nothing runs in it, and so it needs no room for instances.
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    let code = wasmtime::Engine::new(&config).and_then(|compiler| compiler.precompile_component(&component));
+    code.map_err(|error| LoadError::Compile(format!("{error:#}")))
 }
 
 /// What `wasm-tools component new` does, so that the output of a plain `cargo build` is a policy.
