@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::print;
 use crate::args::{CaseLimits, PolicyInspect, PolicyTest, TextOutput};
 use crate::policy::read_module;
+use crate::wasm::apart::Compiler;
 use crate::wasm::{
     self, Engine, EngineOptions, Form, Grants, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES, Limits, Module,
 };
@@ -105,7 +106,7 @@ fn limits(args: &CaseLimits) -> Result<Limits> {
 }
 
 fn engine() -> Result<Engine> {
-    Ok(Engine::new(EngineOptions { compiled_dir: None, ..EngineOptions::default() })?)
+    Ok(Engine::new(EngineOptions { compiler: Some(Compiler::this_program()), ..EngineOptions::default() })?)
 }
 
 fn load(engine: &Engine, file: &Path, grants: Grants) -> Result<Module> {

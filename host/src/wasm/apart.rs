@@ -13,13 +13,14 @@ use std::thread::scope;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use super::engine::EngineOptions;
-use super::load::{LoadError, translate};
+use super::load::{LoadError, caught, translate};
 
 /// The command of this program that compiles: standard input to standard output.
 pub const COMMAND: &str = "compile-policy";
 /// What a child says begins with one of these where it is about the module.
 const WRAP: &str = "wrap: ";
 const COMPILE: &str = "compile: ";
+const PANIC: &str = "panic: ";
 /// How much of what a child says is read.
 const LONGEST_COMPLAINT: u64 = 64 << 10;
 
@@ -35,9 +36,9 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// This very program, with a minute and 4 GiB.
+    /// This very program, with a minute and 2 GiB.
     pub fn this_program() -> Compiler {
-        Compiler { program: "/proc/self/exe".into(), seconds: 60, memory_bytes: 4 << 30 }
+        Compiler { program: "/proc/self/exe".into(), seconds: 60, memory_bytes: 2 << 30 }
     }
 }
 
@@ -50,6 +51,8 @@ pub(super) fn compile(compiler: &Compiler, bytes: &[u8]) -> Result<Vec<u8>, Load
         .arg(COMMAND)
         .args([seconds.to_string(), memory_bytes.to_string()])
         .env_clear()
+        // Or the allocator would have a gigabyte at once, which counts as if it was used.
+        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -85,7 +88,7 @@ pub(super) fn compile(compiler: &Compiler, bytes: &[u8]) -> Result<Vec<u8>, Load
             let mebibytes = memory_bytes >> 20;
             LoadError::Compile(format!("compiling it takes more than {mebibytes} MiB of memory, or more than there is"))
         }
-        _ => LoadError::Panic(words.lines().next().unwrap_or("no message").into()),
+        _ => LoadError::Panic(words.strip_prefix(PANIC).unwrap_or(words).into()),
     })
 }
 
@@ -103,13 +106,16 @@ pub fn run(seconds: u64, memory_bytes: u64) -> ExitCode {
     if let Err(error) = done {
         return complain("", &error.to_string());
     }
-    match translate(&EngineOptions::default(), &bytes) {
+    // What it says is in the answer.
+    std::panic::set_hook(Box::new(|_| {}));
+    match caught(|| translate(&EngineOptions::default(), &bytes)) {
         Ok(code) => match stdout().write_all(&code) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain("", &error.to_string()),
         },
         Err(LoadError::Wrap(words)) => complain(WRAP, &words),
         Err(LoadError::Compile(words)) => complain(COMPILE, &words),
+        Err(LoadError::Panic(words)) => complain(PANIC, &words),
         Err(error) => complain("", &error.to_string()),
     }
 }

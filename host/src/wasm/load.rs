@@ -133,13 +133,17 @@ impl Engine {
     /// Makes bytes into a policy: compiles them, or takes the compiled code of an earlier run, and checks what it imports
     /// and exports. Its start code runs once, under the limits of any call.
     pub fn load(&self, bytes: &[u8], grants: Grants) -> Result<Module, LoadError> {
-        // No input is known to make the compiler panic; one that does costs this module and not the process.
-        catch_unwind(AssertUnwindSafe(|| load(self, bytes, grants))).unwrap_or_else(|panic| {
-            let words = panic.downcast_ref::<String>().map(String::as_str);
-            let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(LoadError::Panic(words.to_owned()))
-        })
+        caught(|| load(self, bytes, grants))
     }
+}
+
+/// Some torn modules make `wit-component` panic. That costs the module and not the process.
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str);
+        let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(LoadError::Panic(words.to_owned()))
+    })
 }
 
 fn load(engine: &Engine, bytes: &[u8], grants: Grants) -> Result<Module, LoadError> {
