@@ -8,9 +8,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result};
+use pith_core::policy::Failure;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +28,8 @@ use crate::wasm::Engine;
 
 /// How often files are looked at.
 const PERIOD: Duration = Duration::from_secs(3);
+/// When something is tried again that could not be used for a reason of this moment.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Keeps the policies in force in step with the files that they come from.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub struct Reload {
     modules: Vec<PathBuf>,
     /// Everything else that it said.
     others: BTreeMap<String, Value>,
+    /// When what could not be used for a reason of that moment is tried again.
+    again: Option<Instant>,
     /// It begins with nothing seen: what changed between the start and the first look is found by that one.
     history: History,
 }
@@ -64,7 +69,7 @@ impl Reload {
         let policies = Policies::start(&engine, &config.policies, &kept, metrics.clone())?;
         let others = others(&path, &overrides)?;
         let (in_force, modules, history) = (Arc::new(InForce::new(policies)), Vec::new(), History::default());
-        let reload = Reload { path, overrides, engine, kept, in_force, metrics, modules, others, history };
+        let reload = Reload { path, overrides, engine, kept, in_force, metrics, modules, others, again: None, history };
         reload.tell(&BTreeMap::new());
         Ok(reload)
     }
@@ -94,12 +99,18 @@ impl Reload {
     }
 
     fn look(&mut self) {
-        if self.history.is_settled(digest(stat(&self.path), &self.modules)) {
+        let is_due = self.again.is_some_and(|at| at <= Instant::now());
+        if !is_due && self.history.is_settled(digest(stat(&self.path), &self.modules)) {
             return;
         }
         let Reading { seen, policies } = self.read();
         let usable = matches!(&policies, Ok((_, problems)) if problems.is_empty());
+        let may_pass = matches!(&policies, Ok((_, problems)) if problems.values().any(may_pass));
+        self.again = may_pass.then(|| Instant::now() + AGAIN);
         match (self.history.judge(seen, usable), policies) {
+            (Verdict::Nothing, Ok((policies, problems))) if is_due && usable => {
+                self.take(&Arc::new(policies), &problems)
+            }
             (Verdict::Nothing, _) => {}
             (Verdict::Take | Verdict::Complain, Ok((policies, problems))) => self.take(&Arc::new(policies), &problems),
             (Verdict::Take | Verdict::Complain, Err(error)) => {
@@ -164,6 +175,11 @@ impl Reload {
     }
 }
 
+/// Whether a policy may be usable a moment later: a host that is busy with requests has no room for one more call, or no time.
+fn may_pass(problem: &Error) -> bool {
+    problem.chain().any(|it| matches!(it.downcast_ref(), Some(Failure::Host(_) | Failure::Deadline(_))))
+}
+
 /// What the configuration says beside its policies.
 fn others(path: &Path, overrides: &Overrides) -> Result<BTreeMap<String, Value>> {
     let values = config::effective(path, overrides)?.into_iter().map(|it| (it.key, it.value));
@@ -187,5 +203,23 @@ fn stat(path: &Path) -> String {
             format!("{}:{}:{}:{}:{modified:?}:{changed:?}", path.display(), it.dev(), it.ino(), it.size())
         }
         Err(error) => format!("{}:{error}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_busy_host_could_not_try_is_tried_again_and_what_is_wrong_is_not() {
+        for (failure, passes) in [
+            (Failure::Host("too many policies run at once".into()), true),
+            (Failure::Deadline(Duration::ZERO), true),
+            (Failure::Stack, false),
+        ] {
+            let problem = Error::new(failure).context("making a first instance").context("loading the policy `it`");
+            assert_eq!(may_pass(&problem), passes, "{problem:#}");
+        }
+        assert!(!may_pass(&Error::msg("settings.sizes: it is no map")));
     }
 }
