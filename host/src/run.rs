@@ -31,8 +31,7 @@ use crate::policy::{InForce, Policies, Reload};
 use crate::provisioner::{self, Provisioner};
 use crate::registration::Registration;
 use crate::tls::{Certificates, Keeper};
-use crate::wasm::apart::Compiler;
-use crate::wasm::{Engine, EngineOptions};
+use crate::wasm::{Compiler, Engine, EngineOptions};
 use crate::webhook::{self, Webhook};
 use crate::{cluster, controller, memory, telemetry, tls};
 

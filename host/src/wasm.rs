@@ -38,7 +38,7 @@ use wasmtime::component::InstancePre;
 use caps::Plain;
 use wasi::Closed;
 
-pub use engine::{Engine, EngineError, EngineOptions, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES};
+pub use engine::{Compiler, Engine, EngineError, EngineOptions, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES};
 pub use load::{LoadError, Offer, offer};
 
 /// What a binding lets its policy import beyond `log`.

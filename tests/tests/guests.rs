@@ -9,8 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use pith::wasm::apart::Compiler;
-use pith::wasm::{Engine, EngineOptions, Grants, Level, Limits, Module};
+use pith::wasm::{Compiler, Engine, EngineOptions, Grants, Level, Limits, Module};
 use pith_core::object::{Claim, Entries, Namespace};
 use pith_core::policy::{
     Cache, Exemption, Failure, Hook, Naming, NamingRequest, Origin, PodFacts, QuotaRequest, SidecarFacts, Subject,

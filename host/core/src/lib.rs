@@ -28,6 +28,7 @@ pub mod workload;
 pub mod binding;
 pub mod breaker;
 pub mod monitor;
+pub mod comparison;
 pub mod catalogue;
 pub mod policy;
 pub mod reason;

@@ -16,9 +16,8 @@ use serde_json::{Value, json};
 use super::print;
 use crate::args::{CaseLimits, PolicyInspect, PolicyTest, TextOutput};
 use crate::policy::read_module;
-use crate::wasm::apart::Compiler;
 use crate::wasm::{
-    self, Engine, EngineOptions, Form, Grants, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES, Limits, Module,
+    self, Compiler, Engine, EngineOptions, Form, Grants, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES, Limits, Module,
 };
 
 pub use diff::diff;

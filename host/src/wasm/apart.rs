@@ -6,13 +6,12 @@
 
 use std::io::{Read, Write, stdin, stdout};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread::scope;
 
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
-use super::engine::EngineOptions;
+use super::engine::{Compiler, EngineOptions};
 use super::load::{LoadError, caught, translate};
 
 /// The command of this program that compiles: standard input to standard output.
@@ -23,24 +22,6 @@ const COMPILE: &str = "compile: ";
 const PANIC: &str = "panic: ";
 /// How much of what a child says is read.
 const LONGEST_COMPLAINT: u64 = 64 << 10;
-
-/// How a module is compiled in a child.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compiler {
-    /// The program `pith`.
-    pub program: PathBuf,
-    /// The most processor time, of all threads together.
-    pub seconds: u64,
-    /// The most memory that may be written to.
-    pub memory_bytes: u64,
-}
-
-impl Compiler {
-    /// This very program, with a minute and 2 GiB.
-    pub fn this_program() -> Compiler {
-        Compiler { program: "/proc/self/exe".into(), seconds: 60, memory_bytes: 2 << 30 }
-    }
-}
 
 /// Compiles bytes in a child. The code is for an engine whose calls have the memory of the default options.
 pub(super) fn compile(compiler: &Compiler, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {

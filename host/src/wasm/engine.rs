@@ -7,7 +7,6 @@ use std::time::Duration;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, Inlining, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::apart::Compiler;
 use super::cache::{Cache, CacheError};
 use super::caps::{CORE_INSTANCES, MEMORIES, Plain, TABLE_ELEMENTS, TABLES};
 use super::host_calls;
@@ -50,6 +49,24 @@ impl Default for EngineOptions {
             largest_module_bytes: LARGEST_MODULE_BYTES,
             compiler: None,
         }
+    }
+}
+
+/// How a module is compiled in a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiler {
+    /// The program `pith`.
+    pub program: PathBuf,
+    /// The most processor time, of all threads together.
+    pub seconds: u64,
+    /// The most memory that may be written to.
+    pub memory_bytes: u64,
+}
+
+impl Compiler {
+    /// This very program, with a minute and 2 GiB.
+    pub fn this_program() -> Compiler {
+        Compiler { program: "/proc/self/exe".into(), seconds: 60, memory_bytes: 2 << 30 }
     }
 }
 

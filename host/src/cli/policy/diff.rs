@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use pith_core::admission::{self, Context};
 use pith_core::binding::Mode;
-use pith_core::monitor::{self, Difference};
+use pith_core::comparison;
+use pith_core::monitor::Difference;
 use pith_core::object::{Entries, Objects};
 use pith_core::template::Templates;
 use pith_core::volume::{self, Asked, NamingContext, Place, VolumeRefusal};
@@ -91,7 +92,7 @@ fn one(
             let evaluator = side.policies.evaluator(Instant::now() + TIME);
             admission::decide(&context, &name.namespace, pod, &evaluator)
         };
-        monitor::between(&decide(before), &decide(after))
+        comparison::between(&decide(before), &decide(after))
     };
     let differences = match Workload::read(object) {
         Some(workload) => of_pod(&workload.pod()),
@@ -100,7 +101,7 @@ fn one(
             let of_side = |side: &Side| of_claim(side, objects, &name.namespace, place, object);
             match (of_side(before)?, of_side(after)?) {
                 (Some(before), Some(after)) => {
-                    monitor::between_places(&before, &after).into_iter().map(|it| (None, it)).collect()
+                    comparison::between_places(&before, &after).into_iter().map(|it| (None, it)).collect()
                 }
                 _ => return Ok(None),
             }
