@@ -241,14 +241,21 @@ pub struct PolicyConfig {
     pub typed: Value,
     /// What decisions know of it. Without hooks in the file, `hooks` is filled from the module once it is loaded.
     pub binding: Binding,
-    /// The module's file.
-    pub module: PathBuf,
+    /// Where its module comes from.
+    pub module: Source,
     /// The settings as JSON text, as the policy gets them.
     pub settings: String,
     /// Limits of one call.
     pub limits: Limits,
     /// What it may import.
     pub grants: Grants,
+}
+
+/// Where a module comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file, by its whole path.
+    File(PathBuf),
 }
 
 impl PolicyConfig {
@@ -685,7 +692,9 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     };
     Ok(PolicyConfig {
         typed: as_typed,
-        module: folder.join(typed.module.file),
+        module: match typed.module {
+            file::Module::File(path) => Source::File(folder.join(path)),
+        },
         settings: typed.settings.to_string(),
         limits,
         grants: Grants { object: typed.grants.contains(&file::Grant::Object) },

@@ -11,17 +11,17 @@
 
 mod kept;
 mod reload;
+mod source;
 pub(crate) mod table;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail};
 use arc_swap::ArcSwap;
 use pith_core::binding::{self, Binding, Evaluate};
 use pith_core::breaker::Breaker;
@@ -35,11 +35,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;
-use crate::wasm::{Engine, LARGEST_MODULE_BYTES, Level, Limits, Module};
+use crate::wasm::{Engine, Level, Limits, Module};
 use table::Question;
 
 pub use kept::Kept;
 pub use reload::Reload;
+pub use source::{Sources, read_module};
 
 /// The longest that checking the settings may take; it happens at start, not in a request.
 const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);
@@ -81,6 +82,7 @@ impl InForce {
 /// How policies are loaded.
 struct Loading<'a> {
     engine: &'a Engine,
+    sources: &'a Sources,
     /// Where modules are kept that could be used.
     kept: Option<&'a Kept>,
     /// While requests are answered.
@@ -100,15 +102,6 @@ struct Loaded {
     breaker: Mutex<Breaker>,
 }
 
-/// Reads a module's bytes.
-pub fn read_module(path: &Path) -> Result<Vec<u8>> {
-    let size = std::fs::metadata(path).with_context(|| format!("reading the module {}", path.display()))?.len();
-    // Before it is in memory; the engine would refuse it too.
-    let most = LARGEST_MODULE_BYTES;
-    ensure!(size <= most as u64, "the module {} has {size} bytes: at most {most}", path.display());
-    std::fs::read(path).with_context(|| format!("reading the module {}", path.display()))
-}
-
 impl Policies {
     /// No policy at all: every decision is the built-in one.
     pub fn none() -> Policies {
@@ -118,15 +111,22 @@ impl Policies {
     /// Loads every binding's module, several at once, and checks its settings. The first that cannot be used is an error.
     pub fn load(engine: &Engine, configs: &[PolicyConfig], metrics: Arc<Metrics>) -> Result<Policies> {
         let none = Policies { metrics, ..Policies::none() };
-        let (policies, problems) = none.next(configs, &Loading { engine, kept: None, quietly: false })?;
+        let (policies, problems) =
+            none.next(configs, &Loading { engine, sources: &Sources::default(), kept: None, quietly: false })?;
         problems.into_values().next().map_or(Ok(policies), Err)
     }
 
     /// The same for a server, which leaves policies alone for a while that fail too often. Where what is asked for cannot be used, the
     /// last that could be is in force; a policy that never could be is an error.
-    pub fn start(engine: &Engine, configs: &[PolicyConfig], kept: &Kept, metrics: Arc<Metrics>) -> Result<Policies> {
+    pub fn start(
+        engine: &Engine,
+        sources: &Sources,
+        configs: &[PolicyConfig],
+        kept: &Kept,
+        metrics: Arc<Metrics>,
+    ) -> Result<Policies> {
         let none = Policies { metrics, contained: Some(Instant::now()), ..Policies::none() };
-        let loading = Loading { engine, kept: Some(kept), quietly: false };
+        let loading = Loading { engine, sources, kept: Some(kept), quietly: false };
         let (policies, problems) = none.next(configs, &loading)?;
         if problems.is_empty() {
             kept.write(&policies);
@@ -151,7 +151,7 @@ impl Policies {
     /// and its binding's name comes with the reason.
     fn next(&self, configs: &[PolicyConfig], loading: &Loading<'_>) -> Result<(Policies, BTreeMap<String, Error>)> {
         let one = |config: &PolicyConfig| {
-            let bytes = read_module(&config.module)?;
+            let bytes = loading.sources.read(&config.module)?;
             if let Some(old) = self.loaded.get(&config.binding.name)
                 && old.config == *config
                 && old.module.digest() == hex::encode(Sha256::digest(&bytes))

@@ -581,6 +581,8 @@ pub struct Binding {
     /// Unique among the bindings; in messages and metrics.
     pub name: String,
     /// The module.
+    #[serde(with = "yaml_serde::with::singleton_map")]
+    #[schemars(with = "Module")]
     pub module: Module,
     /// What it is asked; every hook that it exports where this is absent.
     #[serde(default)]
@@ -626,12 +628,12 @@ fn no_settings() -> serde_json::Value {
     serde_json::Value::Object(serde_json::Map::new())
 }
 
-/// Where a module comes from.
+/// Where a module comes from: one of these.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Module {
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Module {
     /// A `.wasm` file: a component, or a core module that the host wraps into one.
-    pub file: PathBuf,
+    File(PathBuf),
 }
 
 /// What a policy can be asked.

@@ -4,8 +4,6 @@
 //! Nothing else of the configuration is taken before the next start. SIGHUP has the files looked at now.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,9 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::{InForce, Kept, Loading, Policies};
+use super::source::stat;
+use super::{InForce, Kept, Loading, Policies, Sources};
 use crate::args::Overrides;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Source};
 use crate::memory;
 use crate::metrics::Metrics;
 use crate::seen::{Digest, History, Verdict};
@@ -37,11 +36,12 @@ pub struct Reload {
     path: PathBuf,
     overrides: Overrides,
     engine: Engine,
+    sources: Sources,
     kept: Kept,
     in_force: Arc<InForce>,
     metrics: Arc<Metrics>,
     /// The modules that the configuration named when it was read last.
-    modules: Vec<PathBuf>,
+    modules: Vec<Source>,
     /// Everything else that it said.
     others: BTreeMap<String, Value>,
     /// When what could not be used for a reason of that moment is tried again.
@@ -66,10 +66,13 @@ impl Reload {
         metrics: Arc<Metrics>,
     ) -> Result<Reload> {
         let kept = Kept::open(config.state_dir.join("last-good"))?;
-        let policies = Policies::start(&engine, &config.policies, &kept, metrics.clone())?;
+        let sources = Sources::default();
+        let policies = Policies::start(&engine, &sources, &config.policies, &kept, metrics.clone())?;
         let others = others(&path, &overrides)?;
         let (in_force, modules, history) = (Arc::new(InForce::new(policies)), Vec::new(), History::default());
-        let reload = Reload { path, overrides, engine, kept, in_force, metrics, modules, others, again: None, history };
+        let again = None;
+        let reload =
+            Reload { path, overrides, engine, sources, kept, in_force, metrics, modules, others, again, history };
         reload.tell(&BTreeMap::new());
         Ok(reload)
     }
@@ -100,7 +103,7 @@ impl Reload {
 
     fn look(&mut self) {
         let is_due = self.again.is_some_and(|at| at <= Instant::now());
-        if !is_due && self.history.is_settled(digest(stat(&self.path), &self.modules)) {
+        if !is_due && self.history.is_settled(self.digest(stat(&self.path))) {
             return;
         }
         let Reading { seen, policies } = self.read();
@@ -129,10 +132,19 @@ impl Reload {
         if let Ok(config) = &config {
             self.modules = config.policies.iter().map(|policy| policy.module.clone()).collect();
         }
-        let seen = digest(of_file, &self.modules);
-        let loading = Loading { engine: &self.engine, kept: Some(&self.kept), quietly: true };
+        let seen = self.digest(of_file);
+        let loading = Loading { engine: &self.engine, sources: &self.sources, kept: Some(&self.kept), quietly: true };
         let policies = config.and_then(|config| self.in_force.snapshot().next(&config.policies, &loading));
         Reading { seen, policies }
+    }
+
+    fn digest(&self, of_file: String) -> Digest {
+        let mut digest = Sha256::new();
+        for stamp in [of_file].into_iter().chain(self.modules.iter().map(|it| self.sources.stamp(it))) {
+            digest.update(stamp);
+            digest.update([0]);
+        }
+        digest.finalize().into()
     }
 
     fn take(&mut self, policies: &Arc<Policies>, problems: &BTreeMap<String, Error>) {
@@ -184,26 +196,6 @@ fn may_pass(problem: &Error) -> bool {
 fn others(path: &Path, overrides: &Overrides) -> Result<BTreeMap<String, Value>> {
     let values = config::effective(path, overrides)?.into_iter().map(|it| (it.key, it.value));
     Ok(values.filter(|(key, _)| key != "policies" && !key.starts_with("policies[")).collect())
-}
-
-fn digest(of_file: String, modules: &[PathBuf]) -> Digest {
-    let mut digest = Sha256::new();
-    for stat in [of_file].into_iter().chain(modules.iter().map(|path| stat(path))) {
-        digest.update(stat);
-        digest.update([0]);
-    }
-    digest.finalize().into()
-}
-
-/// What changes when a file does, behind every link.
-fn stat(path: &Path) -> String {
-    match fs::metadata(path) {
-        Ok(it) => {
-            let (modified, changed) = ((it.mtime(), it.mtime_nsec()), (it.ctime(), it.ctime_nsec()));
-            format!("{}:{}:{}:{}:{modified:?}:{changed:?}", path.display(), it.dev(), it.ino(), it.size())
-        }
-        Err(error) => format!("{}:{error}", path.display()),
-    }
 }
 
 #[cfg(test)]

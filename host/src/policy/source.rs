@@ -1,0 +1,50 @@
+//! From where a module comes to its bytes.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::config::Source;
+use crate::wasm::LARGEST_MODULE_BYTES;
+
+/// What modules are read from. Reading may wait, for a disk or a network: it is done on threads that load policies.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {}
+
+impl Sources {
+    /// Reads a module's bytes.
+    pub(super) fn read(&self, source: &Source) -> Result<Vec<u8>> {
+        match source {
+            Source::File(path) => read_module(path),
+        }
+    }
+
+    /// What is another text when the module may be another one. It asks nobody and waits for nothing.
+    pub(super) fn stamp(&self, source: &Source) -> String {
+        match source {
+            Source::File(path) => stat(path),
+        }
+    }
+}
+
+/// Reads the bytes of a module in a file.
+pub fn read_module(path: &Path) -> Result<Vec<u8>> {
+    let size = fs::metadata(path).with_context(|| format!("reading the module {}", path.display()))?.len();
+    // Before it is in memory; the engine would refuse it too.
+    let most = LARGEST_MODULE_BYTES;
+    ensure!(size <= most as u64, "the module {} has {size} bytes: at most {most}", path.display());
+    fs::read(path).with_context(|| format!("reading the module {}", path.display()))
+}
+
+/// What changes when a file does, behind every link.
+pub(super) fn stat(path: &Path) -> String {
+    match fs::metadata(path) {
+        Ok(it) => {
+            let (modified, changed) = ((it.mtime(), it.mtime_nsec()), (it.ctime(), it.ctime_nsec()));
+            format!("{}:{}:{}:{}:{modified:?}:{changed:?}", path.display(), it.dev(), it.ino(), it.size())
+        }
+        Err(error) => format!("{}:{error}", path.display()),
+    }
+}
