@@ -26,7 +26,7 @@ use serde_json::Value;
 use crate::args::Overrides;
 use crate::wasm::{Grants, Limits};
 
-pub use file::{ConfigMapRef, LogFormat};
+pub use file::{ConfigMapKey, ConfigMapRef, LogFormat};
 pub use reference::{reference, schema};
 
 /// The end of a certificate is given in whole seconds.
@@ -57,6 +57,8 @@ pub struct Config {
     pub ineffective: Vec<String>,
     /// The bindings in the order in which they are asked.
     pub policies: Vec<PolicyConfig>,
+    /// Where more of them come from; absent for nowhere.
+    pub policy_bindings: Option<PolicyBindings>,
     /// The CSI controller; absent for none.
     pub csi: Option<Csi>,
     /// The JuiceFS client.
@@ -234,11 +236,24 @@ pub struct JuiceFs {
     pub max_workers: usize,
 }
 
+/// The PolicyBindings of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyBindings {
+    /// The namespace of the ConfigMaps with their modules, and of the Lease.
+    pub namespace: String,
+    /// What this process is called in their status.
+    pub replica: String,
+    /// How often it writes its counts there.
+    pub report_every: Duration,
+}
+
 /// A binding with what the host needs to run it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyConfig {
     /// As the file has it.
     pub typed: Value,
+    /// The PolicyBinding that it is of; absent for one of the file.
+    pub resource: Option<Resource>,
     /// What decisions know of it. Without hooks in the file, `hooks` is filled from the module once it is loaded.
     pub binding: Binding,
     /// Where its module comes from.
@@ -256,12 +271,34 @@ pub struct PolicyConfig {
 pub enum Source {
     /// A file, by its whole path.
     File(PathBuf),
+    /// A key of a ConfigMap.
+    ConfigMap(ConfigMapKey),
+}
+
+/// Which PolicyBinding a binding is of.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Resource {
+    /// Its uid: one that is made again under the same name is another one.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// The SHA-256 that its module must have, in hexadecimal: of one that was in force before. Absent for any.
+    #[serde(default)]
+    pub digest: Option<String>,
 }
 
 impl PolicyConfig {
     /// A binding as the file has it, by which the module's path is relative to a folder.
     pub fn read(typed: Value, folder: &Path) -> Result<PolicyConfig> {
         policy(serde_json::from_value(typed).context("reading a policy's binding")?, folder)
+    }
+
+    /// The binding that the spec of a PolicyBinding describes. Paths of modules are of this machine's root.
+    pub fn of_resource(name: &str, mut spec: Value, resource: Resource) -> Result<PolicyConfig> {
+        let Some(fields) = spec.as_object_mut() else { bail!("the spec of the PolicyBinding `{name}` is no map") };
+        fields.insert("name".into(), name.into());
+        let config = PolicyConfig::read(spec, Path::new("/"))?;
+        Ok(PolicyConfig { resource: Some(resource), ..config })
     }
 }
 
@@ -418,8 +455,20 @@ fn resolve(typed: file::File, folder: &Path) -> Result<Config> {
             ..sidecars(typed.driver, typed.sidecar, typed.file_systems)?
         },
         ineffective,
+        policy_bindings: typed.policy_bindings.map(|it| policy_bindings(it, in_cluster)).transpose()?,
         policies: in_order(policies)?,
     })
+}
+
+fn policy_bindings(typed: file::PolicyBindings, in_cluster: bool) -> Result<PolicyBindings> {
+    ensure!(in_cluster, "policyBindings is there and objects.cluster is not: PolicyBindings are in a cluster");
+    ensure!(!typed.namespace.is_empty(), "policyBindings.namespace is empty");
+    let report_every = typed.report_every.0;
+    ensure!(report_every >= Duration::from_secs(1), "policyBindings.reportEvery is below 1s");
+    let of_host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string();
+    let replica = typed.replica.unwrap_or_else(of_host);
+    ensure!(!replica.is_empty(), "policyBindings.replica is empty, and the host has no name");
+    Ok(PolicyBindings { namespace: typed.namespace, replica, report_every })
 }
 
 fn decisions(typed: file::Decisions, folder: &Path) -> Result<Decisions> {
@@ -692,8 +741,10 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     };
     Ok(PolicyConfig {
         typed: as_typed,
+        resource: None,
         module: match typed.module {
             file::Module::File(path) => Source::File(folder.join(path)),
+            file::Module::ConfigMap(key) => Source::ConfigMap(key),
         },
         settings: typed.settings.to_string(),
         limits,

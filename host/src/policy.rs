@@ -11,8 +11,11 @@
 
 mod kept;
 mod reload;
+mod resource;
 mod source;
+mod stats;
 pub(crate) mod table;
+mod trial;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -36,11 +39,14 @@ use sha2::{Digest as _, Sha256};
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;
 use crate::wasm::{Engine, Level, Limits, Module};
+use stats::Stats;
 use table::Question;
 
 pub use kept::Kept;
 pub use reload::Reload;
+pub use resource::{Reporter, Resources, custom_resource_definition};
 pub use source::{Sources, read_module};
+pub use trial::Trial;
 
 /// The longest that checking the settings may take; it happens at start, not in a request.
 const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);
@@ -54,9 +60,22 @@ pub struct Policies {
     /// The bindings in the order in which they are asked.
     pub bindings: Vec<Binding>,
     loaded: HashMap<String, Arc<Loaded>>,
+    /// What is asked for and cannot be used, by the name of the binding.
+    problems: BTreeMap<String, Problem>,
+    /// What must be known before anything is decided, as a sentence; absent where all of it is.
+    pub waiting: Option<String>,
     metrics: Arc<Metrics>,
     /// Since when, where policies that fail too often are paused.
     contained: Option<Instant>,
+}
+
+/// Why a binding is not in force as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Problem {
+    /// The sentence.
+    sentence: String,
+    /// The generation of its PolicyBinding, where it is of one.
+    generation: Option<i64>,
 }
 
 /// The policies in force at any moment, which are swapped as a whole.
@@ -85,6 +104,8 @@ struct Loading<'a> {
     sources: &'a Sources,
     /// Where modules are kept that could be used.
     kept: Option<&'a Kept>,
+    /// What is in force where what is asked for cannot be used, and nothing of that name was in force before.
+    last_good: &'a [PolicyConfig],
     /// While requests are answered.
     quietly: bool,
 }
@@ -97,6 +118,9 @@ struct Loaded {
     /// With the hooks of the module, where it names none itself.
     binding: Binding,
     module: Module,
+    /// How long it took to load it.
+    took: Duration,
+    stats: Stats,
     /// Whether there is something in `breaker`: as long as a policy answers, nobody takes the lock.
     has_failed: AtomicBool,
     breaker: Mutex<Breaker>,
@@ -105,45 +129,35 @@ struct Loaded {
 impl Policies {
     /// No policy at all: every decision is the built-in one.
     pub fn none() -> Policies {
-        Policies { bindings: Vec::new(), loaded: HashMap::new(), metrics: Arc::default(), contained: None }
+        Policies {
+            bindings: Vec::new(),
+            loaded: HashMap::new(),
+            problems: BTreeMap::new(),
+            waiting: None,
+            metrics: Arc::default(),
+            contained: None,
+        }
     }
 
     /// Loads every binding's module, several at once, and checks its settings. The first that cannot be used is an error.
     pub fn load(engine: &Engine, configs: &[PolicyConfig], metrics: Arc<Metrics>) -> Result<Policies> {
         let none = Policies { metrics, ..Policies::none() };
-        let (policies, problems) =
-            none.next(configs, &Loading { engine, sources: &Sources::default(), kept: None, quietly: false })?;
+        let loading = Loading { engine, sources: &Sources::default(), kept: None, last_good: &[], quietly: false };
+        let (policies, problems) = none.next(configs, &loading)?;
         problems.into_values().next().map_or(Ok(policies), Err)
     }
 
     /// The same for a server, which leaves policies alone for a while that fail too often. Where what is asked for cannot be used, the
     /// last that could be is in force; a policy that never could be is an error.
-    pub fn start(
-        engine: &Engine,
-        sources: &Sources,
-        configs: &[PolicyConfig],
-        kept: &Kept,
-        metrics: Arc<Metrics>,
-    ) -> Result<Policies> {
+    fn start(configs: &[PolicyConfig], loading: &Loading<'_>, metrics: Arc<Metrics>) -> Result<Policies> {
         let none = Policies { metrics, contained: Some(Instant::now()), ..Policies::none() };
-        let loading = Loading { engine, sources, kept: Some(kept), quietly: false };
-        let (policies, problems) = none.next(configs, &loading)?;
-        if problems.is_empty() {
-            kept.write(&policies);
-            return Ok(policies);
-        }
-        let mut last_good = kept.read();
-        last_good.retain(|it| problems.contains_key(&it.binding.name));
-        let (last_good, _) = none.next(&last_good, &loading)?;
-        if let Some((_, problem)) = problems.into_iter().find(|(name, _)| !last_good.loaded.contains_key(name)) {
-            return Err(problem);
-        }
-        // What could be used a moment ago was compiled and is in the cache.
-        let (policies, problems) = last_good.next(configs, &loading)?;
-        for (name, why) in &problems {
+        let (policies, problems) = none.next(configs, loading)?;
+        for (name, why) in problems {
+            if !policies.loaded.contains_key(&name) {
+                return Err(why);
+            }
             tracing::error!(policy = %name, "{why:#}: the last that could be used is in force");
         }
-        kept.write(&policies);
         Ok(policies)
     }
 
@@ -151,6 +165,7 @@ impl Policies {
     /// and its binding's name comes with the reason.
     fn next(&self, configs: &[PolicyConfig], loading: &Loading<'_>) -> Result<(Policies, BTreeMap<String, Error>)> {
         let one = |config: &PolicyConfig| {
+            let began = Instant::now();
             let bytes = loading.sources.read(&config.module)?;
             if let Some(old) = self.loaded.get(&config.binding.name)
                 && old.config == *config
@@ -158,7 +173,7 @@ impl Policies {
             {
                 return Ok(old.clone());
             }
-            let loaded = load_one(loading.engine, config, &bytes)?;
+            let loaded = load_one(loading.engine, config, &bytes, began)?;
             if let Some(kept) = loading.kept {
                 kept.put(loaded.module.digest(), &bytes);
             }
@@ -180,15 +195,44 @@ impl Policies {
                 Ok(it) => Some(it),
                 Err(why) => {
                     problems.insert(name.clone(), why.context(format!("loading the policy `{name}`")));
-                    self.loaded.get(name).cloned()
+                    let last_good = || loading.last_good.iter().filter(|it| it.binding.name == *name);
+                    self.loaded.get(name).cloned().or_else(|| last_good().find_map(|it| one(it).ok()))
                 }
             };
             loaded.extend(usable.map(|it| (name.clone(), it)));
         }
         let mut bindings: Vec<Binding> = loaded.values().map(|it| it.binding.clone()).collect();
         bindings.sort_by(binding::order);
-        let policies = Policies { bindings, loaded, metrics: self.metrics.clone(), contained: self.contained };
+        let generation = |name: &str| {
+            let config = configs.iter().find(|it| it.binding.name == name);
+            config.and_then(|it| it.resource.as_ref()).map(|it| it.generation)
+        };
+        let said = problems
+            .iter()
+            .map(|(name, why)| (name.clone(), Problem { sentence: format!("{why:#}"), generation: generation(name) }));
+        let (problems_said, metrics) = (said.collect(), self.metrics.clone());
+        let policies =
+            Policies { bindings, loaded, problems: problems_said, waiting: None, metrics, contained: self.contained };
         Ok((policies, problems))
+    }
+
+    /// These problems and no others. `unread` has the generations of PolicyBindings that ask for what cannot be read: of one that was in
+    /// force `before` that stays.
+    fn add_problems(&mut self, problems: &BTreeMap<String, Error>, unread: &BTreeMap<String, i64>, before: &Policies) {
+        for (name, why) in problems {
+            let generation = unread.get(name).copied();
+            let it = || Problem { sentence: format!("{why:#}"), generation };
+            self.problems.entry(name.clone()).or_insert_with(it);
+        }
+        let stay = unread.keys().filter_map(|name| Some((name, before.loaded.get(name)?)));
+        let of_resource = |it: &Loaded| it.config.resource.is_some();
+        for (name, loaded) in stay.filter(|(_, it)| of_resource(it)) {
+            if !self.loaded.contains_key(name) {
+                self.loaded.insert(name.clone(), loaded.clone());
+                self.bindings.push(loaded.binding.clone());
+            }
+        }
+        self.bindings.sort_by(binding::order);
     }
 
     /// The names of what is not the same in these as in others: there, elsewhere, or otherwise.
@@ -227,15 +271,95 @@ impl Policies {
         }
     }
 
+    /// What this replica has to say of a PolicyBinding; nothing before it has looked at it.
+    fn replica(&self, object: &resource::Object, name: &str) -> Option<resource::Replica> {
+        let loaded = self.loaded.get(&object.name);
+        let of_object = |it: &&Arc<Loaded>| it.config.resource.as_ref().is_some_and(|it| it.uid == object.uid);
+        let loaded = loaded.filter(of_object);
+        let in_force = loaded.and_then(|it| it.config.resource.as_ref()).map(|it| it.generation);
+        let problem = self.problems.get(&object.name);
+        let observed = problem.and_then(|it| it.generation).or(in_force)?;
+        Some(resource::Replica {
+            name: name.into(),
+            observed_generation: observed,
+            in_force,
+            problem: problem.map(|it| it.sentence.clone()),
+            ..loaded.map(|it| it.report()).unwrap_or_default()
+        })
+    }
+
+    /// What is in force and what cannot be, with the counts of this process: for people, where there is no PolicyBinding to read it in.
+    pub fn report(&self) -> Value {
+        let shadows: Vec<resource::Shadowed> = binding::shadows(&self.bindings).iter().map(Into::into).collect();
+        let names = self.bindings.iter().map(|it| &it.name);
+        let not_in_force = self.problems.keys().filter(|name| !self.loaded.contains_key(*name));
+        let policies = names.chain(not_in_force).map(|name| {
+            let loaded = self.loaded.get(name);
+            let resource = loaded.and_then(|it| it.config.resource.as_ref());
+            let mut report = serde_json::to_value(resource::Replica {
+                name: name.clone(),
+                in_force: resource.map(|it| it.generation),
+                problem: self.problems.get(name).map(|it| it.sentence.clone()),
+                ..loaded.map(|it| it.report()).unwrap_or_default()
+            })
+            .unwrap_or_default();
+            if let Some(report) = report.as_object_mut() {
+                report.retain(|key, _| !["reported", "observedGeneration"].contains(&key.as_str()));
+                let mode =
+                    loaded.map(|it| if it.binding.mode == binding::Mode::Monitor { "monitor" } else { "enforce" });
+                report.insert("mode".into(), mode.into());
+            }
+            report
+        });
+        serde_json::json!({"policies": policies.collect::<Vec<_>>(), "shadows": shadows, "waiting": self.waiting})
+    }
+
     /// Asks on behalf of one request, which ends at `deadline`.
     pub fn evaluator(&self, deadline: Instant) -> Evaluator<'_> {
         Evaluator { policies: self, deadline, object: 0, recorded: None, calls: RefCell::default() }
     }
 }
 
-fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8]) -> Result<Loaded> {
+impl Loaded {
+    /// What can be said of it, and of the calls since it is in force.
+    fn report(&self) -> resource::Replica {
+        let hooks = self.binding.hooks.iter().map(|hook| {
+            let stats = self.stats.of(*hook);
+            resource::HookReport {
+                hook: hook.as_str().into(),
+                calls: stats.calls(),
+                failures: stats.failures(),
+                last_failure: stats.last_failure().map(|(time, message)| resource::LastFailure {
+                    time: humantime::format_rfc3339_seconds(time).to_string(),
+                    message,
+                }),
+                p50_microseconds: stats.percentile(50),
+                p99_microseconds: stats.percentile(99),
+            }
+        });
+        let is_paused = || self.breaker.lock().unwrap_or_else(PoisonError::into_inner).is_paused();
+        resource::Replica {
+            module: Some(resource::Module {
+                digest: self.module.digest().into(),
+                bytes: self.module.size() as u64,
+                compiled_bytes: self.module.compiled_size() as u64,
+                load_milliseconds: u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
+                from_cache: self.module.from_cache(),
+            }),
+            paused: self.has_failed.load(Ordering::Relaxed) && is_paused(),
+            hooks: hooks.collect(),
+            ..resource::Replica::default()
+        }
+    }
+}
+
+fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8], began: Instant) -> Result<Loaded> {
     let name = &config.binding.name;
     let module = engine.load(bytes, config.grants)?;
+    let digest = config.resource.as_ref().and_then(|it| it.digest.as_deref());
+    if let Some(digest) = digest.filter(|it| *it != module.digest()) {
+        bail!("its module was {digest} when it could be used last, and is {} now", module.digest());
+    }
     let mut binding = config.binding.clone();
     if binding.hooks.is_empty() {
         binding.hooks = module.hooks().clone();
@@ -260,8 +384,8 @@ fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8]) -> Result<Load
         wasi = module.uses_wasi(),
         "policy loaded"
     );
-    let (has_failed, breaker) = Default::default();
-    Ok(Loaded { config: config.clone(), binding, module, has_failed, breaker })
+    let (stats, has_failed, breaker) = Default::default();
+    Ok(Loaded { config: config.clone(), binding, module, took: began.elapsed(), stats, has_failed, breaker })
 }
 
 /// Lets whoever answers requests go first: threads that load what is in force later are in no hurry.
@@ -400,6 +524,7 @@ impl Evaluator<'_> {
             Err(failure) => (failure.code().as_str(), format!("failed: {failure}")),
         };
         metrics.policy_call(&binding.name, hook.as_str(), word, took);
+        loaded.stats.of(hook).count(&answer, took);
         if let Err(failure) = &answer {
             tracing::warn!(policy = %binding.name, hook = hook.as_str(), kind = %failure.code(), %failure, "policy failed");
         }

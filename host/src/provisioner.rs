@@ -324,6 +324,9 @@ impl Provisioner {
         origin: Option<&Record>,
     ) -> Result<Place, VolumeError> {
         let policies = self.policies.snapshot();
+        if let Some(waiting) = &policies.waiting {
+            return Err(VolumeError::Unavailable(waiting.clone()));
+        }
         let bindings: &[Binding] = &policies.bindings;
         let needed = asked.parameters.contains_key("pathPattern")
             || bindings.iter().any(|it| it.hooks.contains(&Hook::Naming) || it.hooks.contains(&Hook::Quota));

@@ -27,7 +27,7 @@ use crate::decisions::Decisions;
 use crate::juicefs::steps::Steps;
 use crate::juicefs::{WorkerOptions, Workers, record_key};
 use crate::metrics::Metrics;
-use crate::policy::{InForce, Policies, Reload};
+use crate::policy::{InForce, Policies, Reload, Reporter, Resources, Sources, Trial};
 use crate::provisioner::{self, Provisioner};
 use crate::registration::Registration;
 use crate::tls::{Certificates, Keeper};
@@ -50,10 +50,6 @@ pub fn serve(args: &Serve) -> Result<()> {
     crate::install_crypto();
 
     let metrics = Arc::new(Metrics::new());
-    let reload = {
-        let (path, overrides) = (args.config.clone(), args.overrides.clone());
-        Reload::start(&config, path, overrides, engine(&config)?, metrics.clone())?
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let (objects, client) = match &config.objects {
         Some(ObjectSource::Cluster { kubeconfig, .. }) => {
@@ -64,9 +60,21 @@ pub fn serve(args: &Serve) -> Result<()> {
         Some(ObjectSource::Directory(directory)) => (Mirror::fixed(cluster::load(directory)?), None),
         None => (Mirror::fixed(Objects::default()), None),
     };
+    let resources = config.policy_bindings.as_ref().zip(client.clone()).map(|(it, client)| {
+        let resources = Resources::new(client, runtime.handle().clone(), it.namespace.clone());
+        (it.clone(), Arc::new(resources))
+    });
+    let sources = Sources::new(resources.as_ref().map(|(_, it)| it.clone()));
+    let engine = engine(&config)?;
+    let trial = resources.as_ref().map(|_| Arc::new(Trial::new(engine.clone(), sources.clone())));
+    let reload = {
+        let (path, overrides) = (args.config.clone(), args.overrides.clone());
+        Reload::start(&config, path, overrides, engine, sources, metrics.clone())?
+    };
     // Hundreds of megabytes after a start that compiled.
     memory::give_back();
     let (policies, objects) = (reload.in_force(), Arc::new(objects));
+    let in_force = policies.clone();
     for path in config.csi.iter().flat_map(|csi| &csi.secret_files) {
         cluster::secret_in(path).with_context(|| format!("reading the Secret in {}", path.display()))?;
     }
@@ -91,6 +99,7 @@ pub fn serve(args: &Serve) -> Result<()> {
             let webhook = Webhook {
                 policies,
                 decisions: decisions.clone(),
+                trial,
                 objects: objects.clone(),
                 configuration: config.sidecars,
                 metrics: metrics.clone(),
@@ -105,6 +114,12 @@ pub fn serve(args: &Serve) -> Result<()> {
 
     runtime.block_on(async {
         let readiness = Readiness::default();
+        let about = admin::About {
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+            objects: objects.clone(),
+            policies: in_force.clone(),
+        };
         let stop = Handle::new();
         let webhook_at = webhook.as_ref().map(|it| it.listen);
         let (webhook, keeping) = match webhook {
@@ -115,9 +130,7 @@ pub fn serve(args: &Serve) -> Result<()> {
         let admin = {
             let mut server = axum_server::bind(config.admin);
             server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-            server
-                .handle(admin_stop.clone())
-                .serve(admin::router(metrics.clone(), readiness.clone(), objects.clone()).into_make_service())
+            server.handle(admin_stop.clone()).serve(admin::router(about.clone()).into_make_service())
         };
         let csi_stop = Arc::new(Notify::new());
         let csi = match &provisioner {
@@ -164,6 +177,18 @@ pub fn serve(args: &Serve) -> Result<()> {
             }
         });
         let admin = tokio::spawn(admin);
+        let bindings = tokio::spawn(async move {
+            match resources {
+                Some((config, resources)) => {
+                    let reporter = Reporter::new(&config, resources.clone(), in_force);
+                    tokio::select! {
+                        () = resources.follow() => "the watch of PolicyBindings",
+                        () = reporter.run() => "the report on PolicyBindings",
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        });
         let reload = tokio::spawn(reload.run());
 
         let stops = (webhook_at.is_some().then_some(&stop), &admin_stop);
@@ -193,6 +218,10 @@ pub fn serve(args: &Serve) -> Result<()> {
             ended = reload => {
                 ended.context("what keeps the policies in step with their files died")??;
                 bail!("what keeps the policies in step with their files ended");
+            }
+            ended = bindings => {
+                let what = ended.context("what follows PolicyBindings died")?;
+                bail!("{what} ended");
             }
             ended = keeping => {
                 let what = ended.context("the keeper of the certificate, or of the webhook's registration, died")?;

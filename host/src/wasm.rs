@@ -141,6 +141,7 @@ struct Loaded {
     hooks: BTreeSet<Hook>,
     imports: Vec<String>,
     from_cache: bool,
+    compiled_size: usize,
     wants_object: bool,
     exports: exports::Exports,
     code: Code,
@@ -155,6 +156,11 @@ impl Module {
     /// How many bytes were given.
     pub fn size(&self) -> usize {
         self.0.size
+    }
+
+    /// How many bytes of code and data were made of it.
+    pub fn compiled_size(&self) -> usize {
+        self.0.compiled_size
     }
 
     /// What was given.

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use crate::cluster::Mirror;
 use crate::decisions::Decisions;
 use crate::metrics::Metrics;
-use crate::policy::InForce;
+use crate::policy::{InForce, Trial};
 
 pub(crate) use handler::outcome;
 
@@ -27,6 +27,8 @@ pub struct Webhook {
     pub policies: Arc<InForce>,
     /// Where decisions are recorded; absent for nowhere.
     pub decisions: Option<Arc<Decisions>>,
+    /// How PolicyBindings are tried before they are stored; absent where there are none.
+    pub trial: Option<Arc<Trial>>,
     /// The objects, of which each request takes a snapshot.
     pub objects: Arc<Mirror>,
     /// The configuration of sidecars.

@@ -11,10 +11,11 @@ use crate::command::{capture, run};
 use crate::workspace::{pith, relative, root};
 
 /// A file, and the arguments of `pith` that print it.
-const FILES: [(&str, &[&str]); 3] = [
+const FILES: [(&str, &[&str]); 4] = [
     ("docs/configuration.md", &["config", "--reference"]),
     ("docs/pith.schema.json", &["config", "--schema"]),
     ("docs/reasons.md", &["reasons"]),
+    ("deploy/chart/files/policybindings.yaml", &["config", "--crd"]),
 ];
 
 /// The chart, and what it is rendered into: each file of values in `values` gives the file of the same name beside that folder.
@@ -28,10 +29,13 @@ const NO_KEY: &str = "\"00000000000000000000000000000000000000000000000000000000
 
 /// Writes every file that is not what it should be.
 pub(crate) fn write() -> Result<()> {
-    for (path, wanted) in generate()? {
-        if present(&path) != wanted {
-            fs::write(&path, wanted).with_context(|| format!("writing {}", relative(&path)))?;
-            println!("wrote {}", relative(&path));
+    // The chart has one of the others in it.
+    for files in [printed, rendered] {
+        for (path, wanted) in files()? {
+            if present(&path) != wanted {
+                fs::write(&path, wanted).with_context(|| format!("writing {}", relative(&path)))?;
+                println!("wrote {}", relative(&path));
+            }
         }
     }
     Ok(())
@@ -39,7 +43,7 @@ pub(crate) fn write() -> Result<()> {
 
 /// Fails if a file is not what it should be.
 pub(crate) fn check() -> Result<()> {
-    for (path, wanted) in generate()? {
+    for (path, wanted) in [printed()?, rendered()?].concat() {
         if present(&path) != wanted {
             bail!("{} is not what it is generated from: run `cargo xtask generate` and commit it", relative(&path));
         }
@@ -59,12 +63,17 @@ pub(crate) fn lint_chart() -> Result<()> {
     Ok(())
 }
 
-fn generate() -> Result<Vec<(PathBuf, String)>> {
+/// What `pith` prints.
+fn printed() -> Result<Vec<(PathBuf, String)>> {
     let pith = pith()?;
+    let file =
+        |(file, arguments): (&str, &[&str])| Ok((root().join(file), capture(Command::new(&pith).args(arguments))?));
+    FILES.into_iter().map(file).collect()
+}
+
+/// What the chart is rendered into.
+fn rendered() -> Result<Vec<(PathBuf, String)>> {
     let mut files = Vec::new();
-    for (file, arguments) in FILES {
-        files.push((root().join(file), capture(Command::new(&pith).args(arguments))?));
-    }
     let helm = programs::helm()?;
     for (values, rendered) in renderings()? {
         let mut template = Command::new(&helm);

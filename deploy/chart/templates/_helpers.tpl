@@ -69,6 +69,36 @@ driver: {{ .Values.driver }}
 admin: { listen: "0.0.0.0:9080" }
 objects: { cluster: { fileSystems: { namespace: {{ .Release.Namespace }}, name: {{ include "pith.fileSystems" . }} } } }
 stateDir: /var/lib/pith
+{{- if .Values.policies.bindings }}
+policyBindings: { namespace: {{ .Release.Namespace }} }
+{{- end }}
+{{- end }}
+
+{{/* What both do with PolicyBindings. */}}
+{{- define "pith.rights.bindings" -}}
+# Which policies are put to use, and what is said of them.
+- apiGroups: [pith.dev]
+  resources: [policybindings]
+  verbs: [get, list, watch]
+- apiGroups: [pith.dev]
+  resources: [policybindings/status]
+  verbs: [patch]
+{{- end }}
+
+{{/* The same, in the release's namespace. */}}
+{{- define "pith.rights.modules" -}}
+# The modules of PolicyBindings.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch]
+# Who of the replicas sums up. What is made has no name yet when it is asked who may make it.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [pith-policy-bindings]
+  verbs: [get, update]
 {{- end }}
 
 {{/* The webhook's configuration. */}}

@@ -80,6 +80,17 @@ webhooks:
     failurePolicy: Ignore
     sideEffects: None
     timeoutSeconds: 5
+  {{- if .Values.policies.bindings }}
+  - name: policybindings.pith.dev
+    admissionReviewVersions: [v1]
+    clientConfig: {{- include "pith.registration.client" . | nindent 6 }}
+    rules:
+      - { apiGroups: [pith.dev], apiVersions: ["*"], operations: [CREATE, UPDATE], resources: [policybindings], scope: Cluster }
+    failurePolicy: Ignore
+    sideEffects: None
+    # A module may have to be compiled.
+    timeoutSeconds: 30
+  {{- end }}
   {{- with $webhook.mountPodNamespace }}
   - name: evictions.pith.dev
     admissionReviewVersions: [v1]

@@ -117,6 +117,34 @@ pub fn order(a: &Binding, b: &Binding) -> std::cmp::Ordering {
     (a.priority, &a.name).cmp(&(b.priority, &b.name))
 }
 
+/// Two bindings of which only the earlier one counts, wherever it has an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shadow<'a> {
+    /// The earlier one.
+    pub by: &'a str,
+    /// The one whose answer does not count.
+    pub binding: &'a str,
+    /// The hook, or `shape`.
+    pub what: &'static str,
+}
+
+/// Which of these bindings, in order, take answers away from which: of those that name a volume, say whether its size is enforced, or how
+/// pods get their clients, the first counts. Only where selectors alone say that the earlier one is for all that the later one is for.
+pub fn shadows(bindings: &[Binding]) -> Vec<Shadow<'_>> {
+    let has = |it: &Binding, hook: Hook| it.hooks.contains(&hook);
+    let mut found = Vec::new();
+    for (index, later) in bindings.iter().enumerate() {
+        let covers = |it: &&Binding| it.percent >= 100 && it.mode == Mode::Enforce && it.matches.covers(&later.matches);
+        for by in bindings[..index].iter().filter(covers) {
+            let hooks = [Hook::Naming, Hook::Quota].into_iter().filter(|hook| has(by, *hook) && has(later, *hook));
+            let shape = (by.shape.is_some() && later.shape.is_some()).then_some("shape");
+            let whats = hooks.map(Hook::as_str).chain(shape);
+            found.extend(whats.map(|what| Shadow { by: &by.name, binding: &later.name, what }));
+        }
+    }
+    found
+}
+
 /// The bindings that are asked whether a pod with these volumes is exempt, in order.
 pub fn for_exemption<'a>(
     bindings: &'a [Binding],
@@ -237,6 +265,16 @@ fn workload(pod: &PodFacts) -> &str {
 }
 
 impl Match {
+    /// Whether everything that fits another one fits this one, as far as can be told without looking at objects.
+    fn covers(&self, other: &Match) -> bool {
+        let selector = |one: &LabelSelector, other: &LabelSelector| *one == LabelSelector::default() || one == other;
+        selector(&self.namespaces, &other.namespaces)
+            && selector(&self.pods, &other.pods)
+            && selector(&self.claims, &other.claims)
+            && (self.storage_classes.is_empty()
+                || !other.storage_classes.is_empty() && other.storage_classes.is_subset(&self.storage_classes))
+    }
+
     fn claim(&self, labels: &Entries, storage_class: Option<&str>) -> bool {
         let class_fits =
             self.storage_classes.is_empty() || storage_class.is_some_and(|class| self.storage_classes.contains(class));

@@ -54,6 +54,11 @@ impl Breaker {
         }
     }
 
+    /// Whether it is left alone, or tried by one call only.
+    pub fn is_paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
     /// It has answered. True where that ends a pause.
     pub fn answered(&mut self) -> bool {
         std::mem::take(self).pause.is_some()

@@ -133,6 +133,9 @@ catalogue! {
     UnusableSecret "unusable-secret" [Denial]
         "The Secret says that it is one of a file system, by its label `juicefs.com/validate-secret: \"true\"`, and describes none."
         "correct the key that the sentence names, or take the label away";
+    UnusableBinding "unusable-binding" [Denial]
+        "The PolicyBinding cannot be used: its module is no policy, or its settings, selectors or limits are not what they can be."
+        "correct what the sentence names; what was in force before stays in force";
     MountPodInUse "mount-pod-in-use" [Denial]
         "The pod that is to be evicted is a mount pod of the JuiceFS CSI driver, and pods on its node use what it has mounted."
         "evict those first, as `kubectl drain` does: it tries the mount pod again until they are gone";

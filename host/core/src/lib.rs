@@ -27,6 +27,7 @@ pub mod pod;
 pub mod workload;
 pub mod binding;
 pub mod breaker;
+pub mod latency;
 pub mod monitor;
 pub mod comparison;
 pub mod catalogue;

@@ -1,4 +1,4 @@
-//! What is wrong with a PersistentVolume or a Secret, told to whoever writes it rather than to whoever runs a pod later.
+//! What is wrong with a PersistentVolume, a Secret or a PolicyBinding, told to whoever writes it rather than to whoever runs a pod later.
 //!
 //! Only what can never be right is refused. What Pith could not use, and somebody else may, is a warning.
 
@@ -37,6 +37,9 @@ pub enum Problem {
     /// The Secret describes no file system; the sentence repeats none of its values.
     #[error("{0}")]
     Secret(String),
+    /// The PolicyBinding cannot be used.
+    #[error("{0}")]
+    Binding(String),
 }
 
 impl Problem {
@@ -46,6 +49,7 @@ impl Problem {
             Problem::DuplicateHandle { .. } => Code::DuplicateVolumeHandle,
             Problem::MountPodInUse { .. } => Code::MountPodInUse,
             Problem::Secret(_) => Code::UnusableSecret,
+            Problem::Binding(_) => Code::UnusableBinding,
         }
     }
 }

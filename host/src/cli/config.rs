@@ -1,10 +1,11 @@
-//! `pith config`: the effective configuration with the origin of each value, the schema, the reference.
+//! `pith config`: the effective configuration with the origin of each value, the schema, the reference, the custom resource.
 
 use anyhow::Result;
 
 use super::print;
 use crate::args::{Config as Args, TextOutput};
 use crate::config::{Config, Effective, effective, reference, schema};
+use crate::policy::custom_resource_definition;
 
 /// Prints what was asked for.
 pub fn run(args: &Args) -> Result<()> {
@@ -12,6 +13,8 @@ pub fn run(args: &Args) -> Result<()> {
         print(&format!("{}\n", serde_json::to_string_pretty(&schema())?))?;
     } else if args.reference {
         print(&reference())?;
+    } else if args.crd {
+        print(&yaml_serde::to_string(&custom_resource_definition())?)?;
     } else if let Some(path) = &args.config {
         // Printing what would be refused helps nobody.
         Config::load(path, &args.overrides)?;

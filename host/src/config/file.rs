@@ -46,6 +46,9 @@ pub struct File {
     pub file_systems: Vec<FileSystem>,
     /// Policies put to use. They run by priority, then name.
     pub policies: Vec<Binding>,
+    /// Policies that are put to use by PolicyBindings of the cluster, beside those of this file; absent for none. It needs
+    /// `objects.cluster`.
+    pub policy_bindings: Option<PolicyBindings>,
     /// The CSI controller, which makes and removes volumes; there is none where this is absent.
     pub csi: Option<Csi>,
     /// The JuiceFS client, with which the CSI controller reaches file systems.
@@ -67,6 +70,7 @@ impl Default for File {
             sidecar: Sidecar::default(),
             file_systems: Vec::new(),
             policies: Vec::new(),
+            policy_bindings: None,
             csi: None,
             juicefs: JuiceFs::default(),
         }
@@ -574,6 +578,25 @@ impl Default for JuiceFs {
     }
 }
 
+/// PolicyBindings (`pith.dev/v1alpha1`), each of which puts a policy to use while Pith runs.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyBindings {
+    /// The namespace of the ConfigMaps that their modules come from, and of the Lease by which replicas agree on who sums up.
+    pub namespace: String,
+    /// What this replica is called in their status; the name of the host, which is that of the pod, where this is absent.
+    #[serde(default)]
+    pub replica: Option<String>,
+    /// How often the counts of this replica are written into their status. What is in force, and what cannot be, is written at once.
+    #[serde(default = "often")]
+    #[schemars(extend("default" = "30s"))]
+    pub report_every: Period,
+}
+
+fn often() -> Period {
+    Period(Duration::from_secs(30))
+}
+
 /// A policy put to use.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -634,6 +657,18 @@ fn no_settings() -> serde_json::Value {
 pub enum Module {
     /// A `.wasm` file: a component, or a core module that the host wraps into one.
     File(PathBuf),
+    /// A key of a ConfigMap in the namespace that `policyBindings` names.
+    ConfigMap(ConfigMapKey),
+}
+
+/// A key under `binaryData` of a ConfigMap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfigMapKey {
+    /// The name of the ConfigMap.
+    pub name: String,
+    /// The key, as in `sizes.wasm`.
+    pub key: String,
 }
 
 /// What a policy can be asked.

@@ -47,7 +47,7 @@ impl Kept {
             // With the kept module in the place of its own.
             let mut binding = it.config.typed.clone();
             binding["module"] = json!({"file": file(it.module.digest())});
-            bindings.push((name, binding));
+            bindings.push((name, json!({"binding": binding, "resource": it.config.resource})));
         }
         bindings.sort_by_key(|(name, _)| *name);
         let text = bindings.into_iter().map(|(_, binding)| binding).collect::<Value>().to_string();
@@ -71,7 +71,11 @@ impl Kept {
         let path = self.0.join(BINDINGS);
         let read = || {
             let bindings: Vec<Value> = serde_json::from_slice(&fs::read(&path)?)?;
-            bindings.into_iter().map(|it| PolicyConfig::read(it, &self.0)).collect::<Result<Vec<_>>>()
+            let one = |mut it: Value| {
+                let config = PolicyConfig::read(it["binding"].take(), &self.0)?;
+                Ok(PolicyConfig { resource: serde_json::from_value(it["resource"].take())?, ..config })
+            };
+            bindings.into_iter().map(one).collect::<Result<Vec<_>>>()
         };
         read().unwrap_or_else(|error| {
             tracing::warn!(path = %path.display(), "no earlier policies can be read: {error:#}");

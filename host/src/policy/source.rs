@@ -3,21 +3,42 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
+use super::Resources;
 use crate::config::Source;
 use crate::wasm::LARGEST_MODULE_BYTES;
 
 /// What modules are read from. Reading may wait, for a disk or a network: it is done on threads that load policies.
 #[derive(Debug, Clone, Default)]
-pub struct Sources {}
+pub struct Sources {
+    resources: Option<Arc<Resources>>,
+}
 
 impl Sources {
+    /// Files, and where there are PolicyBindings, the ConfigMaps beside them.
+    pub fn new(resources: Option<Arc<Resources>>) -> Sources {
+        Sources { resources }
+    }
+
+    /// The PolicyBindings; none outside of a cluster.
+    pub(super) fn resources(&self) -> Option<&Arc<Resources>> {
+        self.resources.as_ref()
+    }
+
     /// Reads a module's bytes.
     pub(super) fn read(&self, source: &Source) -> Result<Vec<u8>> {
         match source {
             Source::File(path) => read_module(path),
+            Source::ConfigMap(key) => match &self.resources {
+                Some(resources) => resources.module(key),
+                None => bail!(
+                    "its module is in the ConfigMap `{}`, which is found only where policyBindings says in which namespace",
+                    key.name
+                ),
+            },
         }
     }
 
@@ -25,6 +46,7 @@ impl Sources {
     pub(super) fn stamp(&self, source: &Source) -> String {
         match source {
             Source::File(path) => stat(path),
+            Source::ConfigMap(key) => self.resources.as_ref().map(|it| it.version(&key.name)).unwrap_or_default(),
         }
     }
 }

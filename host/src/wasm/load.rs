@@ -173,9 +173,20 @@ fn load(engine: &Engine, bytes: &[u8], grants: Grants) -> Result<Module, LoadErr
     let code = link(engine, &component, &imports)?;
     let digest = hex::encode(digest);
     let size = bytes.len();
-    let engine = engine.clone();
-    let module = Loaded { engine, digest, size, form, hooks, imports, from_cache, wants_object, exports, code };
-    let module = Module(Arc::new(module));
+    let image = component.image_range();
+    let module = Module(Arc::new(Loaded {
+        engine: engine.clone(),
+        digest,
+        size,
+        form,
+        hooks,
+        imports,
+        from_cache,
+        compiled_size: (image.end as usize).saturating_sub(image.start as usize),
+        wants_object,
+        exports,
+        code,
+    }));
     abi::check_shapes(&module)?;
     Ok(module)
 }

@@ -43,6 +43,9 @@ pub(super) async fn mutate(
     match read(&webhook, &headers, body, deadline).await {
         Ok(body) => {
             let policies = webhook.policies.snapshot();
+            if let Some(waiting) = &policies.waiting {
+                return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, Code::NotSynced, waiting, Instant::now());
+            }
             let decide = |context: &Context<'_>, namespace: &str, pod: &Value| {
                 let recorded = webhook.decisions.as_ref().and_then(|it| it.wants(context.request));
                 let evaluator = policies.evaluator(deadline).about(namespace, name(pod)).recorded(recorded);
@@ -135,6 +138,10 @@ async fn answer(
                     refuse(webhook, status, Code::Unanswered, &unanswered.to_string(), started)
                 }
             };
+        }
+        Subject::PolicyBinding(binding) => {
+            let checked = validate::policy_binding(webhook, policies, binding, deadline).await;
+            return checked_answer(webhook, &review.uid, binding, &checked, started);
         }
         Subject::Other => {
             webhook.metrics.admission("skip", Some(Skip::NotAPodCreation.code()), started);
@@ -265,6 +272,7 @@ mod tests {
         Arc::new(Webhook {
             policies: Arc::new(InForce::new(policies)),
             decisions: None,
+            trial: None,
             objects: Arc::new(Mirror::fixed(objects)),
             configuration: Config::built_in().sidecars,
             metrics: Arc::new(Metrics::new()),

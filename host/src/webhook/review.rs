@@ -45,6 +45,8 @@ pub enum Subject {
         /// Its name.
         pod: String,
     },
+    /// A PolicyBinding that is written, and asks for something else than before.
+    PolicyBinding(Value),
     /// Anything else, which is never Pith's business and always allowed.
     Other,
 }
@@ -57,6 +59,7 @@ impl std::fmt::Debug for Subject {
             Subject::PersistentVolume(_) => "PersistentVolume",
             Subject::Secret(_) => "Secret",
             Subject::Eviction { .. } => "Eviction",
+            Subject::PolicyBinding(_) => "PolicyBinding",
             Subject::Other => "Other",
         })
     }
@@ -97,6 +100,7 @@ pub fn parse(body: &[u8]) -> Result<Review, ParseError> {
             let text = |key: &str| request[key].as_str().unwrap_or_default().to_string();
             Subject::Eviction { namespace: text("namespace"), pod: text("name") }
         }
+        None if asks_for_a_policy(request) => Subject::PolicyBinding(request["object"].take()),
         Some(("Pod", "CREATE")) => {
             let Some(namespace) = request["namespace"].as_str().map(str::to_string) else {
                 return Err(ParseError::Kind("`request.namespace` is missing"));
@@ -108,6 +112,17 @@ pub fn parse(body: &[u8]) -> Result<Review, ParseError> {
         _ => Subject::Other,
     };
     Ok(Review { uid, subject })
+}
+
+/// Whether a PolicyBinding is written that asks for something else than before. Labels of one may always be changed.
+fn asks_for_a_policy(request: &Value) -> bool {
+    let kind = &request["kind"];
+    let is_written = request["operation"] == "CREATE" || request["operation"] == "UPDATE";
+    kind["group"] == "pith.dev"
+        && kind["kind"] == "PolicyBinding"
+        && is_written
+        && request["subResource"].as_str().unwrap_or_default().is_empty()
+        && request["object"]["spec"] != request["oldObject"]["spec"]
 }
 
 /// Of a whole object of the core group: subresources (eviction, binding, ephemeralcontainers) come with the kind Pod or their own.
@@ -161,7 +176,7 @@ pub fn render_checked(uid: &str, checked: &Checked) -> Vec<u8> {
             let status = match problem {
                 // What evicts tries again then, and gives up on any other answer.
                 Problem::MountPodInUse { .. } => (429, "TooManyRequests"),
-                Problem::DuplicateHandle { .. } | Problem::Secret(_) => INVALID,
+                Problem::DuplicateHandle { .. } | Problem::Secret(_) | Problem::Binding(_) => INVALID,
             };
             review(&denied(uid, status, problem.code(), problem))
         }

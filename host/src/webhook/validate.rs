@@ -1,6 +1,7 @@
-//! PersistentVolumes and Secrets as they are written: read, looked at, and forgotten.
+//! PersistentVolumes, Secrets and PolicyBindings as they are written: read, looked at, and forgotten.
 //!
-//! No client is run and nobody is asked: whether an engine answers is no property of a Secret.
+//! No client is run and nobody is asked: whether an engine answers is no property of a Secret. Only the module of a PolicyBinding is
+//! fetched, and tried as it will be when it is put to use.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use super::Webhook;
 use crate::cluster::{Unanswered, object};
 use crate::juicefs::{PodSource, SourceError};
+use crate::policy::Policies;
 
 /// Looks at a PersistentVolume.
 pub(super) fn persistent_volume(webhook: &Webhook, volume: &Value) -> Checked {
@@ -35,6 +37,19 @@ pub(super) async fn eviction(
     let pod = webhook.objects.pod(namespace, name, deadline).await?.unwrap_or_default();
     let checked = validation::eviction(&pod);
     Ok((pod, checked))
+}
+
+/// Looks at a PolicyBinding: its module is loaded, and its settings are shown to it.
+pub(super) async fn policy_binding(
+    webhook: &Webhook,
+    policies: &Policies,
+    binding: &Value,
+    deadline: Instant,
+) -> Checked {
+    match &webhook.trial {
+        Some(trial) => trial.check(policies, binding, deadline).await.map_err(Problem::Binding),
+        None => Ok(vec!["this Pith takes no PolicyBindings: its configuration has no `policyBindings`".to_string()]),
+    }
 }
 
 /// What is said of a Secret whose file system is of the Enterprise Edition.

@@ -149,3 +149,33 @@ fn what_is_not_asked_says_why() {
     let miss = Binding { percent: 0, ..any() }.meets_claim(&claim("orders"), &Namespace::default());
     assert!(matches!(miss, Err(Miss::Share { percent: 0, number: 0..=99 })), "{miss:?}");
 }
+
+/// The pairs in which one takes answers of the other, as `a>b naming`.
+#[track_caller]
+fn check_shadows(bindings: &[Binding], expected: &[&str]) {
+    let found: Vec<String> =
+        shadows(bindings).iter().map(|it| format!("{}>{} {}", it.by, it.binding, it.what)).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn an_earlier_binding_shadows_a_later_one_only_where_it_is_for_all_of_the_same() {
+    let naming = |name: &str| binding(name, Hook::Naming);
+    let team = |name: &str, team: &str| {
+        let matches = Match { claims: labelled(&[("team", team)]), ..Match::default() };
+        Binding { matches, ..naming(name) }
+    };
+    let classes = |name: &str, classes: &[&str]| {
+        let storage_classes = classes.iter().map(ToString::to_string).collect();
+        Binding { matches: Match { storage_classes, ..Match::default() }, ..naming(name) }
+    };
+    check_shadows(&[naming("all"), team("web", "web")], &["all>web naming"]);
+    check_shadows(&[team("web", "web"), naming("all")], &[]);
+    check_shadows(&[team("a", "web"), team("b", "web"), team("c", "data")], &["a>b naming"]);
+    check_shadows(&[classes("a", &["x", "y"]), classes("b", &["x"]), naming("c")], &["a>b naming"]);
+    check_shadows(&[Binding { percent: 99, ..naming("a") }, naming("b")], &[]);
+    check_shadows(&[Binding { mode: Mode::Monitor, ..naming("a") }, naming("b")], &[]);
+    check_shadows(&[binding("a", Hook::Sidecar), binding("b", Hook::Sidecar)], &[]);
+    let shaped = |name: &str| Binding { shape: Some(Shape::Container), ..binding(name, Hook::Sidecar) };
+    check_shadows(&[shaped("a"), shaped("b")], &["a>b shape"]);
+}
