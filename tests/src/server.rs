@@ -106,6 +106,16 @@ impl Server {
         Ok(Server { webhook: address("webhook")?, admin: address("admin")?, child, folder })
     }
 
+    /// Ends it at once, and starts it again in its folder on the network of a cluster. Its listeners have other ports then.
+    pub fn start_again(&mut self, cluster: &Cluster) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        fs::remove_file(self.folder.path().join("addresses.json"))?;
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir()?);
+        *self = Server::started(folder, cluster.command(&PITH))?;
+        Ok(())
+    }
+
     /// The CA that clients trust.
     pub fn ca(&self) -> PathBuf {
         self.folder.path().join("state/tls/ca.crt")

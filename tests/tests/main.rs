@@ -2,6 +2,7 @@
 
 mod access_modes;
 mod adoption;
+mod bindings;
 mod certificates;
 mod chart;
 mod check;

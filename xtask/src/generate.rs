@@ -15,7 +15,7 @@ const FILES: [(&str, &[&str]); 4] = [
     ("docs/configuration.md", &["config", "--reference"]),
     ("docs/pith.schema.json", &["config", "--schema"]),
     ("docs/reasons.md", &["reasons"]),
-    ("deploy/chart/files/policybindings.yaml", &["config", "--crd"]),
+    ("deploy/chart/crds/policybindings.yaml", &["config", "--crd"]),
 ];
 
 /// The chart, and what it is rendered into: each file of values in `values` gives the file of the same name beside that folder.
@@ -29,7 +29,7 @@ const NO_KEY: &str = "\"00000000000000000000000000000000000000000000000000000000
 
 /// Writes every file that is not what it should be.
 pub(crate) fn write() -> Result<()> {
-    // The chart has one of the others in it.
+    // The chart is rendered with what is printed beside it.
     for files in [printed, rendered] {
         for (path, wanted) in files()? {
             if present(&path) != wanted {
