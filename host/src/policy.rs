@@ -140,9 +140,14 @@ impl Policies {
     }
 
     /// Loads every binding's module, several at once, and checks its settings. The first that cannot be used is an error.
-    pub fn load(engine: &Engine, configs: &[PolicyConfig], metrics: Arc<Metrics>) -> Result<Policies> {
+    pub fn load(
+        engine: &Engine,
+        sources: &Sources,
+        configs: &[PolicyConfig],
+        metrics: Arc<Metrics>,
+    ) -> Result<Policies> {
         let none = Policies { metrics, ..Policies::none() };
-        let loading = Loading { engine, sources: &Sources::default(), kept: None, last_good: &[], quietly: false };
+        let loading = Loading { engine, sources, kept: None, last_good: &[], quietly: false };
         let (policies, problems) = none.next(configs, &loading)?;
         problems.into_values().next().map_or(Ok(policies), Err)
     }

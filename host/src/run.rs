@@ -314,8 +314,8 @@ impl Serving {
 }
 
 /// Loads the policies of a configuration.
-pub fn load_policies(config: &Config, metrics: Arc<Metrics>) -> Result<Policies> {
-    Policies::load(&engine(config)?, &config.policies, metrics)
+pub fn load_policies(config: &Config, sources: &Sources, metrics: Arc<Metrics>) -> Result<Policies> {
+    Policies::load(&engine(config)?, sources, &config.policies, metrics)
 }
 
 /// What runs policies, with a cache of compiled ones in the state folder.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pith_tests::cluster::{CLUSTER, Cluster, Namespace, static_volume};
-use pith_tests::server::{Server, root};
+use pith_tests::server::{PITH, Server, root};
 use pith_tests::wasm_builds;
 use serde_json::{Value, json};
 
@@ -218,6 +218,8 @@ fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_a
             let counted = "pith_policy_monitored_total{policy=\"sizes-next\",hook=\"sidecar\",outcome=\"different\"}";
             assert!(metrics.contains(counted), "{metrics}");
 
+            explains(&two.namespace.name);
+
             // Promoted, at first for a share of nothing.
             bind(cluster, "sizes-next", "500m", &json!({"priority": 10, "percent": 0}));
             until(cluster, "sizes-next", "Ready", "True");
@@ -312,6 +314,32 @@ fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_a
     });
     until(cluster, "sizes", "Ready", "True");
     cluster.kubectl(&["delete", "policybinding", "sizes"]).expect("it is deleted");
+}
+
+/// What people ask at a terminal takes the PolicyBindings of the cluster into account.
+fn explains(namespace: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of_pith = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let kubeconfig = of_pith("kubeconfig.yaml", &CLUSTER.kubeconfig_of_pith("pith-webhook").expect("a kubeconfig"));
+    let config = of_pith(
+        "pith.yaml",
+        "objects: {cluster: {kubeconfig: kubeconfig.yaml}}\npolicyBindings: {namespace: pith-system}\n",
+    );
+    let explain = |command: &[&str]| {
+        let mut pith = CLUSTER.command(&PITH);
+        pith.args(command).args(["--config", &config, "--kubeconfig", &kubeconfig, "--namespace", namespace]);
+        let output = pith.arg("pvc/data").output().expect("pith runs");
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    let found = explain(&["policy", "explain"]);
+    assert!(found.contains("data"), "{found}");
+    let found = explain(&["policy", "diff"]);
+    assert!(found.contains("0 would be decided otherwise"), "{found}");
 }
 
 /// Has the API server ask this replica about PolicyBindings.

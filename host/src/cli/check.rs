@@ -55,10 +55,14 @@ struct Found {
 
 /// Reads, decides and prints. The exit code is 1 where an error or a warning was found.
 pub fn run(args: &Check) -> Result<ExitCode> {
-    let config = Config::load_or_built_in(args.config.as_deref())?;
+    let mut config = Config::load_or_built_in(args.config.as_deref())?;
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn".into() })?;
     install_crypto();
-    let policies = subjects::policies(&config)?;
+    let modules = match args.objects {
+        Some(_) => subjects::Modules::default(),
+        None => subjects::add_bindings(&mut config, args.kubeconfig.as_deref())?,
+    };
+    let policies = subjects::policies(&config, &modules)?;
     let registration = registration(&config)?;
     let (namespace, registration) = (args.namespace.as_deref(), registration.as_deref());
     let needed = |objects: &Objects| needed_secrets(&config.sidecars, objects, namespace);

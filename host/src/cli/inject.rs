@@ -48,11 +48,12 @@ struct Injected {
 
 /// Injects and prints. The exit code is 1 if a pod was refused or a policy failed.
 pub fn run(args: &Inject) -> Result<ExitCode> {
-    let config = Config::load_or_built_in(args.subjects.config.as_deref())?;
+    let mut config = Config::load_or_built_in(args.subjects.config.as_deref())?;
     // What policies log belongs to a look at their decision; how they were loaded does not.
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn,policy=info".into() })?;
     config.warn();
-    let policies = subjects::policies(&config)?;
+    let modules = subjects::add_bindings_where_it_runs(&mut config, &args.subjects)?;
+    let policies = subjects::policies(&config, &modules)?;
     let (objects, documents) = subjects::read(&args.subjects, &config, subjects::Kinds::Pods)?;
     let context =
         Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects, request: "" };

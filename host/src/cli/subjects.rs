@@ -6,17 +6,19 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use kube::api::ListParams;
+use pith_core::binding;
 use pith_core::json::entries;
 use pith_core::object::{Claim, Namespace, Object, Objects};
 use pith_core::selector::LabelSelector;
 use serde_json::Value;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::args::Subjects;
 use crate::cluster::{self, Look};
 use crate::config::{Config, ObjectSource};
 use crate::install_crypto;
 use crate::metrics::Metrics;
-use crate::policy::Policies;
+use crate::policy::{Policies, Resources, Sources};
 use crate::run::load_policies;
 
 /// The kinds that can be named, as kubectl has them: all names of one, its group and its kind.
@@ -49,11 +51,52 @@ pub(super) enum Kinds {
     PodsAndClaims,
 }
 
+/// What modules are read from, and what the questions to a cluster run on.
+#[derive(Debug, Default)]
+pub(super) struct Modules {
+    sources: Sources,
+    _runtime: Option<Runtime>,
+}
+
+/// Adds the PolicyBindings of a cluster to the policies of a configuration which says that there are some, as its server would.
+pub(super) fn add_bindings(config: &mut Config, kubeconfig: Option<&Path>) -> Result<Modules> {
+    let Some(of_cluster) = &config.policy_bindings else { return Ok(Modules::default()) };
+    install_crypto();
+    // With a thread of its own: modules are read on others.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.context("starting the runtime")?;
+    let (resources, bindings) = runtime.block_on(async {
+        let client = cluster::connect_as_kubectl(kubeconfig.or(kubeconfig_of(config))).await?;
+        let resources = Resources::new(client, Handle::current(), of_cluster.namespace.clone());
+        let bindings = resources.list().await?;
+        anyhow::Ok((resources, bindings))
+    })?;
+    config.policies.extend(bindings);
+    config.policies.sort_by(|a, b| binding::order(&a.binding, &b.binding));
+    Ok(Modules { sources: Sources::new(Some(Arc::new(resources))), _runtime: Some(runtime) })
+}
+
+/// The same for what is named in a cluster. Files are decided about without asking one.
+pub(super) fn add_bindings_where_it_runs(config: &mut Config, subjects: &Subjects) -> Result<Modules> {
+    match subjects.filename {
+        Some(_) => Ok(Modules::default()),
+        None => add_bindings(config, subjects.kubeconfig.as_deref()),
+    }
+}
+
 /// The policies by which is decided. Without any, nothing is made ready for them.
-pub(super) fn policies(config: &Config) -> Result<Policies> {
+pub(super) fn policies(config: &Config, modules: &Modules) -> Result<Policies> {
     match config.policies.is_empty() {
         true => Ok(Policies::none()),
-        false => load_policies(config, Arc::new(Metrics::new())),
+        false => load_policies(config, &modules.sources, Arc::new(Metrics::new())),
+    }
+}
+
+/// The kubeconfig that a configuration names.
+fn kubeconfig_of(config: &Config) -> Option<&Path> {
+    match &config.objects {
+        Some(ObjectSource::Cluster { kubeconfig, .. }) => kubeconfig.as_deref(),
+        _ => None,
     }
 }
 
@@ -129,10 +172,7 @@ fn of_files(subjects: &Subjects, config: &Config) -> Result<Objects> {
 /// The objects of a cluster, and of what is named the pods, or the claim itself.
 async fn of_cluster(subjects: &Subjects, config: &Config, kinds: Kinds) -> Result<(Objects, Vec<Value>)> {
     let named = subjects.running.iter().map(|it| Named::read(it, kinds)).collect::<Result<Vec<_>>>()?;
-    let kubeconfig = subjects.kubeconfig.as_deref().or(match &config.objects {
-        Some(ObjectSource::Cluster { kubeconfig, .. }) => kubeconfig.as_deref(),
-        _ => None,
-    });
+    let kubeconfig = subjects.kubeconfig.as_deref().or(kubeconfig_of(config));
     let look = Look(cluster::connect_as_kubectl(kubeconfig).await?);
     let (objects, unread) = look.everything(Some(&subjects.namespace), config.file_systems()).await?;
     if let Some((kind, why)) = unread.into_iter().next() {

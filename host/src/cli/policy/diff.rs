@@ -42,16 +42,22 @@ struct Compared {
 
 /// Compares what both sides decide of each pod, workload and claim; other objects are left out.
 pub fn diff(args: &PolicyDiff) -> Result<ExitCode> {
-    let config = Config::load_or_built_in(args.subjects.config.as_deref())?;
+    let mut config = Config::load_or_built_in(args.subjects.config.as_deref())?;
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn".into() })?;
     config.warn();
-    let other = match &args.to {
-        Some(path) => Config::load(path, &Overrides::default())?,
-        None => enforced(config.clone()),
+    let modules = subjects::add_bindings_where_it_runs(&mut config, &args.subjects)?;
+    let (other, other_modules) = match &args.to {
+        Some(path) => {
+            let mut other = Config::load(path, &Overrides::default())?;
+            let modules = subjects::add_bindings_where_it_runs(&mut other, &args.subjects)?;
+            (other, Some(modules))
+        }
+        None => (enforced(config.clone()), None),
     };
     let (objects, documents) = subjects::read(&args.subjects, &config, subjects::Kinds::PodsAndClaims)?;
-    let before = Side { policies: subjects::policies(&config)?, config };
-    let after = Side { policies: subjects::policies(&other)?, config: other };
+    let before = Side { policies: subjects::policies(&config, &modules)?, config };
+    let modules = other_modules.as_ref().unwrap_or(&modules);
+    let after = Side { policies: subjects::policies(&other, modules)?, config: other };
     let compared = documents
         .iter()
         .filter_map(|document| one(&before, &after, &objects, &args.subjects.namespace, document).transpose());

@@ -31,11 +31,12 @@ struct Explained<'a> {
 
 /// Explains every pod, workload and claim of the input; other objects are left out.
 pub fn explain(args: &PolicyExplain) -> Result<()> {
-    let config = Config::load_or_built_in(args.subjects.config.as_deref())?;
+    let mut config = Config::load_or_built_in(args.subjects.config.as_deref())?;
     telemetry::start(&Log { format: LogFormat::Text, filter: "warn".into() })?;
     config.warn();
     // A module says itself which hooks it has.
-    let policies = subjects::policies(&config)?;
+    let modules = subjects::add_bindings_where_it_runs(&mut config, &args.subjects)?;
+    let policies = subjects::policies(&config, &modules)?;
     let (objects, documents) = subjects::read(&args.subjects, &config, subjects::Kinds::PodsAndClaims)?;
     let context =
         Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects, request: "" };

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use anyhow::{Context, Result, anyhow, ensure};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ListParams;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client, ResourceExt};
@@ -131,6 +132,18 @@ impl Resources {
     /// Those of a cluster, none of which are there before [`Resources::follow`] brings them.
     pub fn new(client: Client, runtime: Handle, namespace: String) -> Resources {
         Resources { client, runtime, namespace, state: RwLock::default(), changed: Notify::new() }
+    }
+
+    /// Those that there are now, for a command that follows nothing.
+    pub async fn list(&self) -> Result<Vec<PolicyConfig>> {
+        let api = Api::<DynamicObject>::all_with(self.client.clone(), &api_resource());
+        let found = in_time(api.list(&ListParams::default())).await;
+        let found = found.map_err(|why| anyhow!(why)).context("reading the PolicyBindings of the cluster")?;
+        let one = |it| {
+            let object = Object::read(it);
+            object.wanted().with_context(|| format!("the PolicyBinding `{}`", object.name))
+        };
+        found.items.into_iter().map(one).collect()
     }
 
     /// Follows them. It ends only with a defect.
