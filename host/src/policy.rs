@@ -284,11 +284,19 @@ impl Policies {
         let in_force = loaded.and_then(|it| it.config.resource.as_ref()).map(|it| it.generation);
         let problem = self.problems.get(&object.name);
         let observed = problem.and_then(|it| it.generation).or(in_force)?;
+        let instead = loaded.zip(in_force).filter(|_| problem.is_some()).map(|(it, generation)| {
+            let mut spec = it.config.typed.clone();
+            if let Some(fields) = spec.as_object_mut() {
+                fields.remove("name");
+            }
+            resource::LastGood { generation, digest: it.module.digest().into(), spec }
+        });
         Some(resource::Replica {
             name: name.into(),
             observed_generation: observed,
             in_force,
             problem: problem.map(|it| it.sentence.clone()),
+            instead,
             ..loaded.map(|it| it.report()).unwrap_or_default()
         })
     }

@@ -246,8 +246,14 @@ fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_a
             assert!(message.contains("settings") && message.contains("is in force"), "{message}");
             until(cluster, "sizes-next", "Ready", "False");
             until_all("500m");
-            let last_good = status(cluster, "sizes-next")["lastGood"].take();
+            let good = || {
+                let status = status(cluster, "sizes-next");
+                let (good, replica) = (&status["lastGood"], &status["replicas"][0]);
+                Ok((good["generation"] == replica["inForce"]).then(|| good.clone()))
+            };
+            let last_good = cluster.until("default", "what is in force, in the sum", good).expect("it is there");
             assert_eq!(last_good["spec"]["settings"]["sizes"]["only"]["requests"]["cpu"], "500m");
+            assert_eq!(last_good["spec"]["percent"], 100);
 
             // A replica that starts now has what the others have.
             let third = started("three");

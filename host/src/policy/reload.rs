@@ -211,9 +211,7 @@ impl Reload {
             policies.add_problems(&problems, &not_in_force, &before);
             // Replicas that were there before have something in force which this one has not.
             let was_good = |it: &&Arc<resource::Object>| {
-                it.status.last_good.is_some()
-                    && problems.contains_key(&it.name)
-                    && !policies.loaded.contains_key(&it.name)
+                it.last_good().is_some() && problems.contains_key(&it.name) && !policies.loaded.contains_key(&it.name)
             };
             policies.waiting = objects.iter().find(was_good).filter(|_| before.waiting.is_some()).map(|it| {
                 format!("the PolicyBinding `{}` cannot be used, and what was in force before cannot be had", it.name)

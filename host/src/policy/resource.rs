@@ -13,7 +13,7 @@ mod watch;
 
 pub use definition::custom_resource_definition;
 pub use report::Reporter;
-pub(super) use status::{HookReport, LastFailure, Module, Replica, Shadowed};
+pub(super) use status::{HookReport, LastFailure, LastGood, Module, Replica, Shadowed};
 pub(super) use watch::Object;
 pub use watch::Resources;
 

@@ -100,6 +100,9 @@ pub(crate) struct Replica {
     /// Why the one that it has looked at is not in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What is in force instead, where there is a problem: the sum may not have seen it while it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instead: Option<LastGood>,
     /// The module in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<Module>,
@@ -158,6 +161,14 @@ pub(crate) struct LastFailure {
     pub message: String,
 }
 
+impl Status {
+    /// The latest that was in force and could be again.
+    pub(super) fn latest_good(&self) -> Option<&LastGood> {
+        let instead = self.replicas.iter().filter_map(|it| it.instead.as_ref());
+        self.last_good.iter().chain(instead).max_by_key(|it| it.generation)
+    }
+}
+
 impl Replica {
     /// Without what changes with every call: what is worth writing at once.
     pub(super) fn essence(&self) -> Replica {
@@ -210,7 +221,7 @@ pub(super) fn sum(before: &Status, wanted: &Wanted<'_>, shadows: &[Shadow<'_>], 
     });
     let last_good = match (&digest, is_ready) {
         (Some(digest), true) => Some(LastGood { generation, digest: digest.clone(), spec: spec.clone() }),
-        _ => before.last_good.clone(),
+        _ => before.latest_good().cloned(),
     };
     let hooks = replicas.iter().flat_map(|it| &it.hooks);
     Status {
@@ -294,6 +305,17 @@ mod tests {
         assert_eq!(status.last_good, None, "it was not in force everywhere");
         let paused = Replica { paused: true, ..replica("a", 2, Some(2), None) };
         check(&[paused], ["Ready=True InForce", "Degraded=True Paused"]);
+    }
+
+    #[test]
+    fn what_was_in_force_for_a_moment_only_is_found_again_in_what_replicas_say() {
+        let good = |generation: i64| LastGood { generation, digest: "d".into(), spec: json!({"at": generation}) };
+        let replica = Replica { instead: Some(good(3)), ..replica("a", 4, Some(3), Some("no")) };
+        let before = Status { last_good: Some(good(2)), replicas: vec![replica], ..Status::default() };
+        assert_eq!(before.latest_good(), Some(&good(3)));
+        let spec = json!({});
+        let after = sum(&before, &Wanted { generation: 4, spec: &spec, monitors: false }, &[], "now");
+        assert_eq!(after.last_good, Some(good(3)));
     }
 
     #[test]

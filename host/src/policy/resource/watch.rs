@@ -122,7 +122,7 @@ impl Object {
 
     /// What was in force last on every replica, and would be again with the very same module.
     pub(in crate::policy) fn last_good(&self) -> Option<PolicyConfig> {
-        let it = self.status.last_good.clone()?;
+        let it = self.status.latest_good()?.clone();
         let of = config::Resource { uid: self.uid.clone(), generation: it.generation, digest: Some(it.digest) };
         PolicyConfig::of_resource(&self.name, it.spec, of).ok()
     }
