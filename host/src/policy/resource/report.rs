@@ -174,10 +174,7 @@ impl Reporter {
             "apiVersion": "pith.dev/v1alpha1", "kind": "PolicyBinding", "metadata": {"name": name, "uid": uid}, "status": status,
         });
         let params = PatchParams::apply(writer).force();
-        let problem = match in_time(self.api.patch_status(name, &params, &Patch::Apply(patch))).await {
-            Ok(_) => None,
-            Err(why) => Some(why),
-        };
+        let problem = in_time(self.api.patch_status(name, &params, &Patch::Apply(patch))).await.err();
         if let Some(why) = problem.as_ref().filter(|_| problem != self.problem) {
             tracing::warn!(policy = %name, %why, "the status of a PolicyBinding cannot be written");
         }
