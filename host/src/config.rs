@@ -31,6 +31,8 @@ pub use reference::{reference, schema};
 
 /// The end of a certificate is given in whole seconds.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(10);
+/// The most bytes of the spec of a PolicyBinding.
+const LARGEST_SPEC: usize = 64 << 10;
 /// Beyond it something else is meant.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
@@ -295,6 +297,12 @@ impl PolicyConfig {
 
     /// The binding that the spec of a PolicyBinding describes. Paths of modules are of this machine's root.
     pub fn of_resource(name: &str, mut spec: Value, resource: Resource) -> Result<PolicyConfig> {
+        // Its status has it again, once for each replica where something is wrong, and an object has 1.5 MiB at most.
+        let size = spec.to_string().len();
+        ensure!(
+            size <= LARGEST_SPEC,
+            "the spec has {size} bytes: at most {LARGEST_SPEC}; larger data goes into the module"
+        );
         let Some(fields) = spec.as_object_mut() else { bail!("the spec of the PolicyBinding `{name}` is no map") };
         fields.insert("name".into(), name.into());
         let config = PolicyConfig::read(spec, Path::new("/"))?;

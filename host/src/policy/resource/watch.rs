@@ -279,5 +279,7 @@ mod tests {
         assert_eq!((good.generation, good.digest.as_deref()), (2, Some("d")));
         it.spec = json!({"module": {"file": "/a"}, "colour": "red"});
         assert!(it.wanted().is_err_and(|error| format!("{error:#}").contains("unknown field `colour`")));
+        it.spec = json!({"module": {"file": "/a"}, "settings": {"much": "x".repeat(64 << 10)}});
+        assert!(it.wanted().is_err_and(|error| error.to_string().contains("at most 65536")));
     }
 }
