@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use pith_core::Quantity;
 use pith_core::binding::{self, Binding, Match, Mode, OnFailure};
 use pith_core::mount_pod_patch::{self, DriverConfig};
-use pith_core::object::SecretRef;
+use pith_core::object::{Kind, SecretRef};
 use pith_core::policy::{Cache, Hook};
 use pith_core::selector::{LabelSelector, Operator, Requirement};
 use pith_core::settings::{Configuration, FileSystem};
@@ -688,7 +688,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
         module: folder.join(typed.module.file),
         settings: typed.settings.to_string(),
         limits,
-        grants: Grants { object: typed.grants.contains(&file::Grant::Object) },
+        grants: grants(typed.grants).with_context(|| format!("policy `{name}`"))?,
         binding: Binding {
             hooks: typed.hooks.unwrap_or_default().into_iter().map(hook).collect(),
             matches,
@@ -706,6 +706,26 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
             name: typed.name,
         },
     })
+}
+
+fn grants(typed: Vec<file::Grant>) -> Result<Grants> {
+    let mut grants = Grants::default();
+    for grant in typed {
+        match grant {
+            file::Grant::Object => grants.object = true,
+            file::Grant::Clock => grants.clock = true,
+            file::Grant::Lookup(kinds) => {
+                ensure!(!kinds.is_empty(), "grants has a `lookup` of no kind: name some, or leave it out");
+                grants.lookup.extend(kinds.into_iter().map(|kind| match kind {
+                    file::LookupKind::Namespace => Kind::Namespace,
+                    file::LookupKind::StorageClass => Kind::StorageClass,
+                    file::LookupKind::PersistentVolume => Kind::PersistentVolume,
+                    file::LookupKind::PersistentVolumeClaim => Kind::Claim,
+                }));
+            }
+        }
+    }
+    Ok(grants)
 }
 
 fn hook(typed: file::Hook) -> Hook {

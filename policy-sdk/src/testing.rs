@@ -2,14 +2,17 @@
 //!
 //! Everything that is not said is as empty as it can be.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
+use crate::cases::Lookup;
 use crate::entries::put;
 use crate::{Claim, Namespace, NamingRequest, Origin, Owner, Pod, QuotaRequest, Sidecar, Volume};
 
 thread_local! {
     static OBJECT: RefCell<Option<String>> = const { RefCell::new(None) };
     static ORIGIN: RefCell<Option<Origin>> = const { RefCell::new(None) };
+    static NOW: Cell<Option<u64>> = const { Cell::new(None) };
+    static LOOKUPS: RefCell<Vec<Lookup>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Says what [`object`](crate::object) answers on this thread from now on.
@@ -33,6 +36,24 @@ pub fn set_origin(origin: Option<Origin>) {
 
 pub(crate) fn current_origin() -> Option<Origin> {
     ORIGIN.with_borrow(Clone::clone)
+}
+
+/// Says what [`clock::now`](crate::clock::now) answers on this thread from now on, in milliseconds; without one it panics.
+pub fn set_now(milliseconds: impl Into<Option<u64>>) {
+    NOW.set(milliseconds.into());
+}
+
+pub(crate) fn current_now() -> Option<u64> {
+    NOW.get()
+}
+
+/// Says what [`lookup`](crate::lookup) finds on this thread from now on. Whatever else is looked up panics.
+pub fn set_lookups(lookups: Vec<Lookup>) {
+    LOOKUPS.set(lookups);
+}
+
+pub(crate) fn current_lookups() -> Vec<Lookup> {
+    LOOKUPS.with_borrow(Clone::clone)
 }
 
 impl Pod {
