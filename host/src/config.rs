@@ -794,6 +794,27 @@ mod tests {
     }
 
     #[test]
+    fn grants_are_words_and_maps_in_yaml_and_in_what_is_kept() {
+        let config = load(
+            "policies:\n- name: a\n  module: {file: a.wasm}\n  grants: [object, clock, {lookup: [Namespace]}, {lookup: \
+             [PersistentVolumeClaim]}]\n",
+        );
+        let policy = config.expect("it is well formed").policies.remove(0);
+        let lookup = [Kind::Namespace, Kind::Claim].into();
+        assert_eq!(policy.grants, Grants { object: true, clock: true, lookup });
+        let kept = PolicyConfig::read(policy.typed.clone(), Path::new("/")).expect("what is kept can be read");
+        assert_eq!((&kept.grants, &kept.typed), (&policy.grants, &policy.typed));
+        check_error(
+            "policies: [{name: a, module: {file: a.wasm}, grants: [{lookup: [Secret]}]}]",
+            "unknown variant `Secret`",
+        );
+        check_error(
+            "policies: [{name: a, module: {file: a.wasm}, grants: [{lookup: []}]}]",
+            "policy `a`: grants has a `lookup` of no kind",
+        );
+    }
+
+    #[test]
     fn one_of_several_is_written_as_a_map_with_one_key() {
         let config =
             load("webhook: {tls: {files: {certificate: a.crt, key: a.key}}}\nsidecar: {cache: {container: {}}}\n");

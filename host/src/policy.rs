@@ -390,7 +390,7 @@ impl Evaluator<'_> {
         let left = self.deadline.saturating_duration_since(started);
         let log = |level: Level, line: &str| log(&binding.name, level, line);
         let needs = loaded.module.needs();
-        let notes = (self.recorded == Some(Recorded::Questions) && !needs.lookup.is_empty()).then(Notes::default);
+        let notes = (!needs.lookup.is_empty()).then(Notes::default);
         let view = View { moment: self.moment, selected: &binding.matches.namespaces, notes: notes.clone() };
         let answer = if left.is_zero() {
             Err(Failure::Host("the request's time was used up before it was asked".into()))

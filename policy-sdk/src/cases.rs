@@ -455,6 +455,25 @@ mod tests {
     }
 
     #[test]
+    fn what_grants_show_has_a_form() {
+        let case = only(
+            "- name: n\n  hook: naming\n  now: 1970-01-01T00:00:01.5Z\n  lookups:\n  - { kind: Namespace, name: shop, found: [{ \
+             a: 1 }] }\n  - { kind: PersistentVolumeClaim, namespace: shop, labels: { b: c }, found: null }\n  expect: pass\n",
+        );
+        assert_eq!(case.now, Some(1500));
+        assert_eq!(case.lookups[0].found, Some(vec![serde_json::json!({"a": 1})]));
+        assert_eq!((case.lookups[1].namespace.as_deref(), &case.lookups[1].found), (Some("shop"), &None));
+        check_refused(
+            "- { name: n, hook: naming, now: soon, expect: pass }",
+            "case \"n\": now: `soon` is no time as in `2026-11-27T18:00:00Z`",
+        );
+        check_refused(
+            "- { name: n, hook: naming, lookups: [{ kin: Namespace }], expect: pass }",
+            "case \"n\": lookups: kin: unknown field `kin`, expected one of `kind`, `namespace`, `name`, `labels`, `found`",
+        );
+    }
+
+    #[test]
     fn mistake_in_a_table_is_told_with_its_case_and_field() {
         check_refused(
             "- { name: n, hook: exemption, input: { pod: { lables: {} } }, expect: inject }",

@@ -189,4 +189,27 @@ mod tests {
         clear_object();
         assert!(std::panic::catch_unwind(crate::object).is_err());
     }
+
+    #[test]
+    fn the_time_and_what_is_looked_up_are_what_the_test_said() {
+        set_now(7);
+        assert_eq!(crate::clock::now(), 7);
+        set_now(None);
+        assert!(std::panic::catch_unwind(crate::clock::now).is_err());
+        let shop = serde_json::json!({"metadata": {"name": "shop"}});
+        let one = Lookup {
+            kind: "Namespace".to_owned(),
+            name: Some("shop".to_owned()),
+            found: Some(vec![shop.clone()]),
+            ..Lookup::default()
+        };
+        let labels = [("team".to_owned(), "web".to_owned())].into();
+        let list = Lookup { name: None, labels, found: Some(Vec::new()), ..one.clone() };
+        set_lookups(vec![one, list]);
+        assert_eq!(crate::lookup::namespace("shop"), Some(shop));
+        assert_eq!(crate::lookup::namespaces(&[("team", "web")]), Vec::<crate::lookup::Value>::new());
+        assert!(std::panic::catch_unwind(|| crate::lookup::namespaces(&[])).is_err());
+        assert!(std::panic::catch_unwind(|| crate::lookup::claim("shop", "shop")).is_err());
+        set_lookups(Vec::new());
+    }
 }

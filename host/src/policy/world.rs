@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pith_core::lookup::{self, Budget, Question};
 use pith_core::object::Objects;
 use pith_core::selector::LabelSelector;
+use pith_core::text;
 
 use crate::wasm::{Lookups, Unanswered, World};
 
@@ -40,7 +41,7 @@ pub(crate) struct Looked {
     pub(crate) found: Option<Vec<String>>,
 }
 
-/// Where the look-ups of a call are noted.
+/// What was looked up in one call, each question once.
 pub(super) type Notes = Arc<Mutex<Vec<Looked>>>;
 
 /// A decision as the policy of one binding sees it.
@@ -48,6 +49,7 @@ pub(super) struct View<'a> {
     pub(super) moment: Moment<'a>,
     /// The namespaces that there are for it.
     pub(super) selected: &'a LabelSelector,
+    /// Absent for a policy that looks nothing up.
     pub(super) notes: Option<Notes>,
 }
 
@@ -58,27 +60,8 @@ impl World for View<'_> {
 
     fn lookups(&self) -> Result<Box<dyn Lookups>, &'static str> {
         // A clone is a snapshot, which shares all objects.
-        let (objects, selected) = (self.moment.objects.clone(), self.selected.clone());
-        Ok(Box::new(Live { objects, selected, notes: self.notes.clone() }))
-    }
-}
-
-struct Live {
-    objects: Objects,
-    selected: LabelSelector,
-    notes: Option<Notes>,
-}
-
-impl Lookups for Live {
-    fn answer(&mut self, question: Question, budget: &mut Budget) -> Result<Vec<String>, Unanswered> {
-        // Not noted: what is asked may be of any size and number, and is refused again wherever it is asked.
-        budget.ask(&question)?;
-        let found = lookup::answer(&self.objects, &self.selected, &question, budget);
-        if let Some(notes) = &self.notes {
-            let found = found.as_ref().ok().cloned();
-            notes.lock().unwrap_or_else(PoisonError::into_inner).push(Looked { question, found });
-        }
-        Ok(found?)
+        let objects = Some((self.moment.objects.clone(), self.selected.clone()));
+        Ok(Box::new(Answers { objects, notes: self.notes.clone().unwrap_or_default() }))
     }
 }
 
@@ -94,21 +77,32 @@ impl World for Recorded {
     }
 
     fn lookups(&self) -> Result<Box<dyn Lookups>, &'static str> {
-        Ok(Box::new(Replayed(self.looked.clone())))
+        Ok(Box::new(Answers { objects: None, notes: Arc::new(Mutex::new(self.looked.clone())) }))
     }
 }
 
-struct Replayed(Vec<Looked>);
+/// Answers what was asked before as then, also in a call that was recorded, and the rest from objects, where there are any.
+struct Answers {
+    objects: Option<(Objects, LabelSelector)>,
+    notes: Notes,
+}
 
-impl Lookups for Replayed {
+impl Lookups for Answers {
     fn answer(&mut self, question: Question, budget: &mut Budget) -> Result<Vec<String>, Unanswered> {
+        // What is refused here is not noted, and is refused again in a replay.
         budget.ask(&question)?;
-        let Some(looked) = self.0.iter().find(|it| it.question == question) else {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = notes.iter().find(|it| it.question == question) {
+            let found = known.found.clone().ok_or(lookup::Overrun)?;
+            found.iter().try_for_each(|text| budget.tell(text))?;
+            return Ok(found);
+        }
+        let Some((objects, selected)) = &self.objects else {
             let why = format!("it looks up {question}, which is not among the `lookups` of the case");
-            return Err(Unanswered::Unknown(pith_core::text::clean(&why, 512)));
+            return Err(Unanswered::Unknown(text::clean(&why, 512)));
         };
-        let found = looked.found.clone().ok_or(lookup::Overrun)?;
-        found.iter().try_for_each(|text| budget.tell(text))?;
-        Ok(found)
+        let found = lookup::answer(objects, selected, &question, budget);
+        notes.push(Looked { question, found: found.as_ref().ok().cloned() });
+        Ok(found?)
     }
 }
