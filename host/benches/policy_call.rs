@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pith::wasm::{Engine, EngineOptions, Grants, Level, Limits, Module};
+use pith::wasm::{Asking, Engine, EngineOptions, Grants, Level, Limits, Module};
 use pith_core::object::{AccessMode, Claim, Entries, Namespace};
 use pith_core::policy::{Cache, NamingRequest, Owner, PodFacts, SidecarFacts, Subject, VolumeFacts};
 
@@ -21,6 +21,8 @@ fn policy_call(criterion: &mut Criterion) {
     let resources = load(&engine, &["--package", "pith-policy-resources"], "pith_policy_resources");
     let limits = Limits::default();
     let silent = |_: Level, _: &str| {};
+    let asking = Asking { limits, settings: "{}", world: &(), log: &silent };
+    let sized = Asking { settings: SETTINGS, ..asking };
     let object = serde_json::Value::Null;
     let (subject, volume, sidecar, naming) = (subject(&object), volume(), sidecar(), naming());
 
@@ -32,16 +34,16 @@ fn policy_call(criterion: &mut Criterion) {
 
     let mut hooks = criterion.benchmark_group("call");
     hooks.bench_function("exemption", |bench| {
-        bench.iter(|| black_box(plain.exempt(limits, "{}", &subject, std::slice::from_ref(&volume), &silent)));
+        bench.iter(|| black_box(plain.exempt(asking, &subject, std::slice::from_ref(&volume))));
     });
     hooks.bench_function("sidecar", |bench| {
-        bench.iter(|| black_box(plain.adjust(limits, "{}", &subject, &volume, &sidecar, &silent)));
+        bench.iter(|| black_box(plain.adjust(asking, &subject, &volume, &sidecar)));
     });
     hooks.bench_function("naming", |bench| {
-        bench.iter(|| black_box(plain.name(limits, "{}", &naming, &object, &silent)));
+        bench.iter(|| black_box(plain.name(asking, &naming, &object)));
     });
     hooks.bench_function("sidecar_of_resources", |bench| {
-        bench.iter(|| black_box(resources.adjust(limits, SETTINGS, &subject, &volume, &sidecar, &silent)));
+        bench.iter(|| black_box(resources.adjust(sized, &subject, &volume, &sidecar)));
     });
     hooks.finish();
 }
@@ -55,7 +57,7 @@ fn load(engine: &Engine, package: &[&str], file: &str) -> Module {
     let status = Command::new("cargo").args(target).args(package).current_dir(root).status();
     assert!(status.is_ok_and(|status| status.success()), "cargo build {} failed: see above", package.join(" "));
     let file = root.join("target/wasm32-unknown-unknown/release").join(file).with_extension("wasm");
-    engine.load(&std::fs::read(file).expect("cargo built it"), Grants::default()).expect("a policy")
+    engine.load(&std::fs::read(file).expect("cargo built it"), &Grants::default()).expect("a policy")
 }
 
 fn entries<const N: usize>(entries: [(&str, &str); N]) -> Entries {

@@ -4,12 +4,12 @@
 
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use mimalloc::MiMalloc;
 use pith::config::Config;
-use pith::policy::Policies;
+use pith::policy::{Moment, Policies};
 use pith::webhook::review::{self, Subject};
 use pith_core::admission::{self, Context, Verdict};
 
@@ -25,7 +25,8 @@ fn review(criterion: &mut Criterion) {
     let context = Context { configuration: &configuration, bindings: &[], objects: &objects, request: "review" };
     let parsed = review::parse(&body).expect("a review");
     let Subject::PodCreation { namespace, pod } = &parsed.subject else { panic!("the creation of a pod") };
-    let evaluator = policies.evaluator(Instant::now());
+    let moment = Moment { objects: &objects, time: SystemTime::now() };
+    let evaluator = policies.evaluator(Instant::now(), moment);
     let decide = || admission::decide(&context, namespace, pod, &evaluator);
     let decision = decide();
     assert!(matches!(decision.verdict, Verdict::Inject(_)), "{decision:?}");

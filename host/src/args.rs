@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use pith_core::Quantity;
@@ -139,6 +140,9 @@ pub struct Inject {
     /// The pods and workloads.
     #[command(flatten)]
     pub subjects: Subjects,
+    /// The time that policies are told that ask for it, as in `2026-11-27T18:00:00Z`; now where it is absent.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+    pub now: Option<SystemTime>,
     /// Say for each pod what was decided, why, and where each value came from.
     #[arg(long)]
     pub explain: bool,
@@ -242,6 +246,9 @@ pub struct PolicyDiff {
     /// The pods, workloads and claims.
     #[command(flatten)]
     pub subjects: Subjects,
+    /// The time that policies are told that ask for it, as in `2026-11-27T18:00:00Z`; now where it is absent.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+    pub now: Option<SystemTime>,
     /// The other configuration; where it is absent, `--config` with each policy enforced that is in monitor mode.
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
@@ -285,6 +292,12 @@ pub struct CaseLimits {
     /// Lets the module see the whole object of a case, as `grants: [object]` of a binding.
     #[arg(long)]
     pub grant_object: bool,
+    /// Lets the module ask what time it is, which is the `now` of a case, as `grants: [clock]` of a binding.
+    #[arg(long)]
+    pub grant_clock: bool,
+    /// Lets the module look objects up, in the `lookups` of a case, as `grants: [{lookup: […]}]` of a binding with every kind.
+    #[arg(long)]
+    pub grant_lookup: bool,
 }
 
 /// What `policy explain` takes.

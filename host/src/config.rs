@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use pith_core::Quantity;
 use pith_core::binding::{self, Binding, Match, Mode, OnFailure};
 use pith_core::mount_pod_patch::{self, DriverConfig};
-use pith_core::object::SecretRef;
+use pith_core::object::{Kind, SecretRef};
 use pith_core::policy::{Cache, Hook};
 use pith_core::selector::{LabelSelector, Operator, Requirement};
 use pith_core::settings::{Configuration, FileSystem};
@@ -756,7 +756,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
         },
         settings: typed.settings.to_string(),
         limits,
-        grants: Grants { object: typed.grants.contains(&file::Grant::Object) },
+        grants: grants(typed.grants).with_context(|| format!("policy `{name}`"))?,
         binding: Binding {
             hooks: typed.hooks.unwrap_or_default().into_iter().map(hook).collect(),
             matches,
@@ -774,6 +774,26 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
             name: typed.name,
         },
     })
+}
+
+fn grants(typed: Vec<file::Grant>) -> Result<Grants> {
+    let mut grants = Grants::default();
+    for grant in typed {
+        match grant {
+            file::Grant::Object => grants.object = true,
+            file::Grant::Clock => grants.clock = true,
+            file::Grant::Lookup(kinds) => {
+                ensure!(!kinds.is_empty(), "grants has a `lookup` of no kind: name some, or leave it out");
+                grants.lookup.extend(kinds.into_iter().map(|kind| match kind {
+                    file::LookupKind::Namespace => Kind::Namespace,
+                    file::LookupKind::StorageClass => Kind::StorageClass,
+                    file::LookupKind::PersistentVolume => Kind::PersistentVolume,
+                    file::LookupKind::PersistentVolumeClaim => Kind::Claim,
+                }));
+            }
+        }
+    }
+    Ok(grants)
 }
 
 fn hook(typed: file::Hook) -> Hook {
@@ -839,6 +859,27 @@ mod tests {
         check_error("webhook: {timeout: soon}", "no span of time");
         check_error("policies:\n- name: a\n  module: {file: a.wasm}\n  mode: strict\n", "line 4");
         check_error("driver: a\ndriver: b\n", "duplicate");
+    }
+
+    #[test]
+    fn grants_are_words_and_maps_in_yaml_and_in_what_is_kept() {
+        let config = load(
+            "policies:\n- name: a\n  module: {file: a.wasm}\n  grants: [object, clock, {lookup: [Namespace]}, {lookup: \
+             [PersistentVolumeClaim]}]\n",
+        );
+        let policy = config.expect("it is well formed").policies.remove(0);
+        let lookup = [Kind::Namespace, Kind::Claim].into();
+        assert_eq!(policy.grants, Grants { object: true, clock: true, lookup });
+        let kept = PolicyConfig::read(policy.typed.clone(), Path::new("/")).expect("what is kept can be read");
+        assert_eq!((&kept.grants, &kept.typed), (&policy.grants, &policy.typed));
+        check_error(
+            "policies: [{name: a, module: {file: a.wasm}, grants: [{lookup: [Secret]}]}]",
+            "unknown variant `Secret`",
+        );
+        check_error(
+            "policies: [{name: a, module: {file: a.wasm}, grants: [{lookup: []}]}]",
+            "policy `a`: grants has a `lookup` of no kind",
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod source;
 mod stats;
 pub(crate) mod table;
 mod trial;
+pub(crate) mod world;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,15 +39,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;
-use crate::wasm::{Engine, Level, Limits, Module};
+use crate::wasm::{Asking, Engine, Level, Limits, Module};
 use stats::Stats;
-use table::Question;
+use table::{Question, Shown};
+use world::{Notes, View};
 
 pub use kept::Kept;
 pub use reload::Reload;
 pub use resource::{Reporter, Resources, custom_resource_definition};
 pub use source::{Sources, read_module};
 pub use trial::Trial;
+pub use world::Moment;
 
 /// The longest that checking the settings may take; it happens at start, not in a request.
 const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);
@@ -327,9 +330,9 @@ impl Policies {
         serde_json::json!({"policies": policies.collect::<Vec<_>>(), "shadows": shadows, "waiting": self.waiting})
     }
 
-    /// Asks on behalf of one request, which ends at `deadline`.
-    pub fn evaluator(&self, deadline: Instant) -> Evaluator<'_> {
-        Evaluator { policies: self, deadline, object: 0, recorded: None, calls: RefCell::default() }
+    /// Asks on behalf of one request, which ends at `deadline`. What grants show is as of this moment.
+    pub fn evaluator<'a>(&'a self, deadline: Instant, moment: Moment<'a>) -> Evaluator<'a> {
+        Evaluator { policies: self, deadline, moment, object: 0, recorded: None, calls: RefCell::default() }
     }
 }
 
@@ -368,7 +371,7 @@ impl Loaded {
 
 fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8], began: Instant) -> Result<Loaded> {
     let name = &config.binding.name;
-    let module = engine.load(bytes, config.grants)?;
+    let module = engine.load(bytes, &config.grants)?;
     let digest = config.resource.as_ref().and_then(|it| it.digest.as_deref());
     if let Some(digest) = digest.filter(|it| *it != module.digest()) {
         bail!("its module was {digest} when it could be used last, and is {} now", module.digest());
@@ -449,6 +452,7 @@ pub enum Recorded {
 pub struct Evaluator<'a> {
     policies: &'a Policies,
     deadline: Instant,
+    moment: Moment<'a>,
     object: u64,
     recorded: Option<Recorded>,
     calls: RefCell<Vec<Call>>,
@@ -511,7 +515,7 @@ impl Evaluator<'_> {
     fn call<'q, T>(
         &self,
         (binding, hook): (&Binding, Hook),
-        ask: impl FnOnce(&Loaded, Limits, &dyn crate::wasm::Log) -> Result<T, Failure>,
+        ask: impl FnOnce(&Module, Asking<'_>) -> Result<T, Failure>,
         outcome: impl FnOnce(&T) -> &'static str,
         question: impl FnOnce() -> Question<'q>,
         words: impl Fn(&T) -> Value,
@@ -522,11 +526,15 @@ impl Evaluator<'_> {
         let started = Instant::now();
         let left = self.deadline.saturating_duration_since(started);
         let log = |level: Level, line: &str| log(&binding.name, level, line);
+        let needs = loaded.module.needs();
+        let notes = (!needs.lookup.is_empty()).then(Notes::default);
+        let view = View { moment: self.moment, selected: &binding.matches.namespaces, notes: notes.clone() };
         let answer = if left.is_zero() {
             Err(Failure::Host("the request's time was used up before it was asked".into()))
         } else {
             let limits = Limits { deadline: loaded.config.limits.deadline.min(left), ..loaded.config.limits };
-            self.contained(binding, loaded, || ask(loaded, limits, &log))
+            let asking = Asking { limits, settings: &loaded.config.settings, world: &view, log: &log };
+            self.contained(binding, loaded, || ask(&loaded.module, asking))
         };
         let took = started.elapsed();
         let (word, sentence) = match &answer {
@@ -544,8 +552,13 @@ impl Evaluator<'_> {
         let told = self.recorded.map(|recorded| {
             let said = table::said(&answer, words);
             let case = (recorded == Recorded::Questions).then(|| {
-                let (settings, sees_object) = (&loaded.config.settings, loaded.module.sees_object());
-                question().case(hook.as_str(), settings, sees_object, said.clone())
+                let looked = notes.map(|it| std::mem::take(&mut *it.lock().unwrap_or_else(PoisonError::into_inner)));
+                let shown = Shown {
+                    object: needs.object,
+                    now: needs.clock.then(|| self.moment.milliseconds()),
+                    looked: looked.unwrap_or_default(),
+                };
+                question().case(hook.as_str(), &loaded.config.settings, shown, said.clone())
             });
             Told { digest: loaded.module.digest().into(), answer: table::without_values(said), case }
         });
@@ -558,7 +571,7 @@ impl Evaluate for Evaluator<'_> {
     fn exempt(&self, binding: &Binding, subject: &Subject<'_>, volumes: &[VolumeFacts]) -> Result<Exemption, Failure> {
         self.call(
             (binding, Hook::Exemption),
-            |it, limits, log| it.module.exempt(limits, &it.config.settings, subject, volumes, log),
+            |module, asking| module.exempt(asking, subject, volumes),
             |answer| match answer {
                 Exemption::Inject => "inject",
                 Exemption::Skip(_) => "skip",
@@ -578,7 +591,7 @@ impl Evaluate for Evaluator<'_> {
     ) -> Result<Change, Failure> {
         self.call(
             (binding, Hook::Sidecar),
-            |it, limits, log| it.module.adjust(limits, &it.config.settings, subject, volume, current, log),
+            |module, asking| module.adjust(asking, subject, volume, current),
             |answer| if *answer == Change::default() { "unchanged" } else { "changed" },
             || Question::sidecar(subject, volume, current),
             table::of_change,
@@ -588,7 +601,7 @@ impl Evaluate for Evaluator<'_> {
     fn name(&self, binding: &Binding, request: &NamingRequest, object: &Value) -> Result<Naming, Failure> {
         self.call(
             (binding, Hook::Naming),
-            |it, limits, log| it.module.name(limits, &it.config.settings, request, object, log),
+            |module, asking| module.name(asking, request, object),
             |answer| match answer {
                 Naming::Pass => "pass",
                 Naming::Directory { .. } => "directory",
@@ -602,7 +615,7 @@ impl Evaluate for Evaluator<'_> {
     fn quota(&self, binding: &Binding, request: &QuotaRequest, object: &Value) -> Result<Option<Quota>, Failure> {
         self.call(
             (binding, Hook::Quota),
-            |it, limits, log| it.module.quota(limits, &it.config.settings, request, object, log),
+            |module, asking| module.quota(asking, request, object),
             |answer| match answer {
                 None => "pass",
                 Some(Quota::On) => "on",

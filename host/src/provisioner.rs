@@ -46,7 +46,7 @@ use crate::decisions::{About, Decisions};
 use crate::juicefs::steps::Steps;
 use crate::juicefs::store::{self, Begun, Slot, Store, StoreError};
 use crate::juicefs::{FileSystem, FileSystemKey, JuiceFsError, SourceError, Workers};
-use crate::policy::InForce;
+use crate::policy::{InForce, Moment};
 
 pub use lists::Page;
 pub use snapshots::SnapshotQuery;
@@ -335,8 +335,9 @@ impl Provisioner {
             Some(name) if needed => Some(self.claim(name, deadline).await?),
             _ => None,
         };
+        let nothing = Objects::default();
         let place = {
-            let context = known.as_ref().map(|(claim, namespace, object)| NamingContext {
+            let context = known.as_ref().map(|(claim, namespace, object, _)| NamingContext {
                 claim: claim.clone(),
                 namespace: namespace.clone(),
                 object,
@@ -350,7 +351,9 @@ impl Provisioner {
             let (namespace, name) = claim.map_or(("", id), |claim| (&*claim.namespace, &*claim.name));
             let decisions = self.options.decisions.as_ref();
             let recorded = decisions.and_then(|it| it.wants(id));
-            let evaluator = policies.evaluator(deadline).about(namespace, name).recorded(recorded);
+            let objects = known.as_ref().map_or(&nothing, |(.., objects)| objects);
+            let moment = Moment { objects, time: SystemTime::now() };
+            let evaluator = policies.evaluator(deadline, moment).about(namespace, name).recorded(recorded);
             let place = volume::place(asked, id, context.as_ref(), self.options.templates, bindings, &evaluator);
             if let Some(decisions) = decisions.filter(|_| recorded.is_some()) {
                 let about = About { id, namespace, name };
@@ -368,12 +371,12 @@ impl Provisioner {
         Ok(place)
     }
 
-    /// The claim that a volume is for, as policies see it.
+    /// The claim that a volume is for, as policies see it, and the objects that it is one of.
     async fn claim(
         &self,
         name: &ClaimName,
         deadline: Instant,
-    ) -> Result<(Arc<Claim>, Arc<Namespace>, Value), VolumeError> {
+    ) -> Result<(Arc<Claim>, Arc<Namespace>, Value, Objects), VolumeError> {
         let unknown = |what: &Reference| {
             VolumeError::FailedPrecondition(format!("{what} is not known to Pith yet: try again in a moment"))
         };
@@ -387,7 +390,9 @@ impl Provisioner {
         let objects = objects.map_err(|unanswered| VolumeError::FailedPrecondition(unanswered.to_string()))?;
         let claim = objects.claim(&name.namespace, &name.name).ok_or_else(|| unknown(&wanted))?;
         let namespace = objects.namespace(&name.namespace).ok_or_else(|| unknown(&within))?;
-        Ok((claim.clone(), namespace.clone(), object(claim)))
+        let (claim, namespace) = (claim.clone(), namespace.clone());
+        let object = object(&claim);
+        Ok((claim, namespace, object, objects))
     }
 
     /// Makes a volume, or finds the one that was asked for by what is there.

@@ -22,6 +22,7 @@ mod call;
 mod caps;
 mod engine;
 mod exports;
+mod grants;
 mod host_calls;
 mod load;
 mod wasi;
@@ -30,6 +31,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pith_core::lookup::{self, Budget, Overrun};
 use pith_core::policy::{
     Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
 };
@@ -39,13 +41,58 @@ use caps::Plain;
 use wasi::Closed;
 
 pub use engine::{Compiler, Engine, EngineError, EngineOptions, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES};
+pub use grants::Grants;
 pub use load::{LoadError, Offer, offer};
 
-/// What a binding lets its policy import beyond `log`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Grants {
-    /// `pith:policy/object`: the raw Pod or PersistentVolumeClaim.
-    pub object: bool,
+/// What grants show a policy beside its question. Asked when a call begins, and only for what the module imports; where it says no, that
+/// is the failure of a policy that asks.
+pub trait World {
+    /// Milliseconds since the Unix epoch.
+    fn now(&self) -> Result<u64, &'static str>;
+
+    /// Who answers look-ups in this call.
+    fn lookups(&self) -> Result<Box<dyn Lookups>, &'static str>;
+}
+
+/// Nothing of the world: for calls that are about no object.
+impl World for () {
+    fn now(&self) -> Result<u64, &'static str> {
+        Err("it asks what time it is where there is no decision, as when its settings are checked")
+    }
+
+    fn lookups(&self) -> Result<Box<dyn Lookups>, &'static str> {
+        Err("it looks objects up where there is no decision, as when its settings are checked")
+    }
+}
+
+/// Who answers look-ups. It belongs to the call, as all that a store has.
+pub trait Lookups: Send {
+    /// The JSON texts of what is found, taken off the budget with the question.
+    fn answer(&mut self, question: lookup::Question, budget: &mut Budget) -> Result<Vec<String>, Unanswered>;
+}
+
+/// Why a look-up has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// Too much was looked up.
+    #[error(transparent)]
+    Overrun(#[from] Overrun),
+    /// There is nobody to say, for this reason.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// What every hook is asked with beside its own question.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    /// What the call may use.
+    pub limits: Limits,
+    /// The settings as JSON text.
+    pub settings: &'a str,
+    /// What grants show.
+    pub world: &'a dyn World,
+    /// Where its log goes.
+    pub log: &'a dyn Log,
 }
 
 /// What one call may use. There is no value for "no limit".
@@ -142,7 +189,7 @@ struct Loaded {
     imports: Vec<String>,
     from_cache: bool,
     compiled_size: usize,
-    wants_object: bool,
+    needs: Grants,
     exports: exports::Exports,
     code: Code,
 }
@@ -183,9 +230,9 @@ impl Module {
         &self.0.imports
     }
 
-    /// True if the policy imports the raw object.
-    pub fn sees_object(&self) -> bool {
-        self.0.wants_object
+    /// What the policy imports that a binding must grant.
+    pub fn needs(&self) -> &Grants {
+        &self.0.needs
     }
 
     /// True if the policy imports WASI and gets the closed one, which makes a call several times as costly.
@@ -208,56 +255,48 @@ impl Module {
         if !self.has_settings() {
             return Ok(Ok(()));
         }
-        abi::validate(self, limits, settings, log)
+        abi::validate(self, Asking { limits, settings, world: &(), log })
     }
 
     /// Asks whether the pod is exempt.
     pub fn exempt(
         &self,
-        limits: Limits,
-        settings: &str,
+        asking: Asking<'_>,
         subject: &Subject<'_>,
         volumes: &[VolumeFacts],
-        log: &dyn Log,
     ) -> Result<Exemption, Failure> {
-        abi::exempt(self, limits, settings, subject, volumes, log)
+        abi::exempt(self, asking, subject, volumes)
     }
 
     /// Asks what to change about the sidecar of one volume.
     pub fn adjust(
         &self,
-        limits: Limits,
-        settings: &str,
+        asking: Asking<'_>,
         subject: &Subject<'_>,
         volume: &VolumeFacts,
         current: &SidecarFacts,
-        log: &dyn Log,
     ) -> Result<Change, Failure> {
-        abi::adjust(self, limits, settings, subject, volume, current, log)
+        abi::adjust(self, asking, subject, volume, current)
     }
 
     /// Asks what the directory of a new volume is called. `object` is the raw PersistentVolumeClaim.
     pub fn name(
         &self,
-        limits: Limits,
-        settings: &str,
+        asking: Asking<'_>,
         request: &NamingRequest,
         object: &serde_json::Value,
-        log: &dyn Log,
     ) -> Result<Naming, Failure> {
-        abi::name(self, limits, settings, request, object, log)
+        abi::name(self, asking, request, object)
     }
 
     /// Asks whether the size of a new volume is enforced; none where the policy does not say. `object` is the raw PersistentVolumeClaim.
     pub fn quota(
         &self,
-        limits: Limits,
-        settings: &str,
+        asking: Asking<'_>,
         request: &QuotaRequest,
         object: &serde_json::Value,
-        log: &dyn Log,
     ) -> Result<Option<Quota>, Failure> {
-        abi::quota(self, limits, settings, request, object, log)
+        abi::quota(self, asking, request, object)
     }
 
     /// Makes a store with every limit and drops it: the first step of a call, for the benchmark.

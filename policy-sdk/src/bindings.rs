@@ -6,7 +6,7 @@
 //! The serde derives exist natively only. They are for the tables of cases; in wasm the records arrive over the
 //! canonical ABI and a reader for them would be dead weight.
 
-/// What a policy may call: the log, the raw object, and what a volume starts with.
+/// What a policy may call: the log, what a volume starts with, and what its binding grants.
 pub mod imports {
     wit_bindgen::generate!({
         world: "imports",

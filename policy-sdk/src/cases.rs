@@ -26,7 +26,18 @@
 //! | any but `settings` | `{ error: TEXT }`, a failure of the policy |
 //!
 //! A case may have `object`, what the policy reads of the raw object, and `origin`, what the volume starts with:
-//! `{ kind: snapshot, id: s-1, directory: [shop, data] }`.
+//! `{ kind: snapshot, id: s-1, directory: [shop, data] }`. What a binding grants beside that is `now`, the time, and `lookups`, what is
+//! looked up with what is found:
+//!
+//! ```yaml
+//!   now: 2026-11-27T18:00:00Z
+//!   lookups:
+//!   - { kind: Namespace, name: shop, found: [{ metadata: { name: shop, labels: { unit: retail } } }] }
+//!   - { kind: PersistentVolumeClaim, namespace: shop, labels: { team: web }, found: [] }
+//! ```
+//!
+//! One with a `name` is for one object (of a PersistentVolume it is the name of its claim), one without for a list. `found: null` is
+//! more than the budget of a call. What is looked up and not among them is a failure.
 //!
 //! One table serves twice: [`check`] asks the Rust functions natively, and the end-to-end tests of Pith ask the `.wasm`
 //! through the real host. A case has nothing that only one of them could give.
@@ -34,6 +45,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -55,8 +67,28 @@ pub struct Case {
     pub object: Option<Value>,
     /// What [`origin`](crate::origin()) answers.
     pub origin: Option<Origin>,
+    /// What [`clock::now`](crate::clock::now) answers.
+    pub now: Option<u64>,
+    /// What [`lookup`](crate::lookup) finds.
+    pub lookups: Vec<Lookup>,
     /// The hook, what it is asked, and what it answers.
     pub ask: Ask,
+}
+
+/// What is looked up, and what is found.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Lookup {
+    /// As `kind` of an object has it.
+    pub kind: String,
+    /// Where, for what is in a namespace.
+    pub namespace: Option<String>,
+    /// Which one; absent for a list.
+    pub name: Option<String>,
+    /// Labels that each of a list must have.
+    pub labels: BTreeMap<String, String>,
+    /// The objects; absent where they are more than the budget of a call.
+    pub found: Option<Vec<Value>>,
 }
 
 /// The hook, what it is asked, and what it answers. An `Err` is the policy's own failure.
@@ -170,6 +202,9 @@ struct Row {
     settings: Value,
     object: Option<Value>,
     origin: Option<Value>,
+    now: Option<String>,
+    #[serde(default)]
+    lookups: Vec<Value>,
     #[serde(default = "empty_object")]
     input: Value,
     expect: Value,
@@ -204,7 +239,7 @@ enum SettingsAnswer {
 
 impl Row {
     fn into_case(self) -> Result<Case, TableError> {
-        let Self { name, hook, settings, object, origin, input, expect } = self;
+        let Self { name, hook, settings, object, origin, now, lookups, input, expect } = self;
         let read = Reader { case: &name };
         let ask = match hook {
             Hook::Exemption => Ask::Exemption { input: read.value("input", input)?, expect: read.answer(expect)? },
@@ -222,7 +257,9 @@ impl Row {
             },
         };
         let origin = origin.map(|origin| read.value("origin", origin)).transpose()?;
-        Ok(Case { name, settings, object, origin, ask })
+        let now = now.map(|now| read.time(&now)).transpose()?;
+        let lookups = lookups.into_iter().map(|lookup| read.value("lookups", lookup)).collect::<Result<_, _>>()?;
+        Ok(Case { name, settings, object, origin, now, lookups, ask })
     }
 }
 
@@ -238,6 +275,15 @@ impl Reader<'_> {
                 "" => TableError(format!("case {case:?}: {part}: {reason}")),
                 field => TableError(format!("case {case:?}: {part}: {field}: {reason}")),
             }
+        })
+    }
+
+    /// Milliseconds since the Unix epoch.
+    fn time(&self, text: &str) -> Result<u64, TableError> {
+        let time = humantime::parse_rfc3339_weak(text).ok();
+        let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        since.and_then(|since| u64::try_from(since.as_millis()).ok()).ok_or_else(|| {
+            TableError(format!("case {:?}: now: `{text}` is no time as in `2026-11-27T18:00:00Z`", self.case))
         })
     }
 
@@ -311,6 +357,8 @@ fn check_one<P: Policy>(case: &Case) -> Result<(), String> {
         None => testing::clear_object(),
     }
     testing::set_origin(case.origin.clone());
+    testing::set_now(case.now);
+    testing::set_lookups(case.lookups.clone());
     let settings = case.settings_text();
     // The host validates settings when it loads the binding, so a case of a hook with wrong settings could not be asked.
     if !matches!(case.ask, Ask::Settings { .. }) {
@@ -403,6 +451,25 @@ mod tests {
         assert_eq!(
             expect("settings", "{ problem: { field: a.b, reason: c } }"),
             Ask::Settings { expect: Err(SettingsProblem::new("a.b", "c")) }
+        );
+    }
+
+    #[test]
+    fn what_grants_show_has_a_form() {
+        let case = only(
+            "- name: n\n  hook: naming\n  now: 1970-01-01T00:00:01.5Z\n  lookups:\n  - { kind: Namespace, name: shop, found: [{ \
+             a: 1 }] }\n  - { kind: PersistentVolumeClaim, namespace: shop, labels: { b: c }, found: null }\n  expect: pass\n",
+        );
+        assert_eq!(case.now, Some(1500));
+        assert_eq!(case.lookups[0].found, Some(vec![serde_json::json!({"a": 1})]));
+        assert_eq!((case.lookups[1].namespace.as_deref(), &case.lookups[1].found), (Some("shop"), &None));
+        check_refused(
+            "- { name: n, hook: naming, now: soon, expect: pass }",
+            "case \"n\": now: `soon` is no time as in `2026-11-27T18:00:00Z`",
+        );
+        check_refused(
+            "- { name: n, hook: naming, lookups: [{ kin: Namespace }], expect: pass }",
+            "case \"n\": lookups: kin: unknown field `kin`, expected one of `kind`, `namespace`, `name`, `labels`, `found`",
         );
     }
 

@@ -25,8 +25,8 @@
 //! The functions stay ordinary Rust functions, so `cargo test` runs them natively. Whatever binds them to the host exists
 //! in wasm only: several policies can be linked into one native program without their symbols meeting.
 //!
-//! The SDK reads no file, no environment and no clock, and a policy has none of them: what it may know is in its
-//! arguments.
+//! The SDK reads no file and no environment, and a policy has none: what it may know is in its arguments, and behind what its
+//! binding grants ([`object()`], [`clock`], [`lookup`]).
 
 // The code that `#[policy]` makes names this crate by its public name, and the tests in here use it too.
 extern crate self as pith_policy_sdk;
@@ -45,6 +45,7 @@ pub mod bindings;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod cases;
 mod change;
+pub mod clock;
 mod entries;
 #[doc(hidden)]
 pub mod glue;
@@ -52,6 +53,7 @@ pub mod glue;
 #[allow(unsafe_code, reason = "an allocator is unsafe by nature")]
 mod heap;
 pub mod log;
+pub mod lookup;
 mod object;
 mod origin;
 pub mod prelude;

@@ -2,14 +2,17 @@
 //!
 //! Everything that is not said is as empty as it can be.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
+use crate::cases::Lookup;
 use crate::entries::put;
 use crate::{Claim, Namespace, NamingRequest, Origin, Owner, Pod, QuotaRequest, Sidecar, Volume};
 
 thread_local! {
     static OBJECT: RefCell<Option<String>> = const { RefCell::new(None) };
     static ORIGIN: RefCell<Option<Origin>> = const { RefCell::new(None) };
+    static NOW: Cell<Option<u64>> = const { Cell::new(None) };
+    static LOOKUPS: RefCell<Vec<Lookup>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Says what [`object`](crate::object) answers on this thread from now on.
@@ -33,6 +36,24 @@ pub fn set_origin(origin: Option<Origin>) {
 
 pub(crate) fn current_origin() -> Option<Origin> {
     ORIGIN.with_borrow(Clone::clone)
+}
+
+/// Says what [`clock::now`](crate::clock::now) answers on this thread from now on, in milliseconds; without one it panics.
+pub fn set_now(milliseconds: impl Into<Option<u64>>) {
+    NOW.set(milliseconds.into());
+}
+
+pub(crate) fn current_now() -> Option<u64> {
+    NOW.get()
+}
+
+/// Says what [`lookup`](crate::lookup) finds on this thread from now on. Whatever else is looked up panics.
+pub fn set_lookups(lookups: Vec<Lookup>) {
+    LOOKUPS.set(lookups);
+}
+
+pub(crate) fn current_lookups() -> Vec<Lookup> {
+    LOOKUPS.with_borrow(Clone::clone)
 }
 
 impl Pod {
@@ -167,5 +188,28 @@ mod tests {
         assert_eq!(crate::object(), "{}");
         clear_object();
         assert!(std::panic::catch_unwind(crate::object).is_err());
+    }
+
+    #[test]
+    fn the_time_and_what_is_looked_up_are_what_the_test_said() {
+        set_now(7);
+        assert_eq!(crate::clock::now(), 7);
+        set_now(None);
+        assert!(std::panic::catch_unwind(crate::clock::now).is_err());
+        let shop = serde_json::json!({"metadata": {"name": "shop"}});
+        let one = Lookup {
+            kind: "Namespace".to_owned(),
+            name: Some("shop".to_owned()),
+            found: Some(vec![shop.clone()]),
+            ..Lookup::default()
+        };
+        let labels = [("team".to_owned(), "web".to_owned())].into();
+        let list = Lookup { name: None, labels, found: Some(Vec::new()), ..one.clone() };
+        set_lookups(vec![one, list]);
+        assert_eq!(crate::lookup::namespace("shop"), Some(shop));
+        assert_eq!(crate::lookup::namespaces(&[("team", "web")]), Vec::<crate::lookup::Value>::new());
+        assert!(std::panic::catch_unwind(|| crate::lookup::namespaces(&[])).is_err());
+        assert!(std::panic::catch_unwind(|| crate::lookup::claim("shop", "shop")).is_err());
+        set_lookups(Vec::new());
     }
 }

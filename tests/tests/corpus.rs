@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use json_patch::Patch;
 use pith::args::Overrides;
 use pith::config::Config;
-use pith::policy::Policies;
+use pith::policy::{Moment, Policies};
 use pith_core::Quantity;
 use pith_core::admission::{self, Context, Decision, Verdict};
 use pith_core::json::list;
@@ -59,7 +59,8 @@ impl World {
         let context =
             Context { configuration: &self.config.sidecars, bindings: &[], objects: &self.objects, request: "" };
         let namespace = pod["metadata"]["namespace"].as_str().expect("every pod of the corpus names it");
-        admission::decide(&context, namespace, pod, &Policies::none().evaluator(Instant::now()))
+        let moment = Moment { objects: &self.objects, time: SystemTime::now() };
+        admission::decide(&context, namespace, pod, &Policies::none().evaluator(Instant::now(), moment))
     }
 
     /// The pod as the decision makes it.

@@ -9,12 +9,14 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use pith::wasm::{Compiler, Engine, EngineOptions, Grants, Level, Limits, Module};
-use pith_core::object::{Claim, Entries, Namespace};
+use pith::wasm::{Asking, Compiler, Engine, EngineOptions, Grants, Level, Limits, Lookups, Module, Unanswered, World};
+use pith_core::lookup::{self, Budget};
+use pith_core::object::{Claim, Entries, Namespace, Object, Objects, PersistentVolume, StorageClass};
 use pith_core::policy::{
     Cache, Exemption, Failure, Hook, Naming, NamingRequest, Origin, PodFacts, QuotaRequest, SidecarFacts, Subject,
     VolumeFacts,
 };
+use pith_core::selector::LabelSelector;
 use pith_core::volume::Source;
 use pith_tests::server::{PITH, root};
 use pith_tests::wasm_builds::guest;
@@ -35,6 +37,12 @@ use Outcome::{Cut, Each, Every, Refused};
 
 const UNREACHABLE: &str = "trap: it trapped: wasm `unreachable` instruction executed";
 const HOST_CALLS: &str = "budget: it used up its budget of host calls";
+const LOOKUPS: &str = "budget: it used up its budget of look-ups";
+const TIMELESS: &str = "host: the host could not run it: it asks what time it is where there is no decision, as when its settings are checked";
+const BLIND: &str =
+    "host: the host could not run it: it looks objects up where there is no decision, as when its settings are checked";
+const SEEN: &str = "shop 2 1 2, bank 0 0 0, nowhere 0 0 0, lists [1, 1, 1], class true";
+const TIME: &str = "1764266400000 0";
 const HANDED_OVER: &str = "budget: it used up its budget of bytes handed to the host at once";
 
 const GUESTS: &[(&str, Outcome)] = &[
@@ -55,6 +63,7 @@ const GUESTS: &[(&str, Outcome)] = &[
         ]),
     ),
     ("answers_wild_pointer", Every("answer: its answer is not usable: pointer out of bounds of memory")),
+    ("asks_clock", Each([TIME, TIME, TIME, TIME, TIMELESS])),
     (
         "asks_object",
         Each([
@@ -72,16 +81,23 @@ const GUESTS: &[(&str, Outcome)] = &[
     ("calls_host_forever", Every(HOST_CALLS)),
     ("grows_tables_forever", Every("memory: it asked for more than its limit of 20000 table elements")),
     (
+        "imports_secrets",
+        Refused("it imports `pith:policy/secrets@0.1.0`, which Pith does not offer; a policy can import …"),
+    ),
+    (
         "imports_unknown",
         Refused(
-            "it imports `evil:host/files`, which Pith does not offer; a policy can import `pith:policy/log`, \
-             `pith:policy/origin`, `pith:policy/object` where the binding grants it, and the cli, clocks, filesystem, \
-             io, random and sockets packages of WASI 0.2, all closed",
+            "it imports `evil:host/files`, which Pith does not offer; a policy can import `pith:policy/log` and \
+             `pith:policy/origin`; where the binding grants them `object`, `clock`, `namespaces`, `storage-classes`, `claims` and \
+             `persistent-volumes`; and the cli, clocks, filesystem, io, random and sockets packages of WASI 0.2, all closed",
         ),
     ),
     ("keeps_state", Every("1")),
     ("logs_a_gigabyte", Every(HANDED_OVER)),
     ("logs_beyond_budget", Every("fine")),
+    ("looks_up", Each([SEEN, SEEN, SEEN, SEEN, BLIND])),
+    ("looks_up_at_length", Each([LOOKUPS, LOOKUPS, LOOKUPS, LOOKUPS, BLIND])),
+    ("looks_up_forever", Each([LOOKUPS, LOOKUPS, LOOKUPS, LOOKUPS, BLIND])),
     ("needs_much_memory", Every("memory: it asked for more than its limit of 16 MiB")),
     (
         "no_export",
@@ -139,7 +155,7 @@ fn each_guest_costs_its_own_call_only() {
 
 #[track_caller]
 fn check(engine: &Engine, good: &Module, name: &str, outcome: Outcome) {
-    let module = match (engine.load(&bytes(name), Grants { object: true }), outcome) {
+    let module = match (engine.load(&bytes(name), &Grants::everything()), outcome) {
         (Ok(_), Refused(reason)) => panic!("{name} is loaded and not refused: {reason}"),
         (Ok(module), _) => module,
         (Err(error), Refused(reason)) => return assert_fits(name, "load", &error.to_string(), reason),
@@ -185,13 +201,67 @@ fn table_names_exactly_the_guests_that_there_are() {
 }
 
 #[test]
-fn object_without_grant_is_refused_with_the_key_to_set() {
-    let error = engine().load(&bytes("asks_object"), Grants::default()).expect_err("the grant is missing");
-    assert_eq!(
-        error.to_string(),
-        "it imports `pith:policy/object@0.1.0`, which its binding does not grant; add `grants: [object]` to the binding to \
-         let it read the raw object"
+fn what_is_not_granted_is_refused_with_the_line_to_set() {
+    let check = |name: &str, grants: &Grants, imports: &str, line: &str, words: &str| {
+        let error = engine().load(&bytes(name), grants).expect_err("the grant is missing");
+        let expected = format!(
+            "it imports {imports}, which its binding does not grant; set `grants: {line}` in the binding to let it {words}"
+        );
+        assert_eq!(error.to_string(), expected);
+    };
+    let none = Grants::default();
+    check("asks_object", &none, "`pith:policy/object@0.1.0`", "[object]", "read the raw object");
+    check("asks_clock", &none, "`pith:policy/clock@0.1.0`", "[clock]", "read the time");
+    let object = Grants { object: true, ..Grants::default() };
+    check("asks_clock", &object, "`pith:policy/clock@0.1.0`", "[object, clock]", "read the time");
+    let claims = "`pith:policy/claims@0.1.0`";
+    check("looks_up_at_length", &none, claims, "[{lookup: [PersistentVolumeClaim]}]", "look up PersistentVolumeClaim");
+    let kinds = "StorageClass, PersistentVolume, PersistentVolumeClaim";
+    let mut some = Grants::everything();
+    some.lookup.retain(|kind| kind.name() == "Namespace");
+    check(
+        "looks_up",
+        &some,
+        "`pith:policy/storage-classes@0.1.0`, `pith:policy/claims@0.1.0`, `pith:policy/persistent-volumes@0.1.0`",
+        &format!("[object, clock, {{lookup: [Namespace, {kinds}]}}]"),
+        &format!("look up {kinds}"),
     );
+}
+
+/// Two namespaces with a claim and its volume each; bindings select the team `shop`.
+struct Cluster;
+
+impl World for Cluster {
+    fn now(&self) -> Result<u64, &'static str> {
+        Ok(1_764_266_400_000)
+    }
+
+    fn lookups(&self) -> Result<Box<dyn Lookups>, &'static str> {
+        let mut objects = Objects::default();
+        for (namespace, name) in [("shop", "data"), ("bank", "ledger")] {
+            let labels = entries([("team", namespace)]);
+            objects.insert(Object::Namespace(Namespace { name: namespace.into(), labels, ..Namespace::default() }));
+            let volume_name = Some(format!("pv-{name}"));
+            let (name, uid) = (name.to_string(), format!("uid-of-{name}"));
+            let claim_uid = Some(uid.clone());
+            let volume = PersistentVolume { name: format!("pv-{name}"), claim_uid, ..PersistentVolume::default() };
+            objects.insert(Object::PersistentVolume(volume));
+            let claim = Claim { namespace: namespace.into(), name, uid, volume_name, ..Claim::default() };
+            objects.insert(Object::Claim(claim));
+        }
+        objects.insert(Object::StorageClass(StorageClass { name: "juicefs".into(), ..StorageClass::default() }));
+        Ok(Box::new(Known(objects)))
+    }
+}
+
+struct Known(Objects);
+
+impl Lookups for Known {
+    fn answer(&mut self, question: lookup::Question, budget: &mut Budget) -> Result<Vec<String>, Unanswered> {
+        let selected = LabelSelector { labels: entries([("team", "shop")]), expressions: Vec::new() };
+        budget.ask(&question)?;
+        Ok(lookup::answer(&self.0, &selected, &question, budget)?)
+    }
 }
 
 #[test]
@@ -311,24 +381,25 @@ impl Question {
     /// The answer in words: `fine`, what the guest says, or the kind and the sentence of the failure.
     fn ask(self, module: &Module, limits: Limits, settings: &str) -> String {
         let silent = |_: Level, _: &str| {};
+        let asking = Asking { limits, settings, world: &Cluster, log: &silent };
         let answer = match self {
             Question::Exemption => {
                 let object = serde_json::json!({ "kind": "Pod" });
-                module.exempt(limits, settings, &subject(&object), &[volume()], &silent).map(said_of_exemption)
+                module.exempt(asking, &subject(&object), &[volume()]).map(said_of_exemption)
             }
             Question::Sidecar => {
                 let object = serde_json::json!({ "kind": "Pod" });
-                let change = module.adjust(limits, settings, &subject(&object), &volume(), &sidecar(), &silent);
+                let change = module.adjust(asking, &subject(&object), &volume(), &sidecar());
                 change.map(|change| change.env.into_iter().find_map(|(_, value)| value))
             }
             Question::Naming => {
                 let object = serde_json::json!({ "kind": "PersistentVolumeClaim" });
-                module.name(limits, settings, &naming(), &object, &silent).map(said_of_naming)
+                module.name(asking, &naming(), &object).map(said_of_naming)
             }
             Question::Quota => {
                 let object = serde_json::json!({ "kind": "PersistentVolumeClaim" });
                 let request = QuotaRequest { volume: naming(), directory: vec!["pvc-1".into()], shared: false };
-                match module.quota(limits, settings, &request, &object, &silent) {
+                match module.quota(asking, &request, &object) {
                     // A guest can say a text here only as its own failure.
                     Err(Failure::Reported(text)) => Ok(Some(text)),
                     answer => answer.map(|_| None),
@@ -418,7 +489,7 @@ fn engine() -> Engine {
 }
 
 fn load(engine: &Engine, name: &str) -> Module {
-    let module = engine.load(&bytes(name), Grants { object: true });
+    let module = engine.load(&bytes(name), &Grants::everything());
     module.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -479,7 +550,7 @@ fn a_module_that_takes_too_much_to_compile_is_refused() {
     let load = |seconds: u64, memory_bytes: u64, bytes: &[u8]| {
         let compiler = Some(Compiler { program: PITH.clone(), seconds, memory_bytes });
         let engine = Engine::new(EngineOptions { compiler, ..EngineOptions::default() }).expect("an engine");
-        engine.load(bytes, Grants::default()).map_err(|error| error.to_string())
+        engine.load(bytes, &Grants::default()).map_err(|error| error.to_string())
     };
     let good = std::fs::read(guest("answers_plainly")).expect("a guest");
     assert!(load(60, 4 << 30, &good).is_ok(), "what is compiled apart can be run");
@@ -492,6 +563,6 @@ fn a_module_that_takes_too_much_to_compile_is_refused() {
     assert_eq!(greedy, "it cannot be compiled: compiling it takes more than 256 MiB of memory, or more than there is");
     let torn = load(60, 4 << 30, &good[..good.len() / 2]).expect_err("it is refused");
     let inside =
-        Engine::new(EngineOptions::default()).expect("an engine").load(&good[..good.len() / 2], Grants::default());
+        Engine::new(EngineOptions::default()).expect("an engine").load(&good[..good.len() / 2], &Grants::default());
     assert_eq!(torn, inside.expect_err("it is refused").to_string(), "the same is said of it");
 }

@@ -18,6 +18,7 @@ mod engines;
 mod enterprise;
 mod ephemeral;
 mod faults;
+mod grants;
 mod guests;
 mod harness;
 mod in_pods;

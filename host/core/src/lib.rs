@@ -23,6 +23,7 @@ pub mod object;
 pub mod template;
 pub mod file_system;
 pub mod selector;
+pub mod lookup;
 pub mod pod;
 pub mod workload;
 pub mod binding;

@@ -17,6 +17,9 @@ use crate::json::{entries, list};
 
 pub use crate::json::Entries;
 
+/// The annotation in which kubectl keeps a copy of the whole object.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// Quantities by resource name.
 pub type AmountByName = BTreeMap<String, Quantity>;
 
@@ -263,6 +266,11 @@ impl Kind {
         }
     }
 
+    /// The kind of that [name](Kind::name).
+    pub fn from_name(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// As the paths of the API server have it.
     pub fn plural(self) -> &'static str {
         match self {
@@ -470,6 +478,11 @@ impl Objects {
     /// All claims.
     pub fn claims(&self) -> impl Iterator<Item = &Arc<Claim>> {
         self.claims.values().flat_map(HashTrieMapSync::values)
+    }
+
+    /// The claims of a namespace.
+    pub fn claims_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Claim>> {
+        self.claims.get(namespace).into_iter().flat_map(HashTrieMapSync::values)
     }
 
     /// The claim of that name in that namespace.

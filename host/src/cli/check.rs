@@ -32,6 +32,7 @@ use crate::args::{AnswerOutput, Check};
 use crate::cluster::{self, Look};
 use crate::config::file::{Log, LogFormat};
 use crate::config::{Config, ConfigMapRef, ObjectSource};
+use crate::policy::Moment;
 use crate::tls::served;
 use crate::{install_crypto, telemetry};
 
@@ -112,10 +113,11 @@ pub fn run(args: &Check) -> Result<ExitCode> {
         objects: observed.objects,
         request: "",
     };
+    let moment = Moment { objects: observed.objects, time: SystemTime::now() };
     let decide = |namespace: &str, pod: &Value| {
-        admission::decide(&context, namespace, pod, &policies.evaluator(Instant::now() + TIME))
+        admission::decide(&context, namespace, pod, &policies.evaluator(Instant::now() + TIME, moment))
     };
-    let findings = check::check(&observed, SystemTime::now(), &decide);
+    let findings = check::check(&observed, moment.time, &decide);
     print(&match args.output {
         AnswerOutput::Text => text(findings.iter().map(|it| (it, None))),
         AnswerOutput::Json => format!("{}\n", serde_json::to_string_pretty(&findings)?),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use pith_core::admission::{self, Context, Decision, Verdict};
@@ -17,7 +17,7 @@ use super::subjects;
 use crate::args::{Inject, InjectOutput};
 use crate::config::Config;
 use crate::config::file::{Log, LogFormat};
-use crate::policy::{Call, Policies};
+use crate::policy::{Call, Moment};
 use crate::telemetry;
 use crate::webhook::outcome;
 
@@ -58,8 +58,12 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
     let context =
         Context { configuration: &config.sidecars, bindings: &policies.bindings, objects: &objects, request: "" };
 
-    let items =
-        documents.into_iter().map(|(place, it)| inject(&context, &policies, &args.subjects.namespace, it, &place));
+    let moment = Moment { objects: &objects, time: args.now.unwrap_or_else(SystemTime::now) };
+    let decide = |namespace: &str, pod: &Value| {
+        let evaluator = policies.evaluator(Instant::now() + TIME, moment);
+        (admission::decide(&context, namespace, pod, &evaluator), evaluator.into_calls())
+    };
+    let items = documents.into_iter().map(|(place, it)| inject(&decide, &args.subjects.namespace, it, &place));
     let mut items: Vec<Item> = items.collect::<Result<_>>()?;
     if args.subjects.filename.is_none() {
         for it in &mut items {
@@ -76,7 +80,12 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
     Ok(if items.iter().any(refused) { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-fn inject(context: &Context<'_>, policies: &Policies, default: &str, object: Value, place: &Path) -> Result<Item> {
+fn inject(
+    decide: &dyn Fn(&str, &Value) -> (Decision, Vec<Call>),
+    default: &str,
+    object: Value,
+    place: &Path,
+) -> Result<Item> {
     let workload = Workload::read(&object);
     let pod = match workload {
         Some(workload) => workload.pod(),
@@ -91,8 +100,7 @@ fn inject(context: &Context<'_>, policies: &Policies, default: &str, object: Val
     let metadata = &object["metadata"];
     let namespace = metadata["namespace"].as_str().unwrap_or(default).to_string();
     let name = metadata["name"].as_str().or_else(|| metadata["generateName"].as_str()).unwrap_or_default().to_string();
-    let evaluator = policies.evaluator(Instant::now() + TIME);
-    let mut decision = admission::decide(context, &namespace, &pod, &evaluator);
+    let (mut decision, calls) = decide(&namespace, &pod);
     let mut after = pod;
     json_patch::patch(&mut after, decision.verdict.patch())
         .with_context(|| format!("patching the pod `{name}` of {}", place.display()))?;
@@ -105,7 +113,6 @@ fn inject(context: &Context<'_>, policies: &Policies, default: &str, object: Val
         }));
     }
     let kind = object["kind"].as_str().unwrap_or_default().to_string();
-    let calls = evaluator.into_calls();
     Ok(Item::Injected(Box::new(Injected { kind, namespace, name, before: object, after, decision, calls })))
 }
 

@@ -5,6 +5,7 @@ mod diff;
 mod explain;
 mod replay;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -33,7 +34,7 @@ pub fn inspect(args: &PolicyInspect) -> Result<()> {
     let mut rows = Vec::with_capacity(args.files.len());
     for file in &args.files {
         // With everything granted: to inspect a module is not to run it.
-        rows.push((file.display().to_string(), load(&engine, file, Grants { object: true })?));
+        rows.push((file.display().to_string(), load(&engine, file, &Grants::everything())?));
     }
     match args.output {
         TextOutput::Json => {
@@ -53,19 +54,20 @@ fn host(output: TextOutput) -> Result<()> {
     match output {
         TextOutput::Json => {
             let offer = json!({
-                "package": offer.package, "hooks": hooks, "imports": offer.imports, "granted": offer.granted,
+                "package": offer.package, "hooks": hooks, "imports": offer.imports, "granted": offer.granted, "grants": Grants::everything().describe(),
                 "wasi": offer.wasi, "largestModuleBytes": LARGEST_MODULE_BYTES, "largestMemoryBytes": LARGEST_MEMORY_BYTES,
                 "defaultLimits": {"deadlineMilliseconds": limits.deadline.as_millis(), "memoryBytes": limits.memory_bytes},
             });
             print(&format!("{}\n", serde_json::to_string_pretty(&offer)?))?;
         }
         TextOutput::Text => print(&format!(
-            "contract  {}\nhooks     {}\nimports   {}\ngranted   {}\nWASI 0.2  {}; all closed\nmodules   up to {} MiB\nmemory    {} MiB, or \
+            "contract  {}\nhooks     {}\nimports   {}\ngranted   {}\ngrants    {}\nWASI 0.2  {}; all closed\nmodules   up to {} MiB\nmemory    {} MiB, or \
              up to {} by limits.memory\ntime      {} ms, or as limits.deadline says\n",
             offer.package,
             hooks.join(", "),
             offer.imports.join(", "),
             offer.granted.join(", "),
+            Grants::everything(),
             offer.wasi.join(", "),
             LARGEST_MODULE_BYTES >> 20,
             limits.memory_bytes >> 20,
@@ -81,7 +83,7 @@ pub fn test(args: &PolicyTest) -> Result<ExitCode> {
     let table = table::load(&args.cases).map_err(|error| anyhow!("the table of cases cannot be read: {error}"))?;
     ensure!(!table.is_empty(), "{} has no cases", args.cases.display());
     let limits = limits(&args.limits)?;
-    let module = load(&engine()?, &args.file, Grants { object: args.limits.grant_object })?;
+    let module = load(&engine()?, &args.file, &grants(&args.limits))?;
     let results: Vec<cases::Tried> = table.iter().map(|case| cases::ask(&module, limits, case)).collect();
     let failed = results.iter().filter(|result| !result.passed()).count();
     match args.output {
@@ -104,19 +106,27 @@ fn limits(args: &CaseLimits) -> Result<Limits> {
     Limits::within(args.deadline, memory).map_err(|problem| anyhow!("a case cannot have {problem}"))
 }
 
+/// What the module of a case may import. What it learns by that is in the case, so there is nothing to keep from it.
+fn grants(args: &CaseLimits) -> Grants {
+    let lookup = if args.grant_lookup { Grants::everything().lookup } else { BTreeSet::new() };
+    Grants { object: args.grant_object, clock: args.grant_clock, lookup }
+}
+
 fn engine() -> Result<Engine> {
     Ok(Engine::new(EngineOptions { compiler: Some(Compiler::this_program()), ..EngineOptions::default() })?)
 }
 
-fn load(engine: &Engine, file: &Path, grants: Grants) -> Result<Module> {
+fn load(engine: &Engine, file: &Path, grants: &Grants) -> Result<Module> {
     engine.load(&read_module(file)?, grants).with_context(|| format!("{} is no policy", file.display()))
 }
 
 fn text(file: &str, module: &Module) -> String {
     let imports = if module.imports().is_empty() { "none".into() } else { module.imports().join(", ") };
     let settings = if module.has_settings() { "checked by the policy" } else { "not checked" };
+    let grants = if *module.needs() == Grants::default() { "none".into() } else { module.needs().to_string() };
     format!(
-        "{file}\n  digest    sha256:{}\n  size      {} bytes, {}\n  hooks     {}\n  settings  {settings}\n  imports   {imports}\n",
+        "{file}\n  digest    sha256:{}\n  size      {} bytes, {}\n  hooks     {}\n  settings  {settings}\n  imports   {imports}\n  \
+         grants    {grants}\n",
         module.digest(),
         module.size(),
         form(module),
@@ -133,6 +143,7 @@ fn describe(file: &str, module: &Module) -> Value {
         "hooks": hooks(module),
         "settings": module.has_settings(),
         "imports": module.imports(),
+        "grants": module.needs().describe(),
     })
 }
 

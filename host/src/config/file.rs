@@ -634,8 +634,9 @@ pub struct Binding {
     /// Lower runs earlier.
     #[serde(default)]
     pub priority: i32,
-    /// What it may import beside `log`.
-    #[serde(default)]
+    /// What it may import beside `log` and `origin`. Without it, its policy sees its question and nothing else.
+    #[serde(default, with = "yaml_serde::with::singleton_map_recursive")]
+    #[schemars(with = "Vec<Grant>")]
     pub grants: Vec<Grant>,
     /// How the pods that it is for get their clients, if not as `sidecar.shape` says. Of several bindings, the first that says so
     /// counts.
@@ -757,12 +758,30 @@ pub enum OnFailure {
     Default,
 }
 
-/// What a policy may import beside `log`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What a policy may import beside `log` and `origin`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Grant {
     /// The raw JSON of the object under decision.
     Object,
+    /// The time at which the decision began.
+    Clock,
+    /// Objects of these kinds, as Pith knows them and without references to Secrets: those that are in namespaces, and Namespaces
+    /// themselves, where the binding's `namespaceSelector` fits; PersistentVolumes where their claims are.
+    Lookup(Vec<LookupKind>),
+}
+
+/// A kind that policies may look up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LookupKind {
+    /// Namespaces.
+    Namespace,
+    /// StorageClasses.
+    StorageClass,
+    /// PersistentVolumes that claims have.
+    PersistentVolume,
+    /// Claims.
+    PersistentVolumeClaim,
 }
 
 /// Limits of one call. There is no "unlimited".

@@ -1,7 +1,7 @@
 //! Questions to policies and their answers as the table of cases has them (`pith_policy_sdk::cases`): what `pith policy test` compares,
 //! and what the decision log keeps for `pith policy replay`.
 
-use pith_core::object::{AccessMode, Claim, Entries, Namespace};
+use pith_core::object::{AccessMode, Claim, Entries, LAST_APPLIED, Namespace};
 use pith_core::policy::{
     Cache, Change, Exemption, Failure, Naming, NamingRequest, OptionChange, Origin, Quota, QuotaRequest, SidecarFacts,
     Subject, VolumeFacts,
@@ -9,11 +9,10 @@ use pith_core::policy::{
 use pith_core::volume::Source;
 use serde_json::{Map, Value, json};
 
+use super::world::{Looked, written};
+
 /// What stands for the value of a variable where a log is read by others than those who may see it.
 const HIDDEN: &str = "(a value)";
-
-/// The annotation in which kubectl keeps what was applied.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// An answer, or why there is none: the policy's own words are an `error`, as in a table, and anything else is a `failure`, which no
 /// table can expect.
@@ -95,6 +94,16 @@ pub(crate) fn without_values(mut answer: Value) -> Value {
     answer
 }
 
+/// What grants have shown a policy in one call.
+pub(crate) struct Shown {
+    /// Whether it could read the whole object.
+    pub(crate) object: bool,
+    /// What time it was, where it could ask.
+    pub(crate) now: Option<u64>,
+    /// What it has looked up.
+    pub(crate) looked: Vec<Looked>,
+}
+
 /// A question as the `input` of a case, and what a policy may ask for beside it.
 pub(crate) struct Question<'a> {
     pub(crate) input: Value,
@@ -133,12 +142,18 @@ impl<'a> Question<'a> {
         Question { input, object, origin: request.volume.origin.as_ref() }
     }
 
-    /// The case of a table, without its name. `object` is in it where the policy can see it.
-    pub(crate) fn case(self, hook: &str, settings: &str, sees_object: bool, expect: Value) -> Value {
+    /// The case of a table, without its name.
+    pub(crate) fn case(self, hook: &str, settings: &str, shown: Shown, expect: Value) -> Value {
         let settings: Value = serde_json::from_str(settings).unwrap_or_default();
         let mut case = json!({"hook": hook, "settings": settings, "input": self.input, "expect": expect});
-        if sees_object {
+        if shown.object {
             case["object"] = self.object.clone();
+        }
+        if let Some(now) = shown.now {
+            case["now"] = json!(written(now));
+        }
+        if !shown.looked.is_empty() {
+            case["lookups"] = shown.looked.iter().map(lookup).collect();
         }
         if let Some(Origin { source, directory }) = self.origin {
             let (kind, id) = match source {
@@ -149,6 +164,17 @@ impl<'a> Question<'a> {
         }
         case
     }
+}
+
+fn lookup(it: &Looked) -> Value {
+    let question = &it.question;
+    // They were made of JSON a moment ago.
+    let value = |text: &String| serde_json::from_str(text).unwrap_or_default();
+    let found = it.found.as_ref().map(|found| found.iter().map(value).collect::<Vec<Value>>());
+    json!({
+        "kind": question.kind.name(), "namespace": question.namespace, "name": question.name, "labels": entries(&question.labels),
+        "found": found,
+    })
 }
 
 /// A map also where it is empty, for which its own way is a list.

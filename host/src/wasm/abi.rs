@@ -18,7 +18,7 @@ use super::bindings::exports::pith::policy::{exemption, naming, quota as quotas,
 use super::bindings::pith::policy::types::{self, Entry};
 use super::call::{Question, ask, check_shape};
 use super::exports::Exports;
-use super::{Limits, LoadError, Log, Module, SettingsProblem};
+use super::{Asking, LoadError, Module, SettingsProblem};
 
 /// The most items in a list of an answer. A sidecar with more options or a directory that deep is no use to anyone.
 const LIST_ITEMS: usize = 64;
@@ -54,13 +54,8 @@ impl Question for Validate {
     }
 }
 
-pub(super) fn validate(
-    module: &Module,
-    limits: Limits,
-    settings: &str,
-    log: &dyn Log,
-) -> Result<Result<(), SettingsProblem>, Failure> {
-    let answer = ask::<Validate>(module, limits, (settings,), || None, None, log)?;
+pub(super) fn validate(module: &Module, asking: Asking<'_>) -> Result<Result<(), SettingsProblem>, Failure> {
+    let answer = ask::<Validate>(module, asking, (asking.settings,), || None, None)?;
     Ok(answer.map_err(|problem| SettingsProblem { field: sentence(&problem.field), reason: sentence(&problem.reason) }))
 }
 
@@ -78,11 +73,9 @@ impl Question for Exempt {
 
 pub(super) fn exempt(
     module: &Module,
-    limits: Limits,
-    settings: &str,
+    asking: Asking<'_>,
     subject: &Subject<'_>,
     volumes: &[VolumeFacts],
-    log: &dyn Log,
 ) -> Result<Exemption, Failure> {
     let namespace = &*subject.namespace;
     let of_subject = [&subject.pod.labels, &subject.pod.annotations, &namespace.labels, &namespace.annotations];
@@ -94,8 +87,8 @@ pub(super) fn exempt(
     let namespace = namespace_record(namespace, &mut lists);
     let volumes: Vec<_> = volumes.iter().zip(&modes).map(|(facts, modes)| volume(facts, modes, &mut lists)).collect();
 
-    let params = (settings, pod, namespace, &*volumes);
-    match ask::<Exempt>(module, limits, params, || Some(text(subject.object)), None, log)? {
+    let params = (asking.settings, pod, namespace, &*volumes);
+    match ask::<Exempt>(module, asking, params, || Some(text(subject.object)), None)? {
         Ok(exemption::Verdict::Inject) => Ok(Exemption::Inject),
         Ok(exemption::Verdict::Skip(reason)) => Ok(Exemption::Skip(sentence(&reason))),
         Ok(exemption::Verdict::Deny(reason)) => Ok(Exemption::Deny(sentence(&reason))),
@@ -117,12 +110,10 @@ impl Question for Adjust {
 
 pub(super) fn adjust(
     module: &Module,
-    limits: Limits,
-    settings: &str,
+    asking: Asking<'_>,
     subject: &Subject<'_>,
     facts: &VolumeFacts,
     current: &SidecarFacts,
-    log: &dyn Log,
 ) -> Result<Change, Failure> {
     let namespace = &*subject.namespace;
     let of_subject = [&subject.pod.labels, &subject.pod.annotations, &namespace.labels, &namespace.annotations];
@@ -149,8 +140,8 @@ pub(super) fn adjust(
         },
     };
 
-    let params = (settings, pod, namespace, volume, sidecar);
-    match ask::<Adjust>(module, limits, params, || Some(text(subject.object)), None, log)? {
+    let params = (asking.settings, pod, namespace, volume, sidecar);
+    match ask::<Adjust>(module, asking, params, || Some(text(subject.object)), None)? {
         Ok(raw) => change(raw),
         Err(reported) => Err(Failure::Reported(sentence(&reported))),
     }
@@ -170,11 +161,9 @@ impl Question for Name {
 
 pub(super) fn name(
     module: &Module,
-    limits: Limits,
-    settings: &str,
+    asking: Asking<'_>,
     request: &NamingRequest,
     object: &serde_json::Value,
-    log: &dyn Log,
 ) -> Result<Naming, Failure> {
     let lists = Lists::new(lists_of_request(request).into_iter());
     let modes = modes(&request.claim);
@@ -188,7 +177,8 @@ pub(super) fn name(
         parameters: lists.cut(&request.parameters),
     };
 
-    match ask::<Name>(module, limits, (settings, record), || Some(text(object)), request.origin.as_ref(), log)? {
+    let params = (asking.settings, record);
+    match ask::<Name>(module, asking, params, || Some(text(object)), request.origin.as_ref())? {
         Ok(naming::Verdict::Pass) => Ok(Naming::Pass),
         Ok(naming::Verdict::Directory(naming::Directory { components, shared })) => {
             bounded("components", &components)?;
@@ -216,11 +206,9 @@ impl Question for Decide {
 
 pub(super) fn quota(
     module: &Module,
-    limits: Limits,
-    settings: &str,
+    asking: Asking<'_>,
     request: &QuotaRequest,
     object: &serde_json::Value,
-    log: &dyn Log,
 ) -> Result<Option<Quota>, Failure> {
     let volume = &request.volume;
     let lists = Lists::new(lists_of_request(volume).into_iter());
@@ -238,7 +226,8 @@ pub(super) fn quota(
         shared: request.shared,
     };
 
-    match ask::<Decide>(module, limits, (settings, record), || Some(text(object)), volume.origin.as_ref(), log)? {
+    let params = (asking.settings, record);
+    match ask::<Decide>(module, asking, params, || Some(text(object)), volume.origin.as_ref())? {
         Ok(quotas::Verdict::Pass) => Ok(None),
         Ok(quotas::Verdict::On) => Ok(Some(Quota::On)),
         Ok(quotas::Verdict::Off) => Ok(Some(Quota::Off)),

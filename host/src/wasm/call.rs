@@ -13,9 +13,9 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 use super::caps::{Caps, Plain, Refused, TABLE_ELEMENTS};
 use super::engine::ticks;
 use super::exports::Exports;
-use super::host_calls::{Host, TooManyCalls};
+use super::host_calls::{Host, Stopped};
 use super::wasi::Closed;
-use super::{Code, Limits, Log, Module};
+use super::{Asking, Code, Limits, Module};
 
 /// Bytes that one answer, or one call of a host function, may hand to the host. An answer within the bounds of `abi` is
 /// far smaller; without this, a guest could have the host copy 128 MiB at a time.
@@ -37,21 +37,30 @@ pub(super) trait Question {
     fn export(exports: &Exports) -> Option<&ComponentExportIndex>;
 }
 
-/// Asks one question of a fresh instance. `object` is called only for a guest that imports it: the store owns its data,
-/// so the text cannot be made when the guest asks.
+/// Asks one question of a fresh instance. `object` and what grants show are called for only where a guest imports them: the store owns
+/// its data, so they cannot be made when the guest asks.
 pub(super) fn ask<Q: Question>(
     module: &Module,
-    limits: Limits,
+    asking: Asking<'_>,
     params: Q::Params<'_>,
     object: impl FnOnce() -> Option<Arc<str>>,
     origin: Option<&Origin>,
-    log: &dyn Log,
 ) -> Result<Q::Raw, Failure> {
+    let Asking { limits, world, log, .. } = asking;
     let loaded = &*module.0;
     let Some(export) = Q::export(&loaded.exports) else {
         return Err(Failure::Host(format!("it does not export the interface `{}`", Q::NAME)));
     };
-    let host = Host::new(if loaded.wants_object { object() } else { None }, origin.cloned());
+    let mut host = Host { origin: origin.cloned(), ..Host::default() };
+    if loaded.needs.object {
+        host.object = object();
+    }
+    if loaded.needs.clock {
+        host.now = world.now();
+    }
+    if !loaded.needs.lookup.is_empty() {
+        host.lookups = world.lookups();
+    }
     let lines = host.log.clone();
     let answer = match &loaded.code {
         Code::Plain(pre) => ask_plain::<Q>(pre, export, caps(module, limits), host, params),
@@ -67,7 +76,7 @@ pub(super) fn ask<Q: Question>(
 /// Makes a store and drops it. One without WASI, whatever the module: only the others are measured step by step.
 pub(super) fn make_store(module: &Module, limits: Limits) {
     if let Code::Plain(pre) = &module.0.code {
-        drop(plain_store(pre, caps(module, limits), Host::new(None, None)));
+        drop(plain_store(pre, caps(module, limits), Host::default()));
     }
 }
 
@@ -76,11 +85,11 @@ pub(super) fn instantiate(module: &Module, limits: Limits) -> Result<(), Failure
     let caps = caps(module, limits);
     match &module.0.code {
         Code::Plain(pre) => {
-            let mut store = plain_store(pre, caps, Host::new(None, None));
+            let mut store = plain_store(pre, caps, Host::default());
             let instance = pre.instantiate(&mut store);
             instance.map(drop).map_err(|error| classify(&error, &store.data().caps))
         }
-        Code::Wasi(pre) => run_wasi(pre, caps, Host::new(None, None), [0; 32], async |_, _| Ok(())),
+        Code::Wasi(pre) => run_wasi(pre, caps, Host::default(), [0; 32], async |_, _| Ok(())),
     }
 }
 
@@ -91,11 +100,11 @@ pub(super) fn check_shape<Q: Question>(module: &Module) -> Result<(), wasmtime::
     let caps = caps(module, Limits::default());
     match &module.0.code {
         Code::Plain(pre) => {
-            let mut store = plain_store(pre, caps, Host::new(None, None));
+            let mut store = plain_store(pre, caps, Host::default());
             let Ok(instance) = pre.instantiate(&mut store) else { return Ok(()) };
             function::<Q, _>(&instance, &mut store, export).map(drop)
         }
-        Code::Wasi(pre) => run_wasi(pre, caps, Host::new(None, None), [0; 32], async |instance, store| {
+        Code::Wasi(pre) => run_wasi(pre, caps, Host::default(), [0; 32], async |instance, store| {
             Ok(function::<Q, _>(&instance, store, export).map(drop))
         })
         .unwrap_or(Ok(())),
@@ -221,8 +230,10 @@ fn classify(error: &wasmtime::Error, caps: &Caps) -> Failure {
     if trap == Some(&Trap::StackOverflow) {
         return Failure::Stack;
     }
-    if error.is::<TooManyCalls>() {
-        return Failure::Budget("host calls");
+    match error.downcast_ref::<Stopped>() {
+        Some(Stopped::Budget(what)) => return Failure::Budget(what),
+        Some(Stopped::Unknown(why)) => return Failure::Host(why.clone()),
+        None => {}
     }
     if error.is::<PoolConcurrencyLimitError>() {
         return Failure::Host("too many policies run at once".into());

@@ -1,16 +1,18 @@
-//! What every guest can call: `log`, `origin`, and `object` where it is granted. All are bounded here.
+//! What guests can call: `log` and `origin`, and where they are granted `object`, `clock` and what looks objects up. All are bounded here.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pith_core::lookup::{Budget, Question};
+use pith_core::object::{Entries, Kind};
 use pith_core::policy::Origin;
 use pith_core::text;
 use pith_core::volume::Source;
 use wasmtime::StoreContextMut;
-use wasmtime::component::Linker;
+use wasmtime::component::{ComponentNamedList, Lift, Linker, LinkerInstance};
 
 use super::bindings::pith::policy::log::Level as LogLevel;
 use super::bindings::pith::policy::origin;
-use super::{Level, Log};
+use super::{Level, Log, Lookups, Unanswered, World};
 
 /// Calls of these functions in one call of a policy. The deadline would end a loop of them too, but by then it has
 /// moved gigabytes.
@@ -25,10 +27,30 @@ const LOG_LINE_BYTES: usize = 1 << 10;
 pub(super) struct Host {
     pub(super) log: LogBuffer,
     /// The text of the object under decision; absent where the guest does not import it.
-    object: Option<Arc<str>>,
+    pub(super) object: Option<Arc<str>>,
     /// What the volume under decision starts with.
-    origin: Option<Origin>,
-    calls: u32,
+    pub(super) origin: Option<Origin>,
+    /// What time it is.
+    pub(super) now: Result<u64, &'static str>,
+    /// Who answers look-ups.
+    pub(super) lookups: Result<Box<dyn Lookups>, &'static str>,
+    pub(super) budget: Budget,
+    pub(super) calls: u32,
+}
+
+/// What a guest has that imports nothing, and every guest where there is no decision.
+impl Default for Host {
+    fn default() -> Host {
+        Host {
+            log: LogBuffer::default(),
+            object: None,
+            origin: None,
+            now: ().now(),
+            lookups: ().lookups(),
+            budget: Budget::of_call(),
+            calls: 0,
+        }
+    }
 }
 
 /// Data of a store that has a [`Host`].
@@ -36,23 +58,34 @@ pub(super) trait HasHost: 'static {
     fn host(&mut self) -> &mut Host;
 }
 
-/// The guest called the host more often than it may.
+/// Why a call of the host ends the guest.
 #[derive(Debug, thiserror::Error)]
-#[error("the budget of host calls is used up")]
-pub(super) struct TooManyCalls;
+pub(super) enum Stopped {
+    /// The guest called the host more often, or for more, than it may.
+    #[error("the budget of {0} is used up")]
+    Budget(&'static str),
+    /// The host does not know.
+    #[error("{0}")]
+    Unknown(String),
+}
 
 impl Host {
-    pub(super) fn new(object: Option<Arc<str>>, origin: Option<Origin>) -> Host {
-        Host { log: LogBuffer::default(), object, origin, calls: 0 }
+    fn count(&mut self) -> Result<(), Stopped> {
+        self.calls += 1;
+        if self.calls > HOST_CALLS { Err(Stopped::Budget("host calls")) } else { Ok(()) }
     }
 
-    fn count(&mut self) -> Result<(), TooManyCalls> {
-        self.calls += 1;
-        if self.calls > HOST_CALLS { Err(TooManyCalls) } else { Ok(()) }
+    fn look_up(&mut self, question: Question) -> Result<Vec<String>, Stopped> {
+        self.count()?;
+        let lookups = self.lookups.as_mut().map_err(|why| Stopped::Unknown((*why).into()))?;
+        lookups.answer(question, &mut self.budget).map_err(|why| match why {
+            Unanswered::Overrun(_) => Stopped::Budget("look-ups"),
+            Unanswered::Unknown(why) => Stopped::Unknown(why),
+        })
     }
 }
 
-/// Offers them all. Whether a guest may have `object` is checked when it is loaded.
+/// Offers them all. What a guest may have is checked when it is loaded.
 pub(super) fn add_to_linker<T: HasHost>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     linker.instance("pith:policy/log@0.1.0")?.func_wrap(
         "log",
@@ -75,7 +108,66 @@ pub(super) fn add_to_linker<T: HasHost>(linker: &mut Linker<T>) -> wasmtime::Res
             host.count()?;
             Ok((host.origin.as_ref().map(origin::Origin::from),))
         },
-    )
+    )?;
+    linker.instance("pith:policy/clock@0.1.0")?.func_wrap("now", |mut store: StoreContextMut<'_, T>, (): ()| {
+        let host = store.data_mut().host();
+        host.count()?;
+        Ok((host.now.map_err(|why| Stopped::Unknown(why.into()))?,))
+    })?;
+    let mut namespaces = linker.instance("pith:policy/namespaces@0.1.0")?;
+    offer_one(&mut namespaces, "get", |(name,): (String,)| one(Kind::Namespace, None, name))?;
+    offer_list(&mut namespaces, "list", |(labels,): (Labels,)| several(Kind::Namespace, None, labels))?;
+    let mut classes = linker.instance("pith:policy/storage-classes@0.1.0")?;
+    offer_one(&mut classes, "get", |(name,): (String,)| one(Kind::StorageClass, None, name))?;
+    offer_list(&mut classes, "list", |(): ()| several(Kind::StorageClass, None, Vec::new()))?;
+    for (interface, kind, get, list) in [
+        ("pith:policy/claims@0.1.0", Kind::Claim, "get", "list"),
+        ("pith:policy/persistent-volumes@0.1.0", Kind::PersistentVolume, "of-claim", "of-claims"),
+    ] {
+        let mut interface = linker.instance(interface)?;
+        offer_one(&mut interface, get, move |(within, name): (String, String)| one(kind, Some(within), name))?;
+        offer_list(&mut interface, list, move |(within, labels): (String, Labels)| {
+            several(kind, Some(within), labels)
+        })?;
+    }
+    Ok(())
+}
+
+/// A list of entries as guests hand it over.
+type Labels = Vec<(String, String)>;
+
+fn one(kind: Kind, namespace: Option<String>, name: String) -> Question {
+    Question { kind, namespace, name: Some(name), labels: Entries::new() }
+}
+
+fn several(kind: Kind, namespace: Option<String>, labels: Labels) -> Question {
+    Question { kind, namespace, name: None, labels: labels.into_iter().collect() }
+}
+
+fn offer_one<T: HasHost, P>(
+    interface: &mut LinkerInstance<'_, T>,
+    name: &str,
+    question: impl Fn(P) -> Question + Send + Sync + 'static,
+) -> wasmtime::Result<()>
+where
+    P: ComponentNamedList + Lift + 'static,
+{
+    interface.func_wrap(name, move |mut store: StoreContextMut<'_, T>, params: P| {
+        Ok((store.data_mut().host().look_up(question(params))?.pop(),))
+    })
+}
+
+fn offer_list<T: HasHost, P>(
+    interface: &mut LinkerInstance<'_, T>,
+    name: &str,
+    question: impl Fn(P) -> Question + Send + Sync + 'static,
+) -> wasmtime::Result<()>
+where
+    P: ComponentNamedList + Lift + 'static,
+{
+    interface.func_wrap(name, move |mut store: StoreContextMut<'_, T>, params: P| {
+        Ok((store.data_mut().host().look_up(question(params))?,))
+    })
 }
 
 impl From<&Origin> for origin::Origin {

@@ -17,15 +17,15 @@ use super::cache::native;
 use super::caps::{MEMORIES, TABLE_ELEMENTS, TABLES};
 use super::engine::{Engine, EngineOptions, Parts, config};
 use super::exports::Exports;
-use super::{Code, Form, Grants, Loaded, Module};
+use super::grants::{GRANTED, Grants};
+use super::{Code, Form, Loaded, Module};
 
 /// The package whose interfaces the host offers and asks for.
 const PACKAGE: &str = "pith:policy";
 const VERSION: &str = "0.1.0";
 
-/// The interfaces that anybody may import, and those for which a binding needs a grant. The types are records: nothing to call.
+/// The interfaces that anybody may import. The types are records: nothing to call.
 const IMPORTS: [&str; 2] = ["log", "origin"];
-const GRANTED: [&str; 1] = ["object"];
 const TYPES: &str = "types";
 
 /// The packages of WASI 0.2 that the closed WASI has.
@@ -91,11 +91,18 @@ pub enum LoadError {
     /// It imports an offered interface in another shape or an unknown part of it.
     #[error("its imports do not fit what Pith offers: {0}")]
     Link(String),
-    /// It imports the raw object, which its binding does not grant.
+    /// It imports what its binding does not grant.
     #[error(
-        "it imports `{0}`, which its binding does not grant; add `grants: [object]` to the binding to let it read the raw object"
+        "it imports {imports}, which its binding does not grant; set `grants: {line}` in the binding to let it {words}"
     )]
-    NotGranted(String),
+    NotGranted {
+        /// What is missing.
+        imports: String,
+        /// All that it needs, and what the binding grants already.
+        line: Grants,
+        /// What is missing, in words.
+        words: String,
+    },
     /// It was built against another version of the contract.
     #[error(
         "it was built against `{theirs}`; this host has `pith:policy@{VERSION}` and takes only the same minor version"
@@ -126,13 +133,13 @@ pub enum LoadError {
     Panic(String),
 }
 
-const OFFERED: &str = "`pith:policy/log`, `pith:policy/origin`, `pith:policy/object` where the binding grants it, and the cli, clocks, filesystem, io, \
-                       random and sockets packages of WASI 0.2, all closed";
+const OFFERED: &str = "`pith:policy/log` and `pith:policy/origin`; where the binding grants them `object`, `clock`, `namespaces`, `storage-classes`, `claims` \
+                       and `persistent-volumes`; and the cli, clocks, filesystem, io, random and sockets packages of WASI 0.2, all closed";
 
 impl Engine {
     /// Makes bytes into a policy: compiles them, or takes the compiled code of an earlier run, and checks what it imports
     /// and exports. Its start code runs once, under the limits of any call.
-    pub fn load(&self, bytes: &[u8], grants: Grants) -> Result<Module, LoadError> {
+    pub fn load(&self, bytes: &[u8], grants: &Grants) -> Result<Module, LoadError> {
         caught(|| load(self, bytes, grants))
     }
 }
@@ -146,7 +153,7 @@ pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, LoadError>) -> Result<T
     })
 }
 
-fn load(engine: &Engine, bytes: &[u8], grants: Grants) -> Result<Module, LoadError> {
+fn load(engine: &Engine, bytes: &[u8], grants: &Grants) -> Result<Module, LoadError> {
     let form = form(bytes)?;
     let most = engine.parts.options.largest_module_bytes;
     if bytes.len() > most {
@@ -158,12 +165,11 @@ fn load(engine: &Engine, bytes: &[u8], grants: Grants) -> Result<Module, LoadErr
     let kind = component.component_type();
     let mut imports: Vec<String> = kind.imports(&engine.parts.wasm).map(|(name, _)| name.to_owned()).collect();
     let exports: Vec<&str> = kind.exports(&engine.parts.wasm).map(|(name, _)| name).collect();
-    check_imports(&imports, grants)?;
+    let needs = check_imports(&imports, grants)?;
     // People read the list to see what a policy can reach, and records reach nothing.
     imports.retain(|import| !Interface::parse(import).is(PACKAGE, "types"));
     check_exports(&exports)?;
     check_resources(engine, &component)?;
-    let wants_object = imports.iter().any(|import| Interface::parse(import).is(PACKAGE, "object"));
     let exports = Exports::find(&component);
     let hooks: BTreeSet<Hook> = Hook::ALL.into_iter().filter(|hook| exports.hook(*hook).is_some()).collect();
     if hooks.is_empty() {
@@ -183,7 +189,7 @@ fn load(engine: &Engine, bytes: &[u8], grants: Grants) -> Result<Module, LoadErr
         imports,
         from_cache,
         compiled_size: (image.end as usize).saturating_sub(image.start as usize),
-        wants_object,
+        needs,
         exports,
         code,
     }));
@@ -236,22 +242,31 @@ fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| LoadError::Wrap(format!("{error:#}")))
 }
 
-fn check_imports(imports: &[String], grants: Grants) -> Result<(), LoadError> {
+/// What a binding must grant for these, where it does.
+fn check_imports(imports: &[String], grants: &Grants) -> Result<Grants, LoadError> {
     for import in imports {
         let interface = Interface::parse(import);
         if interface.package == PACKAGE {
             interface.check_version(import)?;
         }
         match (interface.package, interface.name) {
-            (PACKAGE, name) if GRANTED.contains(&name) && !grants.object => {
-                return Err(LoadError::NotGranted(import.clone()));
-            }
             (PACKAGE, name) if name == TYPES || IMPORTS.contains(&name) || GRANTED.contains(&name) => {}
             (package, _) if WASI.contains(&package) => {}
             _ => return Err(LoadError::Import { import: import.clone(), offered: OFFERED }),
         }
     }
-    Ok(())
+    let of_contract = |import: &&String| Interface::parse(import).package == PACKAGE;
+    let needed = |import: &String| Grants::needed([Interface::parse(import).name].into_iter());
+    let missing: Vec<&String> =
+        imports.iter().filter(of_contract).filter(|import| !grants.cover(&needed(import))).collect();
+    let all = |imports: &[&String]| imports.iter().fold(Grants::default(), |all, import| all.and(&needed(import)));
+    if missing.is_empty() {
+        return Ok(all(&imports.iter().filter(of_contract).collect::<Vec<_>>()));
+    }
+    let words = all(&missing).words();
+    let line = grants.and(&all(&missing));
+    let imports = missing.iter().map(|import| format!("`{import}`")).collect::<Vec<_>>().join(", ");
+    Err(LoadError::NotGranted { imports, line, words })
 }
 
 /// Other exports than those of the contract do no harm: nobody calls them.
@@ -340,7 +355,7 @@ mod tests {
     /// Loads bytes and compares the sentence; one that ends in `…` is a beginning.
     #[track_caller]
     fn check_refused(bytes: &[u8], expected: &str) {
-        let sentence = engine().load(bytes, Grants::default()).unwrap_err().to_string();
+        let sentence = engine().load(bytes, &Grants::default()).unwrap_err().to_string();
         match expected.strip_suffix('…') {
             Some(beginning) => assert!(sentence.starts_with(beginning), "{sentence}"),
             None => assert_eq!(sentence, expected),
@@ -396,7 +411,7 @@ mod tests {
         #[test]
         fn noise_is_refused(component: bool, noise in prop::collection::vec(any::<u8>(), 0..64)) {
             let header: &[u8] = if component { b"\0asm\x0d\0\x01\0" } else { b"\0asm\x01\0\0\0" };
-            let refused = engine().load(&[header, &noise].concat(), Grants::default()).unwrap_err();
+            let refused = engine().load(&[header, &noise].concat(), &Grants::default()).unwrap_err();
             prop_assert!(!matches!(refused, LoadError::Panic(_)), "{refused}");
         }
     }

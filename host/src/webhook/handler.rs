@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
@@ -21,7 +21,7 @@ use super::Webhook;
 use super::review::{self, Answer, Subject};
 use super::validate;
 use crate::decisions::About;
-use crate::policy::{Call, Policies};
+use crate::policy::{Call, Moment, Policies};
 
 /// Answers one review. Whatever goes wrong is an HTTP error with a sentence, so that the cluster's `failurePolicy` decides.
 pub(super) async fn mutate(
@@ -36,6 +36,8 @@ pub(super) async fn mutate(
         return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, Code::Busy, sentence, Instant::now());
     };
     let deadline = Instant::now() + time_limit(webhook.timeout, query.as_deref());
+    // One time for the whole review, also where it is decided a second time with what was missing.
+    let time = SystemTime::now();
     // Without some of the objects a decision would be wrong rather than missing: a claim that is there would not be.
     if let Some(waiting) = webhook.objects.waiting() {
         return refuse(&webhook, StatusCode::SERVICE_UNAVAILABLE, Code::NotSynced, &waiting, Instant::now());
@@ -48,7 +50,8 @@ pub(super) async fn mutate(
             }
             let decide = |context: &Context<'_>, namespace: &str, pod: &Value| {
                 let recorded = webhook.decisions.as_ref().and_then(|it| it.wants(context.request));
-                let evaluator = policies.evaluator(deadline).about(namespace, name(pod)).recorded(recorded);
+                let moment = Moment { objects: context.objects, time };
+                let evaluator = policies.evaluator(deadline, moment).about(namespace, name(pod)).recorded(recorded);
                 let decision = admission::decide(context, namespace, pod, &evaluator);
                 (decision, recorded.map(|_| evaluator.into_calls()))
             };

@@ -13,6 +13,15 @@ wit_bindgen::generate!({
     default_bindings_module: "pith_guests",
 });
 
+/// What a binding grants. Not part of the world with every hook.
+pub mod granted {
+    wit_bindgen::generate!({
+        path: "../../proto/policy",
+        world: "imports",
+        disable_custom_section_link_helpers: true,
+    });
+}
+
 use exports::pith::policy::{exemption, naming, quota, settings, sidecar};
 
 /// What a guest answers, whatever the hook.

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pith_core::object::{AccessMode, Claim, Entries, Namespace};
+use pith_core::lookup::Question;
+use pith_core::object::{AccessMode, Claim, Entries, Kind, Namespace};
 use pith_core::policy::{
     Cache, Change, Exemption, Hook, Naming, NamingRequest, OptionChange, Origin, Owner, PodFacts, Quota, QuotaRequest,
     SidecarFacts, Subject, VolumeFacts,
@@ -17,7 +18,8 @@ use pith_policy_sdk::cases::{Ask, Case};
 use serde_json::{Value, json};
 
 use crate::policy::table::{of_change, of_exemption, of_naming, of_quota, said};
-use crate::wasm::{Level, Limits, Module};
+use crate::policy::world::{Looked, Recorded};
+use crate::wasm::{Asking, Level, Limits, Module};
 
 /// What came of a case.
 pub(super) struct Tried {
@@ -94,12 +96,16 @@ pub(super) fn ask(module: &Module, limits: Limits, case: &Case) -> Tried {
             (_, (refused, _)) if refused != "valid" => {
                 json!({"failure": "the settings are refused", "settings": refused})
             }
-            _ => {
-                let started = Instant::now();
-                let answer = of_hook(module, limits, &settings, case, &object, &log);
-                took = started.elapsed();
-                answer
-            }
+            _ => match world(case) {
+                Ok(world) => {
+                    let started = Instant::now();
+                    let asking = Asking { limits, settings: &settings, world: &world, log: &log };
+                    let answer = of_hook(module, asking, case, &object);
+                    took = started.elapsed();
+                    answer
+                }
+                Err(why) => json!({"failure": why}),
+            },
         },
     };
     let hook = hook.map_or("settings", Hook::as_str);
@@ -107,32 +113,34 @@ pub(super) fn ask(module: &Module, limits: Limits, case: &Case) -> Tried {
     Tried { name: case.name.clone(), hook, took, log, expected, answered }
 }
 
-fn of_hook(
-    module: &Module,
-    limits: Limits,
-    settings: &str,
-    case: &Case,
-    object: &Value,
-    log: &dyn Fn(Level, &str),
-) -> Value {
+/// What the case says of the world. The error is a sentence.
+fn world(case: &Case) -> Result<Recorded, String> {
+    let looked = |it: &sdk::cases::Lookup| {
+        let kind = Kind::from_name(&it.kind);
+        let kind = kind.ok_or_else(|| format!("`lookups` has the kind `{}`, which nobody can look up", it.kind))?;
+        let (namespace, name) = (it.namespace.clone(), it.name.clone());
+        let labels = it.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let found = it.found.as_ref().map(|found| found.iter().map(Value::to_string).collect());
+        Ok(Looked { question: Question { kind, namespace, name, labels }, found })
+    };
+    Ok(Recorded { now: case.now, looked: case.lookups.iter().map(looked).collect::<Result<_, String>>()? })
+}
+
+fn of_hook(module: &Module, asking: Asking<'_>, case: &Case, object: &Value) -> Value {
     let origin = case.origin.as_ref();
     match &case.ask {
         Ask::Exemption { input, .. } => {
             let volumes: Vec<VolumeFacts> = input.volumes.iter().map(volume).collect();
             let subject = subject(&input.pod, &input.namespace, object);
-            said(&module.exempt(limits, settings, &subject, &volumes, &log), of_exemption)
+            said(&module.exempt(asking, &subject, &volumes), of_exemption)
         }
         Ask::Sidecar { input, .. } => {
             let subject = subject(&input.pod, &input.namespace, object);
             let (volume, current) = (volume(&input.volume), sidecar(&input.current));
-            said(&module.adjust(limits, settings, &subject, &volume, &current, &log), of_change)
+            said(&module.adjust(asking, &subject, &volume, &current), of_change)
         }
-        Ask::Naming { input, .. } => {
-            said(&module.name(limits, settings, &naming_request(input, origin), object, &log), of_naming)
-        }
-        Ask::Quota { input, .. } => {
-            said(&module.quota(limits, settings, &quota_request(input, origin), object, &log), of_quota)
-        }
+        Ask::Naming { input, .. } => said(&module.name(asking, &naming_request(input, origin), object), of_naming),
+        Ask::Quota { input, .. } => said(&module.quota(asking, &quota_request(input, origin), object), of_quota),
         Ask::Settings { .. } => Value::Null,
     }
 }

@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use pith_core::admission::{self, Context};
 use pith_core::binding::Mode;
 use pith_core::comparison;
 use pith_core::monitor::Difference;
-use pith_core::object::{Entries, Objects};
+use pith_core::object::Entries;
 use pith_core::template::Templates;
 use pith_core::volume::{self, Asked, NamingContext, Place, VolumeRefusal};
 use pith_core::workload::Workload;
@@ -21,7 +21,7 @@ use crate::cli::subjects::Name;
 use crate::cli::{print, subjects};
 use crate::config::Config;
 use crate::config::file::{Log, LogFormat};
-use crate::policy::Policies;
+use crate::policy::{Moment, Policies};
 use crate::telemetry;
 
 /// The most time for one object.
@@ -58,9 +58,10 @@ pub fn diff(args: &PolicyDiff) -> Result<ExitCode> {
     let before = Side { policies: subjects::policies(&config, &modules)?, config };
     let modules = other_modules.as_ref().unwrap_or(&modules);
     let after = Side { policies: subjects::policies(&other, modules)?, config: other };
+    let moment = Moment { objects: &objects, time: args.now.unwrap_or_else(SystemTime::now) };
     let compared = documents
         .iter()
-        .filter_map(|document| one(&before, &after, &objects, &args.subjects.namespace, document).transpose());
+        .filter_map(|document| one(&before, &after, moment, &args.subjects.namespace, document).transpose());
     let compared: Vec<Compared> = compared.collect::<Result<_>>()?;
     let changed = compared.iter().filter(|it| !it.differences.is_empty()).count();
     match args.output {
@@ -86,7 +87,7 @@ fn enforced(mut config: Config) -> Config {
 fn one(
     before: &Side,
     after: &Side,
-    objects: &Objects,
+    moment: Moment<'_>,
     default: &str,
     (place, object): &(PathBuf, Value),
 ) -> Result<Option<Compared>> {
@@ -94,8 +95,8 @@ fn one(
     let of_pod = |pod: &Value| {
         let decide = |side: &Side| {
             let (configuration, bindings) = (&side.config.sidecars, &*side.policies.bindings);
-            let context = Context { configuration, bindings, objects, request: "" };
-            let evaluator = side.policies.evaluator(Instant::now() + TIME);
+            let context = Context { configuration, bindings, objects: moment.objects, request: "" };
+            let evaluator = side.policies.evaluator(Instant::now() + TIME, moment);
             admission::decide(&context, &name.namespace, pod, &evaluator)
         };
         comparison::between(&decide(before), &decide(after))
@@ -104,7 +105,7 @@ fn one(
         Some(workload) => of_pod(&workload.pod()),
         None if name.kind == "Pod" => of_pod(object),
         None if name.kind == "PersistentVolumeClaim" => {
-            let of_side = |side: &Side| of_claim(side, objects, &name.namespace, place, object);
+            let of_side = |side: &Side| of_claim(side, moment, &name.namespace, place, object);
             match (of_side(before)?, of_side(after)?) {
                 (Some(before), Some(after)) => {
                     comparison::between_places(&before, &after).into_iter().map(|it| (None, it)).collect()
@@ -120,12 +121,13 @@ fn one(
 /// Where the volume of a claim would lie if it were made now; nothing where it is for another driver.
 fn of_claim(
     side: &Side,
-    objects: &Objects,
+    moment: Moment<'_>,
     namespace: &str,
     place: &Path,
     object: &Value,
 ) -> Result<Option<Result<Place, VolumeRefusal>>> {
     let Some(claim) = subjects::claim(object, place)? else { return Ok(None) };
+    let objects = moment.objects;
     let class = match &claim.storage_class {
         Some(class) => objects.storage_class(class),
         None => objects.default_storage_class(),
@@ -147,7 +149,7 @@ fn of_claim(
     let context = NamingContext { claim, namespace: subjects::namespace(objects, namespace), object, origin: None };
     let strict = side.config.csi.as_ref().is_some_and(|csi| csi.strict_templates);
     let templates = if strict { Templates::Strict } else { Templates::Lenient };
-    let evaluator = side.policies.evaluator(Instant::now() + TIME);
+    let evaluator = side.policies.evaluator(Instant::now() + TIME, moment);
     Ok(Some(volume::place(&asked, &name, Some(&context), templates, &side.policies.bindings, &evaluator)))
 }
 

@@ -11,10 +11,9 @@ use pith_policy_sdk::cases::{self as table, Case};
 use serde_json::{Value, json};
 
 use super::cases::{self, Tried};
-use super::{limits, load};
+use super::{grants, limits, load};
 use crate::args::{PolicyReplay, TextOutput};
 use crate::cli::print;
-use crate::wasm::Grants;
 
 /// A question that was asked once, and what was answered.
 struct Asked {
@@ -48,7 +47,7 @@ pub fn replay(args: &PolicyReplay) -> Result<ExitCode> {
         bail!("{name} has no question{of}: questions are in it with `decisions.capture`");
     }
     let limits = limits(&args.limits)?;
-    let module = load(&super::engine()?, &args.file, Grants { object: args.limits.grant_object })?;
+    let module = load(&super::engine()?, &args.file, &grants(&args.limits))?;
     let tried: Vec<Tried> = asked.into_iter().map(|it| cases::replay(&module, limits, &it.case, it.answered)).collect();
     let differ: Vec<&Tried> = tried.iter().filter(|it| !it.passed()).collect();
     match args.output {
