@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use pith_core::Quantity;
 use pith_core::binding::{self, Binding, Match, Mode, OnFailure};
+use pith_core::condition::Condition;
 use pith_core::mount_pod_patch::{self, DriverConfig};
 use pith_core::object::SecretRef;
 use pith_core::policy::{Cache, Hook};
@@ -33,6 +34,9 @@ pub use reference::{reference, schema};
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(10);
 /// Beyond it something else is meant.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
+/// As many as in Kubernetes.
+const MOST_CONDITIONS: usize = 64;
 
 /// The configuration as the program uses it: paths absolute, names checked, bindings in order.
 #[derive(Debug, Clone)]
@@ -738,6 +742,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
         pods: selector(name, typed.matches.pod_selector)?,
         claims: selector(name, typed.matches.claim_selector)?,
         storage_classes: typed.matches.storage_classes.into_iter().collect(),
+        conditions: conditions(name, &typed.matches.conditions)?,
     };
     Ok(PolicyConfig {
         typed: as_typed,
@@ -766,6 +771,26 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
             name: typed.name,
         },
     })
+}
+
+fn conditions(policy: &str, typed: &[file::Condition]) -> Result<Vec<Condition>> {
+    let count = typed.len();
+    ensure!(count <= MOST_CONDITIONS, "policy `{policy}` has {count} conditions: at most {MOST_CONDITIONS}");
+    let mut names = BTreeSet::new();
+    let read = |file::Condition { name, expression }: &'_ file::Condition| {
+        ensure!(
+            (1..=63).contains(&name.len()),
+            "policy `{policy}` has a condition whose name has {} bytes: 1 to 63",
+            name.len()
+        );
+        Condition::parse(name, expression)
+            .map_err(|problem| anyhow!("policy `{policy}` has the condition `{name}`, which cannot be used: {problem}"))
+    };
+    for condition in typed {
+        let name = &condition.name;
+        ensure!(names.insert(name), "policy `{policy}` has two conditions with the name `{name}`");
+    }
+    typed.iter().map(read).collect()
 }
 
 fn hook(typed: file::Hook) -> Hook {
@@ -863,6 +888,20 @@ mod tests {
         let values = "policies: [{name: a, module: {file: a.wasm}, match: {podSelector: {matchExpressions: [{key: k, operator: In}]}}}]";
         check_error(values, "selects by the label `k` with In, which needs values");
         check_error("sidecar: {claimOverrides: [mountOptions]}", "only annotations that begin with juicefs/ are read");
+        let conditions =
+            |list: &str| format!("policies: [{{name: a, module: {{file: a.wasm}}, match: {{conditions: {list}}}}}]");
+        let unread = conditions("[{name: c, expression: pod.labels.}]");
+        check_error(&unread, "policy `a` has the condition `c`, which cannot be used: line 1, column 12:");
+        let text = conditions("[{name: c, expression: \"pod.name\"}]");
+        check_error(
+            &text,
+            "`c`, which cannot be used: line 1, column 4: it gives text, and a condition is true or false",
+        );
+        let both = conditions("[{name: c, expression: 'true'}, {name: c, expression: 'true'}]");
+        check_error(&both, "policy `a` has two conditions with the name `c`");
+        let many: Vec<String> = (0..65).map(|index| format!("{{name: c{index}, expression: 'true'}}")).collect();
+        check_error(&conditions(&format!("[{}]", many.join(", "))), "policy `a` has 65 conditions: at most 64");
+        check_error(&conditions("[{name: '', expression: 'true'}]"), "a condition whose name has 0 bytes: 1 to 63");
         let settings = "policies: [{name: a, module: {file: a.wasm}, settings: [1]}]";
         check_error(settings, "settings that are not a map");
     }

@@ -599,6 +599,14 @@ impl Evaluate for Evaluator<'_> {
             table::of_quota,
         )
     }
+
+    fn failed(&self, binding: &Binding, hook: Hook, failure: &Failure) {
+        let (name, code) = (&*binding.name, failure.code());
+        self.policies.metrics.policy_call(name, hook.as_str(), code.as_str(), Duration::ZERO);
+        tracing::warn!(policy = %name, hook = hook.as_str(), kind = %code, %failure, "policy failed");
+        let outcome = format!("failed: {failure}");
+        self.calls.borrow_mut().push(Call { binding: name.into(), hook, outcome, took: Duration::ZERO, told: None });
+    }
 }
 
 /// A line of a policy's own log, under the policy's name.

@@ -25,6 +25,7 @@ pub mod file_system;
 pub mod selector;
 pub mod pod;
 pub mod workload;
+pub mod condition;
 pub mod binding;
 pub mod breaker;
 pub mod latency;

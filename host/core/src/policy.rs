@@ -260,6 +260,9 @@ pub enum Failure {
     /// It was not asked, because it failed too often a moment ago; it is asked again after this time.
     #[error("it failed too often, and is asked again in {} s", .0.as_secs() + 1)]
     Paused(Duration),
+    /// A condition of its binding could not be evaluated, so nobody can tell whether it is to be asked.
+    #[error("its condition {0}")]
+    Condition(String),
     /// The host could not run it: no free slot, say.
     #[error("the host could not run it: {0}")]
     Host(String),
@@ -277,6 +280,7 @@ impl Failure {
             Failure::Answer(_) => Code::Answer,
             Failure::Reported(_) => Code::Reported,
             Failure::Paused(_) => Code::Paused,
+            Failure::Condition(_) => Code::Condition,
             Failure::Host(_) => Code::Host,
         }
     }

@@ -697,6 +697,22 @@ pub struct Match {
     pub claim_selector: LabelSelector,
     /// By the name of the claim's StorageClass; any where this is empty.
     pub storage_classes: Vec<String>,
+    /// What must hold beside that: each of them, looked at when everything above fits.
+    #[schemars(length(max = 64))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A condition in CEL, as in Kubernetes' `matchConditions`. One that cannot be evaluated, with no other one false, is a failure of the
+/// binding.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Condition {
+    /// Unique among those of the binding; in messages and explanations.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// The expression, which is true or false. It knows `pod`, `namespaceObject` and `claim`, as docs/operations/policies.md says.
+    #[schemars(length(max = 1024))]
+    pub expression: String,
 }
 
 /// A label selector, as in Kubernetes.

@@ -42,6 +42,7 @@ fn failures() -> Vec<Failure> {
         Failure::Budget(""),
         Failure::Answer(String::new()),
         Failure::Paused(Duration::ZERO),
+        Failure::Condition(String::new()),
         Failure::Reported(String::new()),
         Failure::Host(String::new()),
     ]
