@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use pith_core::Quantity;
 use pith_core::binding::{self, Binding, Match, Mode, OnFailure};
+use pith_core::budget::Rates;
 use pith_core::condition::Condition;
 use pith_core::mount_pod_patch::{self, DriverConfig};
 use pith_core::object::SecretRef;
@@ -266,6 +267,8 @@ pub struct PolicyConfig {
     pub settings: String,
     /// Limits of one call.
     pub limits: Limits,
+    /// What all calls in a second may take.
+    pub rates: Rates,
     /// What it may import.
     pub grants: Grants,
 }
@@ -733,6 +736,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     let name = &typed.name;
     let limits = Limits::within(typed.limits.deadline.0, typed.limits.memory.0);
     let limits = limits.map_err(|problem| anyhow!("policy `{name}` has {problem}"))?;
+    let rates = rates(name, &typed.limits)?;
     ensure!(typed.percent <= 100, "policy `{name}` has percent {}: at most 100", typed.percent);
     ensure!(typed.settings.is_object(), "policy `{name}` has settings that are not a map");
     ensure!(typed.hooks.as_ref().is_none_or(|hooks| !hooks.is_empty()), "policy `{name}` has an empty list of hooks");
@@ -753,6 +757,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
         },
         settings: typed.settings.to_string(),
         limits,
+        rates,
         grants: Grants { object: typed.grants.contains(&file::Grant::Object) },
         binding: Binding {
             hooks: typed.hooks.unwrap_or_default().into_iter().map(hook).collect(),
@@ -771,6 +776,18 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
             name: typed.name,
         },
     })
+}
+
+fn rates(policy: &str, typed: &file::Limits) -> Result<Rates> {
+    let (calls, time) = (typed.calls_per_second, typed.time_per_second.map(|it| it.0));
+    ensure!(
+        calls != Some(0),
+        "policy `{policy}` has limits.callsPerSecond 0: it would never be asked; leave it out for no bound"
+    );
+    let sensible = Duration::from_millis(1)..=Duration::from_secs(60);
+    let is_sensible = time.is_none_or(|it| sensible.contains(&it));
+    ensure!(is_sensible, "policy `{policy}` has limits.timePerSecond outside 1ms to 60s");
+    Ok(Rates { calls, time })
 }
 
 fn conditions(policy: &str, typed: &[file::Condition]) -> Result<Vec<Condition>> {
@@ -888,6 +905,10 @@ mod tests {
         let values = "policies: [{name: a, module: {file: a.wasm}, match: {podSelector: {matchExpressions: [{key: k, operator: In}]}}}]";
         check_error(values, "selects by the label `k` with In, which needs values");
         check_error("sidecar: {claimOverrides: [mountOptions]}", "only annotations that begin with juicefs/ are read");
+        let never = "policies: [{name: a, module: {file: a.wasm}, limits: {callsPerSecond: 0}}]";
+        check_error(never, "policy `a` has limits.callsPerSecond 0: it would never be asked");
+        let hardly = "policies: [{name: a, module: {file: a.wasm}, limits: {timePerSecond: 10us}}]";
+        check_error(hardly, "policy `a` has limits.timePerSecond outside 1ms to 60s");
         let conditions =
             |list: &str| format!("policies: [{{name: a, module: {{file: a.wasm}}, match: {{conditions: {list}}}}}]");
         let unread = conditions("[{name: c, expression: pod.labels.}]");

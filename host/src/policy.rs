@@ -28,6 +28,7 @@ use anyhow::{Context, Error, Result, bail};
 use arc_swap::ArcSwap;
 use pith_core::binding::{self, Binding, Evaluate};
 use pith_core::breaker::Breaker;
+use pith_core::budget::Budget;
 use pith_core::monitor::Monitored;
 use pith_core::policy::{
     Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
@@ -124,6 +125,8 @@ struct Loaded {
     /// Whether there is something in `breaker`: as long as a policy answers, nobody takes the lock.
     has_failed: AtomicBool,
     breaker: Mutex<Breaker>,
+    /// None where there is no bound: nobody takes the lock.
+    budget: Option<Mutex<Budget>>,
 }
 
 impl Policies {
@@ -385,7 +388,8 @@ fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8], began: Instant
         "policy loaded"
     );
     let (stats, has_failed, breaker) = Default::default();
-    Ok(Loaded { config: config.clone(), binding, module, took: began.elapsed(), stats, has_failed, breaker })
+    let budget = Budget::new(config.rates).map(Mutex::new);
+    Ok(Loaded { config: config.clone(), binding, module, took: began.elapsed(), stats, has_failed, breaker, budget })
 }
 
 /// Lets whoever answers requests go first: threads that load what is in force later are in no hurry.
@@ -459,7 +463,7 @@ impl Evaluator<'_> {
         self.calls.into_inner()
     }
 
-    /// A call, unless the policy is paused.
+    /// A call, unless the policy is paused or has used up what it has in a second.
     fn contained<T>(
         &self,
         binding: &Binding,
@@ -468,10 +472,24 @@ impl Evaluator<'_> {
     ) -> Result<T, Failure> {
         let Some(since) = self.policies.contained else { return ask() };
         let breaker = || loaded.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.has_failed.load(Ordering::Relaxed) {
-            breaker().ask(since.elapsed()).map_err(Failure::Paused)?;
+        let budget = || loaded.budget.as_ref().map(|it| it.lock().unwrap_or_else(PoisonError::into_inner));
+        // Before the breaker, which takes whom it lets through for the one that tries again.
+        if let Some(mut budget) = budget() {
+            budget.take(since.elapsed()).map_err(Failure::Rate)?;
         }
+        if loaded.has_failed.load(Ordering::Relaxed)
+            && let Err(pause) = breaker().ask(since.elapsed())
+        {
+            if let Some(mut budget) = budget() {
+                budget.give_back();
+            }
+            return Err(Failure::Paused(pause));
+        }
+        let started = Instant::now();
         let answer = ask();
+        if let Some(mut budget) = budget() {
+            budget.ran(started.elapsed());
+        }
         let name = &*binding.name;
         match &answer {
             Ok(_) if loaded.has_failed.swap(false, Ordering::Relaxed) => {

@@ -261,6 +261,51 @@ async fn a_policy_that_fails_for_everybody_is_left_alone_until_a_better_one_come
 }
 
 #[tokio::test]
+async fn a_policy_beyond_what_it_has_in_a_second_is_not_asked_until_some_of_it_is_back() {
+    let policy = |guest: &str, limits: Value| {
+        config(&[json!({
+            "name": "it", "module": {"file": wasm_builds::guest(guest)}, "hooks": ["sidecar"], "settings": {"accept": true},
+            "limits": limits, "onFailure": "default",
+        })])
+    };
+    let check = async |guest: &str, limits: Value, first: Option<&str>, spent: &str| {
+        let server = Server::start(&policy(guest, limits), SHOP).expect("the server starts");
+        let mut client = Client::connect(server.webhook, &server.ca(), Protocol::Http1).await.expect("a connection");
+        let mut count = 0;
+        let mut warning = async || {
+            count += 1;
+            let mut review: Value = serde_json::from_str(WEB).expect("JSON");
+            review["request"]["object"]["metadata"]["name"] = json!(format!("web-{}", count % 3));
+            let answer = client.review(review.to_string()).await.expect("an answer");
+            let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+            assert_eq!(answer["response"]["allowed"], true, "{answer}");
+            answer["response"]["warnings"][0].as_str().map(String::from)
+        };
+        let is_first = |said: &Option<String>| match (said, first) {
+            (None, None) => true,
+            (Some(said), Some(words)) => said.contains(words),
+            _ => false,
+        };
+        let said = warning().await;
+        assert!(is_first(&said), "{said:?}");
+        let said = warning().await.expect("a warning");
+        let sentence = "policy `it` failed (reason: rate), and Pith decided without it: it has used up its";
+        assert!(said.starts_with(&format!("{sentence} `{spent}`, and is asked again in ")), "{said}");
+        // More often, and for more objects, than what pauses a policy that fails.
+        for _ in 0..11 {
+            assert!(warning().await.expect("a warning").contains("(reason: rate)"));
+        }
+        let metrics = get(server.admin, "/metrics").await.expect("an answer").text();
+        let refused = "pith_policy_calls_total{policy=\"it\",hook=\"sidecar\",outcome=\"rate\"} 12";
+        assert!(metrics.contains(refused) && !metrics.contains("pith_policy_paused{"), "{metrics}");
+        until("it is asked again", async || is_first(&warning().await)).await;
+    };
+    check("answers_plainly", json!({"callsPerSecond": 1}), None, "limits.callsPerSecond").await;
+    let cut = Some("(reason: deadline)");
+    check("spins_forever", json!({"deadline": "300ms", "timePerSecond": "100ms"}), cut, "limits.timePerSecond").await;
+}
+
+#[tokio::test]
 async fn a_server_killed_while_policies_change_starts_again() {
     let module = wasm_builds::policy("resources");
     let mut place = folder(&version(&module, 1), SHOP).expect("a folder");

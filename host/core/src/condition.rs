@@ -470,7 +470,7 @@ impl Reader {
             self.problem(argument, format!("the pattern cannot be used: {}", clean(&error.to_string(), 2 * WORDS)))
         })?;
         argument.expr = Expr::Ident(of_pattern(self.patterns.len()));
-        self.patterns.push(Pattern(compiled));
+        self.patterns.push(Pattern(Arc::new(compiled)));
         Ok(())
     }
 
@@ -551,7 +551,7 @@ impl Kind {
 
 /// A pattern that is compiled already, as a value that expressions hand to `matches`.
 #[derive(Debug, Clone)]
-struct Pattern(Regex);
+struct Pattern(Arc<Regex>);
 
 static PATTERN: Type = Type::new_unspecified_type("pattern");
 

@@ -28,6 +28,7 @@ pub mod workload;
 pub mod condition;
 pub mod binding;
 pub mod breaker;
+pub mod budget;
 pub mod latency;
 pub mod monitor;
 pub mod comparison;

@@ -781,7 +781,7 @@ pub enum Grant {
     Object,
 }
 
-/// Limits of one call. There is no "unlimited".
+/// Limits of one call, for which there is no "unlimited", and of what all calls in a second may take.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
@@ -789,11 +789,22 @@ pub struct Limits {
     pub deadline: Period,
     /// The most memory, from 64Ki to 64Mi.
     pub memory: Bytes,
+    /// How often it is asked in a second, by each replica; as often as there is something to ask where this is absent.
+    #[schemars(range(min = 1))]
+    pub calls_per_second: Option<u32>,
+    /// How long its calls may run in a second, all together and by each replica, from 1ms to 60s: that of several processors is more than a
+    /// second. As long as it takes where this is absent.
+    pub time_per_second: Option<Period>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { deadline: Period(Duration::from_millis(50)), memory: Bytes(16 << 20) }
+        Limits {
+            deadline: Period(Duration::from_millis(50)),
+            memory: Bytes(16 << 20),
+            calls_per_second: None,
+            time_per_second: None,
+        }
     }
 }
 
