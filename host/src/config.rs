@@ -263,6 +263,8 @@ pub struct PolicyConfig {
     pub binding: Binding,
     /// Where its module comes from.
     pub module: Source,
+    /// The cases that must hold before it is taken.
+    pub tests: Option<PathBuf>,
     /// The settings as JSON text, as the policy gets them.
     pub settings: String,
     /// Limits of one call.
@@ -755,6 +757,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
             file::Module::File(path) => Source::File(folder.join(path)),
             file::Module::ConfigMap(key) => Source::ConfigMap(key),
         },
+        tests: typed.tests.map(|path| folder.join(path)),
         settings: typed.settings.to_string(),
         limits,
         rates,

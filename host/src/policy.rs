@@ -9,6 +9,7 @@
 //!                                  kept: the last that could be used, for a start that meets one that cannot
 //! ```
 
+pub(crate) mod cases;
 mod kept;
 mod reload;
 mod resource;
@@ -119,6 +120,8 @@ struct Loaded {
     /// With the hooks of the module, where it names none itself.
     binding: Binding,
     module: Module,
+    /// The digest of the cases that hold.
+    tests: Option<String>,
     /// How long it took to load it.
     took: Duration,
     stats: Stats,
@@ -170,15 +173,20 @@ impl Policies {
         let one = |config: &PolicyConfig| {
             let began = Instant::now();
             let bytes = loading.sources.read(&config.module)?;
+            let tests = config.tests.as_deref().map(cases::read).transpose()?;
             if let Some(old) = self.loaded.get(&config.binding.name)
                 && old.config == *config
-                && old.module.digest() == hex::encode(Sha256::digest(&bytes))
+                && old.module.digest() == digest(&bytes)
+                && old.tests == tests.as_deref().map(digest)
             {
                 return Ok(old.clone());
             }
-            let loaded = load_one(loading.engine, config, &bytes, began)?;
+            let loaded = load_one(loading.engine, config, (&bytes, tests.as_deref()), began)?;
             if let Some(kept) = loading.kept {
-                kept.put(loaded.module.digest(), &bytes);
+                kept.put(&kept::of_module(loaded.module.digest()), &bytes);
+                if let (Some(digest), Some(tests)) = (&loaded.tests, &tests) {
+                    kept.put(&kept::of_tests(digest), tests);
+                }
             }
             Ok(Arc::new(loaded))
         };
@@ -356,7 +364,17 @@ impl Loaded {
     }
 }
 
-fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8], began: Instant) -> Result<Loaded> {
+fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Loads a module and asks it its tests.
+fn load_one(
+    engine: &Engine,
+    config: &PolicyConfig,
+    (bytes, tests): (&[u8], Option<&[u8]>),
+    began: Instant,
+) -> Result<Loaded> {
     let name = &config.binding.name;
     let module = engine.load(bytes, config.grants)?;
     let digest = config.resource.as_ref().and_then(|it| it.digest.as_deref());
@@ -379,6 +397,9 @@ fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8], began: Instant
         bail!("{place}: {}", problem.reason);
     }
     module.instantiate(config.limits).context("making a first instance")?;
+    if let Some(tests) = tests {
+        cases::hold(&module, config, tests)?;
+    }
     tracing::info!(
         policy = %name,
         digest = %module.digest(),
@@ -389,7 +410,8 @@ fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8], began: Instant
     );
     let (stats, has_failed, breaker) = Default::default();
     let budget = Budget::new(config.rates).map(Mutex::new);
-    Ok(Loaded { config: config.clone(), binding, module, took: began.elapsed(), stats, has_failed, breaker, budget })
+    let (tests, took) = (tests.map(self::digest), began.elapsed());
+    Ok(Loaded { config: config.clone(), binding, module, tests, took, stats, has_failed, breaker, budget })
 }
 
 /// Lets whoever answers requests go first: threads that load what is in force later are in no hurry.
@@ -619,6 +641,9 @@ impl Evaluate for Evaluator<'_> {
     }
 
     fn failed(&self, binding: &Binding, hook: Hook, failure: &Failure) {
+        if let Some(loaded) = self.policies.loaded.get(&binding.name) {
+            loaded.stats.of(hook).failed(failure);
+        }
         let (name, code) = (&*binding.name, failure.code());
         self.policies.metrics.policy_call(name, hook.as_str(), code.as_str(), Duration::ZERO);
         tracing::warn!(policy = %name, hook = hook.as_str(), kind = %code, %failure, "policy failed");

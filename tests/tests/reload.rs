@@ -204,6 +204,70 @@ async fn what_cannot_be_used_leaves_what_could_even_after_a_start() {
     assert_eq!(left, ["policies.json"], "nothing is kept that is not in force");
 }
 
+/// A table of cases by which a sidecar of the settings of its binding requests this.
+fn tests(cpu: &str) -> String {
+    format!(
+        "- name: the shop's sidecars are small\n  hook: sidecar\n  input: {{ namespace: {{ name: shop }} }}\n  expect: {{ change: {{ \
+         requests: {{ cpu: {cpu} }} }} }}\n"
+    )
+}
+
+#[tokio::test]
+async fn what_does_not_pass_its_own_tests_changes_nothing_even_after_a_start() {
+    let module = wasm_builds::policy("resources");
+    let folder = tempfile::tempdir().expect("a folder");
+    let cases = folder.path().join("cases.yaml");
+    let tested = |cpu: &str| {
+        let mut policy = sizes("sizes", &module, &json!({"requests": {"cpu": cpu}}));
+        policy["tests"] = json!(cases);
+        config(&[policy])
+    };
+    fs::write(&cases, tests("99m")).expect("written");
+    let error = Server::start(&tested("77m"), SHOP).expect_err("it never passed").to_string();
+    let sentence = "its case `the shop's sidecars are small` (sidecar) does not hold: \
+                    expected {\"change\":{\"requests\":{\"cpu\":\"99m\"}}}, answered {\"change\":{\"requests\":{\"cpu\":\"77m\"}}}";
+    assert!(error.replace('\\', "").contains(&format!("loading the policy `sizes`: {sentence}")), "{error}");
+
+    fs::write(&cases, tests("77m")).expect("written");
+    let mut server = Server::start(&tested("77m"), SHOP).expect("the server starts");
+    let cpu = |answer: &Answer| requests(answer)["cpu"].clone();
+    assert_eq!(cpu(&asked(&server).await), "77m");
+    let degraded = async |server: &Server| metric(server, "pith_policy_degraded{policy=\"sizes\"} 1").await;
+    // Other settings, for which the tests do not hold; then tests that do.
+    write(&server, &tested("99m"));
+    look_now(server.pid());
+    until("it says so", async || degraded(&server).await).await;
+    assert!(server.log().replace('\\', "").contains("does not hold: expected"), "{}", server.log());
+    assert_eq!(cpu(&asked(&server).await), "77m", "what was in force is");
+    fs::write(&cases, tests("99m")).expect("written");
+    look_now(server.pid());
+    until("the new one is in force", async || cpu(&asked(&server).await) == "99m").await;
+    assert!(!degraded(&server).await);
+    // The same binding and module, and tests that do not hold or cannot be read.
+    for (table, why) in [
+        (tests("1m"), "answered {"),
+        ("- name: it".into(), "its tests cannot be read: "),
+        ("[]".into(), "its tests have no cases"),
+    ] {
+        fs::write(&cases, table).expect("written");
+        look_now(server.pid());
+        until(why, async || degraded(&server).await && server.log().contains(why)).await;
+        assert_eq!(cpu(&asked(&server).await), "99m");
+    }
+
+    server.terminate().expect("the signal is sent");
+    assert!(server.wait().expect("it stops").success());
+    let place = std::mem::replace(&mut server.folder, tempfile::tempdir().expect("a folder"));
+    let kept = place.path().join("state/last-good");
+    fs::remove_file(place.path().join("addresses.json")).expect("removed");
+    let server = Server::start_in(place, &PITH).expect("it starts with what passed");
+    assert!(server.log().contains("the last that could be used is in force"), "{}", server.log());
+    assert_eq!(cpu(&asked(&server).await), "99m");
+    write(&server, "policies: []");
+    look_now(server.pid());
+    until("none is in force", async || fs::read_dir(&kept).expect("a folder").count() == 1).await;
+}
+
 #[tokio::test]
 async fn a_start_without_anything_to_fall_back_on_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

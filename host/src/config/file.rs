@@ -607,6 +607,10 @@ pub struct Binding {
     #[serde(with = "yaml_serde::with::singleton_map")]
     #[schemars(with = "Module")]
     pub module: Module,
+    /// A table of cases, as `pith policy test` reads it. They are asked, with the settings and limits given here, before the binding is
+    /// taken; where an answer is another one, it is not.
+    #[serde(default)]
+    pub tests: Option<PathBuf>,
     /// What it is asked; every hook that it exports where this is absent.
     #[serde(default)]
     pub hooks: Option<Vec<Hook>>,
