@@ -14,6 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use pith_core::Quantity;
 use pith_core::binding::{self, Binding, Match, Mode, OnFailure};
+use pith_core::budget::Rates;
+use pith_core::condition::Condition;
 use pith_core::mount_pod_patch::{self, DriverConfig};
 use pith_core::object::{Kind, SecretRef};
 use pith_core::policy::{Cache, Hook};
@@ -35,6 +37,9 @@ const SHORTEST_LIFETIME: Duration = Duration::from_secs(10);
 const LARGEST_SPEC: usize = 64 << 10;
 /// Beyond it something else is meant.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
+/// As many as in Kubernetes.
+const MOST_CONDITIONS: usize = 64;
 
 /// The configuration as the program uses it: paths absolute, names checked, bindings in order.
 #[derive(Debug, Clone)]
@@ -260,10 +265,14 @@ pub struct PolicyConfig {
     pub binding: Binding,
     /// Where its module comes from.
     pub module: Source,
+    /// The cases that must hold before it is taken.
+    pub tests: Option<PathBuf>,
     /// The settings as JSON text, as the policy gets them.
     pub settings: String,
     /// Limits of one call.
     pub limits: Limits,
+    /// What all calls in a second may take.
+    pub rates: Rates,
     /// What it may import.
     pub grants: Grants,
 }
@@ -737,6 +746,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     let name = &typed.name;
     let limits = Limits::within(typed.limits.deadline.0, typed.limits.memory.0);
     let limits = limits.map_err(|problem| anyhow!("policy `{name}` has {problem}"))?;
+    let rates = rates(name, &typed.limits)?;
     ensure!(typed.percent <= 100, "policy `{name}` has percent {}: at most 100", typed.percent);
     ensure!(typed.settings.is_object(), "policy `{name}` has settings that are not a map");
     ensure!(typed.hooks.as_ref().is_none_or(|hooks| !hooks.is_empty()), "policy `{name}` has an empty list of hooks");
@@ -746,6 +756,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
         pods: selector(name, typed.matches.pod_selector)?,
         claims: selector(name, typed.matches.claim_selector)?,
         storage_classes: typed.matches.storage_classes.into_iter().collect(),
+        conditions: conditions(name, &typed.matches.conditions)?,
     };
     Ok(PolicyConfig {
         typed: as_typed,
@@ -754,8 +765,10 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
             file::Module::File(path) => Source::File(folder.join(path)),
             file::Module::ConfigMap(key) => Source::ConfigMap(key),
         },
+        tests: typed.tests.map(|path| folder.join(path)),
         settings: typed.settings.to_string(),
         limits,
+        rates,
         grants: grants(typed.grants).with_context(|| format!("policy `{name}`"))?,
         binding: Binding {
             hooks: typed.hooks.unwrap_or_default().into_iter().map(hook).collect(),
@@ -794,6 +807,38 @@ fn grants(typed: Vec<file::Grant>) -> Result<Grants> {
         }
     }
     Ok(grants)
+}
+
+fn rates(policy: &str, typed: &file::Limits) -> Result<Rates> {
+    let (calls, time) = (typed.calls_per_second, typed.time_per_second.map(|it| it.0));
+    ensure!(
+        calls != Some(0),
+        "policy `{policy}` has limits.callsPerSecond 0: it would never be asked; leave it out for no bound"
+    );
+    let sensible = Duration::from_millis(1)..=Duration::from_secs(60);
+    let is_sensible = time.is_none_or(|it| sensible.contains(&it));
+    ensure!(is_sensible, "policy `{policy}` has limits.timePerSecond outside 1ms to 60s");
+    Ok(Rates { calls, time })
+}
+
+fn conditions(policy: &str, typed: &[file::Condition]) -> Result<Vec<Condition>> {
+    let count = typed.len();
+    ensure!(count <= MOST_CONDITIONS, "policy `{policy}` has {count} conditions: at most {MOST_CONDITIONS}");
+    let mut names = BTreeSet::new();
+    let read = |file::Condition { name, expression }: &'_ file::Condition| {
+        ensure!(
+            (1..=63).contains(&name.len()),
+            "policy `{policy}` has a condition whose name has {} bytes: 1 to 63",
+            name.len()
+        );
+        Condition::parse(name, expression)
+            .map_err(|problem| anyhow!("policy `{policy}` has the condition `{name}`, which cannot be used: {problem}"))
+    };
+    for condition in typed {
+        let name = &condition.name;
+        ensure!(names.insert(name), "policy `{policy}` has two conditions with the name `{name}`");
+    }
+    typed.iter().map(read).collect()
 }
 
 fn hook(typed: file::Hook) -> Hook {
@@ -912,6 +957,24 @@ mod tests {
         let values = "policies: [{name: a, module: {file: a.wasm}, match: {podSelector: {matchExpressions: [{key: k, operator: In}]}}}]";
         check_error(values, "selects by the label `k` with In, which needs values");
         check_error("sidecar: {claimOverrides: [mountOptions]}", "only annotations that begin with juicefs/ are read");
+        let never = "policies: [{name: a, module: {file: a.wasm}, limits: {callsPerSecond: 0}}]";
+        check_error(never, "policy `a` has limits.callsPerSecond 0: it would never be asked");
+        let hardly = "policies: [{name: a, module: {file: a.wasm}, limits: {timePerSecond: 10us}}]";
+        check_error(hardly, "policy `a` has limits.timePerSecond outside 1ms to 60s");
+        let conditions =
+            |list: &str| format!("policies: [{{name: a, module: {{file: a.wasm}}, match: {{conditions: {list}}}}}]");
+        let unread = conditions("[{name: c, expression: pod.labels.}]");
+        check_error(&unread, "policy `a` has the condition `c`, which cannot be used: line 1, column 12:");
+        let text = conditions("[{name: c, expression: \"pod.name\"}]");
+        check_error(
+            &text,
+            "`c`, which cannot be used: line 1, column 4: it gives text, and a condition is true or false",
+        );
+        let both = conditions("[{name: c, expression: 'true'}, {name: c, expression: 'true'}]");
+        check_error(&both, "policy `a` has two conditions with the name `c`");
+        let many: Vec<String> = (0..65).map(|index| format!("{{name: c{index}, expression: 'true'}}")).collect();
+        check_error(&conditions(&format!("[{}]", many.join(", "))), "policy `a` has 65 conditions: at most 64");
+        check_error(&conditions("[{name: '', expression: 'true'}]"), "a condition whose name has 0 bytes: 1 to 63");
         let settings = "policies: [{name: a, module: {file: a.wasm}, settings: [1]}]";
         check_error(settings, "settings that are not a map");
     }

@@ -9,6 +9,7 @@
 //!                                  kept: the last that could be used, for a start that meets one that cannot
 //! ```
 
+pub(crate) mod cases;
 mod kept;
 mod reload;
 mod resource;
@@ -29,6 +30,7 @@ use anyhow::{Context, Error, Result, bail};
 use arc_swap::ArcSwap;
 use pith_core::binding::{self, Binding, Evaluate};
 use pith_core::breaker::Breaker;
+use pith_core::budget::Budget;
 use pith_core::monitor::Monitored;
 use pith_core::policy::{
     Change, Exemption, Failure, Hook, Naming, NamingRequest, Quota, QuotaRequest, SidecarFacts, Subject, VolumeFacts,
@@ -121,12 +123,16 @@ struct Loaded {
     /// With the hooks of the module, where it names none itself.
     binding: Binding,
     module: Module,
+    /// The digest of the cases that hold.
+    tests: Option<String>,
     /// How long it took to load it.
     took: Duration,
     stats: Stats,
     /// Whether there is something in `breaker`: as long as a policy answers, nobody takes the lock.
     has_failed: AtomicBool,
     breaker: Mutex<Breaker>,
+    /// None where there is no bound: nobody takes the lock.
+    budget: Option<Mutex<Budget>>,
 }
 
 impl Policies {
@@ -175,15 +181,20 @@ impl Policies {
         let one = |config: &PolicyConfig| {
             let began = Instant::now();
             let bytes = loading.sources.read(&config.module)?;
+            let tests = config.tests.as_deref().map(cases::read).transpose()?;
             if let Some(old) = self.loaded.get(&config.binding.name)
                 && old.config == *config
-                && old.module.digest() == hex::encode(Sha256::digest(&bytes))
+                && old.module.digest() == digest(&bytes)
+                && old.tests == tests.as_deref().map(digest)
             {
                 return Ok(old.clone());
             }
-            let loaded = load_one(loading.engine, config, &bytes, began)?;
+            let loaded = load_one(loading.engine, config, (&bytes, tests.as_deref()), began)?;
             if let Some(kept) = loading.kept {
-                kept.put(loaded.module.digest(), &bytes);
+                kept.put(&kept::of_module(loaded.module.digest()), &bytes);
+                if let (Some(digest), Some(tests)) = (&loaded.tests, &tests) {
+                    kept.put(&kept::of_tests(digest), tests);
+                }
             }
             Ok(Arc::new(loaded))
         };
@@ -369,7 +380,17 @@ impl Loaded {
     }
 }
 
-fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8], began: Instant) -> Result<Loaded> {
+fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Loads a module and asks it its tests.
+fn load_one(
+    engine: &Engine,
+    config: &PolicyConfig,
+    (bytes, tests): (&[u8], Option<&[u8]>),
+    began: Instant,
+) -> Result<Loaded> {
     let name = &config.binding.name;
     let module = engine.load(bytes, &config.grants)?;
     let digest = config.resource.as_ref().and_then(|it| it.digest.as_deref());
@@ -392,6 +413,9 @@ fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8], began: Instant
         bail!("{place}: {}", problem.reason);
     }
     module.instantiate(config.limits).context("making a first instance")?;
+    if let Some(tests) = tests {
+        cases::hold(&module, config, tests)?;
+    }
     tracing::info!(
         policy = %name,
         digest = %module.digest(),
@@ -401,7 +425,9 @@ fn load_one(engine: &Engine, config: &PolicyConfig, bytes: &[u8], began: Instant
         "policy loaded"
     );
     let (stats, has_failed, breaker) = Default::default();
-    Ok(Loaded { config: config.clone(), binding, module, took: began.elapsed(), stats, has_failed, breaker })
+    let budget = Budget::new(config.rates).map(Mutex::new);
+    let (tests, took) = (tests.map(self::digest), began.elapsed());
+    Ok(Loaded { config: config.clone(), binding, module, tests, took, stats, has_failed, breaker, budget })
 }
 
 /// Lets whoever answers requests go first: threads that load what is in force later are in no hurry.
@@ -476,7 +502,7 @@ impl Evaluator<'_> {
         self.calls.into_inner()
     }
 
-    /// A call, unless the policy is paused.
+    /// A call, unless the policy is paused or has used up what it has in a second.
     fn contained<T>(
         &self,
         binding: &Binding,
@@ -485,10 +511,24 @@ impl Evaluator<'_> {
     ) -> Result<T, Failure> {
         let Some(since) = self.policies.contained else { return ask() };
         let breaker = || loaded.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.has_failed.load(Ordering::Relaxed) {
-            breaker().ask(since.elapsed()).map_err(Failure::Paused)?;
+        let budget = || loaded.budget.as_ref().map(|it| it.lock().unwrap_or_else(PoisonError::into_inner));
+        // Before the breaker, which takes whom it lets through for the one that tries again.
+        if let Some(mut budget) = budget() {
+            budget.take(since.elapsed()).map_err(Failure::Rate)?;
         }
+        if loaded.has_failed.load(Ordering::Relaxed)
+            && let Err(pause) = breaker().ask(since.elapsed())
+        {
+            if let Some(mut budget) = budget() {
+                budget.give_back();
+            }
+            return Err(Failure::Paused(pause));
+        }
+        let started = Instant::now();
         let answer = ask();
+        if let Some(mut budget) = budget() {
+            budget.ran(started.elapsed());
+        }
         let name = &*binding.name;
         match &answer {
             Ok(_) if loaded.has_failed.swap(false, Ordering::Relaxed) => {
@@ -624,6 +664,17 @@ impl Evaluate for Evaluator<'_> {
             || Question::quota(request, object),
             table::of_quota,
         )
+    }
+
+    fn failed(&self, binding: &Binding, hook: Hook, failure: &Failure) {
+        if let Some(loaded) = self.policies.loaded.get(&binding.name) {
+            loaded.stats.of(hook).failed(failure);
+        }
+        let (name, code) = (&*binding.name, failure.code());
+        self.policies.metrics.policy_call(name, hook.as_str(), code.as_str(), Duration::ZERO);
+        tracing::warn!(policy = %name, hook = hook.as_str(), kind = %code, %failure, "policy failed");
+        let outcome = format!("failed: {failure}");
+        self.calls.borrow_mut().push(Call { binding: name.into(), hook, outcome, took: Duration::ZERO, told: None });
     }
 }
 

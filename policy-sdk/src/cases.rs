@@ -25,7 +25,7 @@
 //! | `settings` | `valid`, `{ problem: { field, reason } }` |
 //! | any but `settings` | `{ error: TEXT }`, a failure of the policy |
 //!
-//! A case may have `object`, what the policy reads of the raw object, and `origin`, what the volume starts with:
+//! A case without `settings` has those of the binding whose `tests` it is in, and `{}` where there is none. One may have `object`, what the policy reads of the raw object, and `origin`, what the volume starts with:
 //! `{ kind: snapshot, id: s-1, directory: [shop, data] }`. What a binding grants beside that is `now`, the time, and `lookups`, what is
 //! looked up with what is found:
 //!
@@ -61,8 +61,8 @@ use crate::{
 pub struct Case {
     /// What holds, in a sentence.
     pub name: String,
-    /// The settings of the binding; `{}` where the table gives none.
-    pub settings: Value,
+    /// The settings of the binding; absent where the table gives none, which are `{}` for whoever has no binding.
+    pub settings: Option<Value>,
     /// What [`object`](crate::object) answers; absent where the policy is not expected to ask.
     pub object: Option<Value>,
     /// What [`origin`](crate::origin()) answers.
@@ -158,7 +158,7 @@ pub struct SidecarInput {
 impl Case {
     /// The settings as the host hands them to the policy: JSON text.
     pub fn settings_text(&self) -> String {
-        self.settings.to_string()
+        self.settings.as_ref().map_or_else(|| "{}".into(), Value::to_string)
     }
 
     /// The object as the host hands it to the policy: JSON text.
@@ -198,8 +198,7 @@ pub fn parse(text: &str) -> Result<Vec<Case>, TableError> {
 struct Row {
     name: String,
     hook: Hook,
-    #[serde(default = "empty_object")]
-    settings: Value,
+    settings: Option<Value>,
     object: Option<Value>,
     origin: Option<Value>,
     now: Option<String>,

@@ -4,12 +4,17 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::StatusCode;
+use pith_tests::client::{Client, Protocol};
 use pith_tests::cluster::static_volume;
-use pith_tests::server::{PITH, root};
+use pith_tests::server::{PITH, Server, root};
 use pith_tests::wasm_builds;
 use serde_json::{Value, json};
 
 use crate::cluster::yaml;
+use crate::{SHOP, WEB};
 
 /// Every first-party policy, by its folder, and the one hook that it has.
 const POLICIES: [(&str, &str); 3] = [("exemption", "exemption"), ("naming", "naming"), ("resources", "sidecar")];
@@ -120,17 +125,21 @@ fn a_table_that_cannot_be_asked_says_why() {
 
 /// What `pith policy explain` says of these objects, of which it has two bindings.
 fn explained(objects: &[Value], percent: u8, more: &[&str]) -> (Option<i32>, String, String) {
+    let policies = json!([
+        {"name": "sizes", "module": {"file": wasm_builds::policy("resources")}, "mode": "monitor", "percent": percent},
+        {"name": "names", "module": {"file": wasm_builds::policy("naming")}, "settings": {"template": ["{claim}"]},
+         "match": {"namespaceSelector": {"matchLabels": {"env": "test"}}}},
+    ]);
+    explained_by(&policies, objects, more)
+}
+
+fn explained_by(policies: &Value, objects: &[Value], more: &[&str]) -> (Option<i32>, String, String) {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
         "name": "shop", "labels": {"juicefs.com/enable-injection": "true", "env": "prod"},
     }});
     let [volume, mut claim] = static_volume("shop", "data");
     claim["metadata"]["uid"] = json!("u-1");
     let known = [namespace, volume, claim];
-    let policies = json!([
-        {"name": "sizes", "module": {"file": wasm_builds::policy("resources")}, "mode": "monitor", "percent": percent},
-        {"name": "names", "module": {"file": wasm_builds::policy("naming")}, "settings": {"template": ["{claim}"]},
-         "match": {"namespaceSelector": {"matchLabels": {"env": "test"}}}},
-    ]);
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     std::fs::create_dir(path("known")).expect("a folder");
@@ -176,6 +185,70 @@ fn it_is_explained_which_bindings_are_asked_and_why_the_others_are_not() {
     let (code, _, complaint) = explained(&objects[..1], 101, &[]);
     assert_eq!(code, Some(2));
     assert!(complaint.contains("policy `sizes` has percent 101: at most 100"), "{complaint}");
+}
+
+/// What the webhook answers about the web pod with this label of its team, where a policy has this condition.
+async fn conditioned(expression: &str, on_failure: &str, team: Option<&str>) -> (StatusCode, Value) {
+    let policies = json!([{
+        "name": "sizes", "module": {"file": wasm_builds::policy("resources")}, "onFailure": on_failure,
+        "settings": {"default": "s", "sizes": {"s": {"requests": {"cpu": "77m"}}}},
+        "match": {"conditions": [{"name": "team", "expression": expression}]},
+    }]);
+    let server = Server::start(&format!("policies: {policies}\n"), SHOP).expect("the server starts");
+    let mut review: Value = serde_json::from_str(WEB).expect("JSON");
+    review["request"]["object"]["metadata"]["labels"] = team.map_or(json!({}), |team| json!({"team": team}));
+    let mut client = Client::connect(server.webhook, &server.ca(), Protocol::Http1).await.expect("a connection");
+    let answer = client.review(review.to_string()).await.expect("an answer");
+    (answer.status, serde_json::from_slice(&answer.body).unwrap_or_else(|_| json!(answer.text())))
+}
+
+#[tokio::test]
+async fn a_condition_says_whether_a_policy_is_asked_and_one_that_cannot_be_evaluated_is_its_failure() {
+    let asked = |answer: &Value| {
+        let patch = answer["response"]["patch"].as_str().expect("a patch");
+        let patch = String::from_utf8(STANDARD.decode(patch).expect("base64")).expect("text");
+        (patch.contains("\"77m\""), answer["response"]["warnings"][0].as_str().unwrap_or_default().to_string())
+    };
+    let is_data = "pod.labels.team == 'data' && namespaceObject.name == 'shop' && claim.name.startsWith('o')";
+    let (_, answer) = conditioned(is_data, "fail", Some("data")).await;
+    assert_eq!(asked(&answer), (true, String::new()), "{answer}");
+    let (_, answer) = conditioned(is_data, "fail", Some("web")).await;
+    assert_eq!(asked(&answer), (false, String::new()), "{answer}");
+    let sentence = "its condition `team` cannot be evaluated: there is no `team`: ask for it first, with has() or `in`";
+    let (status, answer) = conditioned(is_data, "fail", None).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{answer}");
+    let said = answer.to_string();
+    assert!(said.contains(&format!("policy `sizes` failed, and its onFailure is `fail`: {sentence}")), "{said}");
+    let (_, answer) = conditioned(is_data, "default", None).await;
+    let said = format!("policy `sizes` failed (reason: condition), and Pith decided without it: {sentence}");
+    assert_eq!(asked(&answer), (false, said), "{answer}");
+    let (_, answer) = conditioned("has(pod.labels.team) && pod.labels.team == 'data'", "fail", None).await;
+    assert_eq!(asked(&answer), (false, String::new()), "{answer}");
+}
+
+#[test]
+fn it_is_explained_which_condition_did_not_hold_or_could_not_be_evaluated() {
+    let claim = static_volume("shop", "data")[1].clone();
+    let said = |conditions: Value| {
+        let names = json!({
+            "name": "names", "module": {"file": wasm_builds::policy("naming")}, "settings": {"template": ["{claim}"]},
+            "match": {"conditions": conditions},
+        });
+        explained_by(&json!([names]), std::slice::from_ref(&claim), &[])
+    };
+    let (code, text, complaint) = said(json!([
+        {"name": "known", "expression": "claim.name == 'data'"},
+        {"name": "gold", "expression": "'tier' in claim.labels && claim.labels.tier == 'gold'"},
+    ]));
+    assert!(code == Some(0) && text.contains("no: its condition `gold` does not hold"), "{text}{complaint}");
+    let (_, text, _) = said(json!([{"name": "app", "expression": "pod.labels.app == 'web'"}]));
+    let sentence = "no, it fails: its condition `app` cannot be evaluated: ";
+    assert!(text.contains(sentence) && text.contains("where a volume is made there is no pod"), "{text}");
+    let (code, _, complaint) = said(json!([{"name": "app", "expression": "claim.lables.app == 'web'"}]));
+    assert_eq!(code, Some(2));
+    let sentence =
+        "policy `names` has the condition `app`, which cannot be used: line 1, column 6: `claim` has no field `lables`";
+    assert!(complaint.contains(sentence), "{complaint}");
 }
 
 #[test]

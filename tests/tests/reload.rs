@@ -204,6 +204,70 @@ async fn what_cannot_be_used_leaves_what_could_even_after_a_start() {
     assert_eq!(left, ["policies.json"], "nothing is kept that is not in force");
 }
 
+/// A table of cases by which a sidecar of the settings of its binding requests this.
+fn tests(cpu: &str) -> String {
+    format!(
+        "- name: the shop's sidecars are small\n  hook: sidecar\n  input: {{ namespace: {{ name: shop }} }}\n  expect: {{ change: {{ \
+         requests: {{ cpu: {cpu} }} }} }}\n"
+    )
+}
+
+#[tokio::test]
+async fn what_does_not_pass_its_own_tests_changes_nothing_even_after_a_start() {
+    let module = wasm_builds::policy("resources");
+    let folder = tempfile::tempdir().expect("a folder");
+    let cases = folder.path().join("cases.yaml");
+    let tested = |cpu: &str| {
+        let mut policy = sizes("sizes", &module, &json!({"requests": {"cpu": cpu}}));
+        policy["tests"] = json!(cases);
+        config(&[policy])
+    };
+    fs::write(&cases, tests("99m")).expect("written");
+    let error = Server::start(&tested("77m"), SHOP).expect_err("it never passed").to_string();
+    let sentence = "its case `the shop's sidecars are small` (sidecar) does not hold: \
+                    expected {\"change\":{\"requests\":{\"cpu\":\"99m\"}}}, answered {\"change\":{\"requests\":{\"cpu\":\"77m\"}}}";
+    assert!(error.replace('\\', "").contains(&format!("loading the policy `sizes`: {sentence}")), "{error}");
+
+    fs::write(&cases, tests("77m")).expect("written");
+    let mut server = Server::start(&tested("77m"), SHOP).expect("the server starts");
+    let cpu = |answer: &Answer| requests(answer)["cpu"].clone();
+    assert_eq!(cpu(&asked(&server).await), "77m");
+    let degraded = async |server: &Server| metric(server, "pith_policy_degraded{policy=\"sizes\"} 1").await;
+    // Other settings, for which the tests do not hold; then tests that do.
+    write(&server, &tested("99m"));
+    look_now(server.pid());
+    until("it says so", async || degraded(&server).await).await;
+    assert!(server.log().replace('\\', "").contains("does not hold: expected"), "{}", server.log());
+    assert_eq!(cpu(&asked(&server).await), "77m", "what was in force is");
+    fs::write(&cases, tests("99m")).expect("written");
+    look_now(server.pid());
+    until("the new one is in force", async || cpu(&asked(&server).await) == "99m").await;
+    assert!(!degraded(&server).await);
+    // The same binding and module, and tests that do not hold or cannot be read.
+    for (table, why) in [
+        (tests("1m"), "answered {"),
+        ("- name: it".into(), "its tests cannot be read: "),
+        ("[]".into(), "its tests have no cases"),
+    ] {
+        fs::write(&cases, table).expect("written");
+        look_now(server.pid());
+        until(why, async || degraded(&server).await && server.log().contains(why)).await;
+        assert_eq!(cpu(&asked(&server).await), "99m");
+    }
+
+    server.terminate().expect("the signal is sent");
+    assert!(server.wait().expect("it stops").success());
+    let place = std::mem::replace(&mut server.folder, tempfile::tempdir().expect("a folder"));
+    let kept = place.path().join("state/last-good");
+    fs::remove_file(place.path().join("addresses.json")).expect("removed");
+    let server = Server::start_in(place, &PITH).expect("it starts with what passed");
+    assert!(server.log().contains("the last that could be used is in force"), "{}", server.log());
+    assert_eq!(cpu(&asked(&server).await), "99m");
+    write(&server, "policies: []");
+    look_now(server.pid());
+    until("none is in force", async || fs::read_dir(&kept).expect("a folder").count() == 1).await;
+}
+
 #[tokio::test]
 async fn a_start_without_anything_to_fall_back_on_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -258,6 +322,51 @@ async fn a_policy_that_fails_for_everybody_is_left_alone_until_a_better_one_come
     look_now(server.pid());
     until("the better one is asked", async || warning(0).await.is_none()).await;
     assert!(!get(server.admin, "/metrics").await.expect("an answer").text().contains("pith_policy_paused{"));
+}
+
+#[tokio::test]
+async fn a_policy_beyond_what_it_has_in_a_second_is_not_asked_until_some_of_it_is_back() {
+    let policy = |guest: &str, limits: Value| {
+        config(&[json!({
+            "name": "it", "module": {"file": wasm_builds::guest(guest)}, "hooks": ["sidecar"], "settings": {"accept": true},
+            "limits": limits, "onFailure": "default",
+        })])
+    };
+    let check = async |guest: &str, limits: Value, first: Option<&str>, spent: &str| {
+        let server = Server::start(&policy(guest, limits), SHOP).expect("the server starts");
+        let mut client = Client::connect(server.webhook, &server.ca(), Protocol::Http1).await.expect("a connection");
+        let mut count = 0;
+        let mut warning = async || {
+            count += 1;
+            let mut review: Value = serde_json::from_str(WEB).expect("JSON");
+            review["request"]["object"]["metadata"]["name"] = json!(format!("web-{}", count % 3));
+            let answer = client.review(review.to_string()).await.expect("an answer");
+            let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+            assert_eq!(answer["response"]["allowed"], true, "{answer}");
+            answer["response"]["warnings"][0].as_str().map(String::from)
+        };
+        let is_first = |said: &Option<String>| match (said, first) {
+            (None, None) => true,
+            (Some(said), Some(words)) => said.contains(words),
+            _ => false,
+        };
+        let said = warning().await;
+        assert!(is_first(&said), "{said:?}");
+        let said = warning().await.expect("a warning");
+        let sentence = "policy `it` failed (reason: rate), and Pith decided without it: it has used up its";
+        assert!(said.starts_with(&format!("{sentence} `{spent}`, and is asked again in ")), "{said}");
+        // More often, and for more objects, than what pauses a policy that fails.
+        for _ in 0..11 {
+            assert!(warning().await.expect("a warning").contains("(reason: rate)"));
+        }
+        let metrics = get(server.admin, "/metrics").await.expect("an answer").text();
+        let refused = "pith_policy_calls_total{policy=\"it\",hook=\"sidecar\",outcome=\"rate\"} 12";
+        assert!(metrics.contains(refused) && !metrics.contains("pith_policy_paused{"), "{metrics}");
+        until("it is asked again", async || is_first(&warning().await)).await;
+    };
+    check("answers_plainly", json!({"callsPerSecond": 1}), None, "limits.callsPerSecond").await;
+    let cut = Some("(reason: deadline)");
+    check("spins_forever", json!({"deadline": "300ms", "timePerSecond": "100ms"}), cut, "limits.timePerSecond").await;
 }
 
 #[tokio::test]

@@ -287,7 +287,10 @@ fn inject(
     // After the exemption: a pod that is left alone may have whatever it likes.
     check_pod(pod)?;
     let of_cluster = if context.objects.lacks_native_sidecars { Shape::Container } else { Shape::NativeSidecar };
-    let of_binding = binding::shape(context.bindings, &subject, claims.iter().map(|claim| &claim.facts));
+    let of_binding = {
+        let volumes = claims.iter().map(|claim| &claim.facts);
+        binding::shape(context.bindings, &subject, volumes, &mut decision.warnings)?
+    };
     let on_nodes = of_binding.or(context.configuration.shape).unwrap_or(of_cluster);
     let shape = Shape::of(on_nodes, &subject.namespace, pod)?;
 
@@ -596,16 +599,18 @@ fn exempt(
 ) -> Result<(), Stop> {
     let volumes: Vec<VolumeFacts> = claims.iter().map(|claim| claim.facts.clone()).collect();
     let (mut skip, mut deny, mut monitored) = (None, None, Vec::new());
-    for binding in binding::for_exemption(bindings, subject, &volumes) {
+    for chosen in binding::for_exemption(bindings, subject, &volumes) {
+        let binding = chosen.binding;
+        let ask = || chosen.ask(policies, |it| policies.exempt(it, subject, &volumes));
         if binding.mode == Mode::Monitor {
-            monitored.push((binding, policies.exempt(binding, subject, &volumes)));
+            monitored.push((binding, ask()));
             continue;
         }
         // Nothing that counts comes after a denial.
         if deny.is_some() {
             continue;
         }
-        let answer = binding::enforced(binding, policies.exempt(binding, subject, &volumes), &mut decision.warnings)?;
+        let answer = binding::enforced(binding, ask(), &mut decision.warnings)?;
         match answer {
             None | Some(Exemption::Inject) => {}
             Some(Exemption::Skip(reason)) => {
@@ -653,8 +658,9 @@ fn settle(
         usage: Usage { pod, volumes: &claim.volumes },
     };
     let mut settings = settings::resolve(context.configuration, &layers, claim.facts.read_only, warnings)?;
-    for binding in binding::for_sidecar(context.bindings, subject, &claim.facts) {
-        let answer = policies.adjust(binding, subject, &claim.facts, &settings.facts());
+    for chosen in binding::for_sidecar(context.bindings, subject, &claim.facts) {
+        let binding = chosen.binding;
+        let answer = chosen.ask(policies, |it| policies.adjust(it, subject, &claim.facts, &settings.facts()));
         // A change that cannot be applied is the same to `onFailure` as one that was never answered.
         let applied = answer.and_then(|change| apply(&settings, &change, binding));
         if binding.mode == Mode::Monitor {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::condition::{About, Condition};
 use crate::object::{Claim, Entries, Namespace};
 use crate::policy::{
     Change, Exemption, Failure, Hook, Naming, NamingRequest, PodFacts, Quota, QuotaRequest, SidecarFacts, Subject,
@@ -46,10 +47,12 @@ pub struct Match {
     pub claims: LabelSelector,
     /// By the name of the claim's StorageClass; empty for any.
     pub storage_classes: BTreeSet<String>,
+    /// What must hold beside that, looked at last. For `exemption`, one claim that all of them hold for is enough.
+    pub conditions: Vec<Condition>,
 }
 
 /// Why a binding is not asked about an object. The first thing that does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Miss {
     /// The labels of the namespace.
     #[error("its namespaceSelector does not fit the labels of the namespace")]
@@ -68,6 +71,12 @@ pub enum Miss {
         /// Which one this is.
         number: u8,
     },
+    /// One of its conditions does not hold; of a pod with several claims, for none of them all do.
+    #[error("its condition `{0}` does not hold")]
+    Condition(String),
+    /// One of its conditions cannot be evaluated, and none is false: nobody can tell, which is the binding's failure.
+    #[error("{0}")]
+    Unknown(Failure),
 }
 
 /// A policy put to use.
@@ -110,6 +119,46 @@ pub trait Evaluate {
 
     /// Asks whether the size of a new volume is enforced; none where the policy does not say. `object` is the raw claim.
     fn quota(&self, binding: &Binding, request: &QuotaRequest, object: &Value) -> Result<Option<Quota>, Failure>;
+
+    /// Hears of a binding that failed before it could be asked.
+    fn failed(&self, _binding: &Binding, _hook: Hook, _failure: &Failure) {}
+}
+
+/// A binding that is to be asked, unless it has failed already: a condition of its could not be evaluated.
+#[derive(Debug)]
+pub struct Chosen<'a> {
+    /// The binding.
+    pub binding: &'a Binding,
+    hook: Hook,
+    failure: Option<Failure>,
+}
+
+impl<'a> Chosen<'a> {
+    fn by(binding: &'a Binding, hook: Hook, fits: impl FnOnce() -> Result<(), Miss>) -> Option<Chosen<'a>> {
+        if !binding.hooks.contains(&hook) {
+            return None;
+        }
+        match fits() {
+            Ok(()) => Some(Chosen { binding, hook, failure: None }),
+            Err(Miss::Unknown(failure)) => Some(Chosen { binding, hook, failure: Some(failure) }),
+            Err(_) => None,
+        }
+    }
+
+    /// The answer of its policy.
+    pub(crate) fn ask<T>(
+        &self,
+        policies: &dyn Evaluate,
+        ask: impl FnOnce(&Binding) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match &self.failure {
+            None => ask(self.binding),
+            Some(failure) => {
+                policies.failed(self.binding, self.hook, failure);
+                Err(failure.clone())
+            }
+        }
+    }
 }
 
 /// The order in which bindings are asked: by priority, then name.
@@ -150,20 +199,25 @@ pub fn for_exemption<'a>(
     bindings: &'a [Binding],
     subject: &Subject<'_>,
     volumes: &[VolumeFacts],
-) -> impl Iterator<Item = &'a Binding> {
-    bindings.iter().filter(move |binding| {
-        binding.hooks.contains(&Hook::Exemption) && binding.meets_pod(subject, volumes.iter()).is_ok()
-    })
+) -> impl Iterator<Item = Chosen<'a>> {
+    bindings.iter().filter_map(move |it| Chosen::by(it, Hook::Exemption, || it.meets_pod(subject, volumes.iter())))
 }
 
 /// How a pod with these volumes gets its clients, by the first binding that is for it and says so.
-pub fn shape<'a>(
+pub(crate) fn shape<'a>(
     bindings: &[Binding],
     subject: &Subject<'_>,
     volumes: impl Iterator<Item = &'a VolumeFacts> + Clone,
-) -> Option<Shape> {
-    let says = |binding: &&Binding| binding.shape.is_some() && binding.mode == Mode::Enforce;
-    bindings.iter().filter(says).find(|binding| binding.meets_pod(subject, volumes.clone()).is_ok())?.shape
+    warnings: &mut Vec<String>,
+) -> Result<Option<Shape>, PolicyFailure> {
+    for binding in bindings.iter().filter(|it| it.shape.is_some() && it.mode == Mode::Enforce) {
+        match binding.meets_pod(subject, volumes.clone()) {
+            Ok(()) => return Ok(binding.shape),
+            Err(Miss::Unknown(failure)) => enforced(binding, Err::<(), _>(failure), warnings).map(drop)?,
+            Err(_) => {}
+        }
+    }
+    Ok(None)
 }
 
 /// The bindings that are asked about the sidecar of one volume, in order.
@@ -171,10 +225,8 @@ pub fn for_sidecar<'a>(
     bindings: &'a [Binding],
     subject: &Subject<'_>,
     volume: &VolumeFacts,
-) -> impl Iterator<Item = &'a Binding> {
-    bindings.iter().filter(move |binding| {
-        binding.hooks.contains(&Hook::Sidecar) && binding.meets_pod(subject, [volume].into_iter()).is_ok()
-    })
+) -> impl Iterator<Item = Chosen<'a>> {
+    bindings.iter().filter_map(move |it| Chosen::by(it, Hook::Sidecar, || it.meets_pod(subject, [volume].into_iter())))
 }
 
 /// The bindings that are asked this about a claim's new volume, in order.
@@ -183,10 +235,8 @@ pub fn for_volume<'a>(
     hook: Hook,
     claim: &Claim,
     namespace: &Namespace,
-) -> impl Iterator<Item = &'a Binding> {
-    bindings
-        .iter()
-        .filter(move |binding| binding.hooks.contains(&hook) && binding.meets_claim(claim, namespace).is_ok())
+) -> impl Iterator<Item = Chosen<'a>> {
+    bindings.iter().filter_map(move |it| Chosen::by(it, hook, || it.meets_claim(claim, namespace)))
 }
 
 /// What a policy's answer is worth under its binding: nothing in monitor mode, and by `onFailure` where there is none.
@@ -201,7 +251,11 @@ pub(crate) fn enforced<T>(
         (Err(failure), Mode::Enforce, OnFailure::Default) => {
             // The code comes first: API servers cut a warning where it is long.
             let failed = failure.code().behind(format_args!("policy `{}` failed", binding.name));
-            warnings.push(format!("{failed}, and Pith decided without it: {failure}"));
+            let warning = format!("{failed}, and Pith decided without it: {failure}");
+            // It may be asked about each claim, and about the pod.
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
             Ok(None)
         }
         (Err(failure), Mode::Enforce, OnFailure::Fail) => Err(PolicyFailure { binding: binding.name.clone(), failure }),
@@ -213,19 +267,29 @@ impl Binding {
     pub fn meets_pod<'a>(
         &self,
         subject: &Subject<'_>,
-        mut volumes: impl Iterator<Item = &'a VolumeFacts>,
+        volumes: impl Iterator<Item = &'a VolumeFacts>,
     ) -> Result<(), Miss> {
-        let fits = |it: &VolumeFacts| self.matches.claim(&it.claim.labels, it.claim.storage_class.as_deref());
+        let fits = |it: &&VolumeFacts| self.matches.claim(&it.claim.labels, it.claim.storage_class.as_deref());
         if !self.matches.namespaces.matches(&subject.namespace.labels) {
             return Err(Miss::Namespace);
         }
         if !self.matches.pods.matches(&subject.pod.labels) {
             return Err(Miss::Pod);
         }
-        if !volumes.any(fits) {
-            return Err(Miss::Claim);
+        let mut volumes = volumes.filter(fits);
+        let first = volumes.next().ok_or(Miss::Claim)?;
+        self.takes("pod", &subject.namespace.name, workload(&subject.pod))?;
+        let about = |claim| About { pod: Some(&subject.pod), namespace: &subject.namespace, claim };
+        let mut found = self.matches.holds(&about(&first.claim));
+        // One claim is enough, and what cannot be told of one matters more than what does not hold for another.
+        for volume in volumes {
+            found = match (found, self.matches.holds(&about(&volume.claim))) {
+                (Ok(()), _) | (_, Ok(())) => return Ok(()),
+                (Err(Miss::Unknown(failure)), _) | (_, Err(Miss::Unknown(failure))) => Err(Miss::Unknown(failure)),
+                (miss, _) => miss,
+            };
         }
-        self.takes("pod", &subject.namespace.name, workload(&subject.pod))
+        found
     }
 
     /// Whether it is for the volume of a claim.
@@ -236,7 +300,8 @@ impl Binding {
         if !self.matches.claim(&claim.labels, claim.storage_class.as_deref()) {
             return Err(Miss::Claim);
         }
-        self.takes("claim", &namespace.name, &claim.name)
+        self.takes("claim", &namespace.name, &claim.name)?;
+        self.matches.holds(&About { pod: None, namespace, claim })
     }
 
     /// Whether it is put to this object. What decides are names alone, so whoever asks again, and whichever replica, gets the same.
@@ -273,6 +338,20 @@ impl Match {
             && selector(&self.claims, &other.claims)
             && (self.storage_classes.is_empty()
                 || !other.storage_classes.is_empty() && other.storage_classes.is_subset(&self.storage_classes))
+            && self.conditions.iter().all(|it| other.conditions.contains(it))
+    }
+
+    /// Whether all conditions hold. As in Kubernetes, one that is false counts for more than one that nobody can tell of.
+    fn holds(&self, about: &About<'_>) -> Result<(), Miss> {
+        let mut unknown = None;
+        for condition in &self.conditions {
+            match condition.holds(about) {
+                Ok(true) => {}
+                Ok(false) => return Err(Miss::Condition(condition.name.clone())),
+                Err(why) => unknown = unknown.or(Some(Miss::Unknown(Failure::Condition(why)))),
+            }
+        }
+        unknown.map_or(Ok(()), Err)
     }
 
     fn claim(&self, labels: &Entries, storage_class: Option<&str>) -> bool {

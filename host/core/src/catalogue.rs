@@ -163,6 +163,14 @@ catalogue! {
         "The policy failed ten times in a row, over several objects, and is left alone for a while. What its `onFailure` says holds \
          meanwhile."
         "look for the failures before, in the log or in `pith_policy_calls_total`: each has a reason of its own; the pause ends by itself";
+    Rate "rate" [PolicyFailure]
+        "The policy was asked as often, or ran as long, as its `limits.callsPerSecond` or `limits.timePerSecond` let it in a second, and was \
+         not asked once more. What its `onFailure` says holds meanwhile."
+        "nothing, where controllers try again soon; where it goes on, raise the bound, or look at what makes so many pods or volumes";
+    Condition "condition" [PolicyFailure]
+        "A condition of the policy's binding could not be evaluated about this object, and none was false: the policy was not asked."
+        "let the condition ask first whether what it reads is there, as in `has(pod.name) && …` or `'team' in pod.labels && …`; the \
+         sentence says which one, and what was missing";
     Reported "reported" [PolicyFailure]
         "The policy says itself that it cannot answer. The sentence is its own."
         "do what the sentence asks for; mostly it is about a label of the pod or about the policy's settings";

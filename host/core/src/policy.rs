@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Spent;
 use crate::catalogue::Code;
 use crate::object::{AccessMode, Claim, Entries, Namespace};
 use crate::text::clean;
@@ -260,6 +261,12 @@ pub enum Failure {
     /// It was not asked, because it failed too often a moment ago; it is asked again after this time.
     #[error("it failed too often, and is asked again in {} s", .0.as_secs() + 1)]
     Paused(Duration),
+    /// It was not asked, because it used up what its binding gives it in a second: by which bound, and when it is asked again.
+    #[error("it has used up its {}, and is asked again in {} ms", .0.limit, .0.again.as_millis() + 1)]
+    Rate(Spent),
+    /// A condition of its binding could not be evaluated, so nobody can tell whether it is to be asked.
+    #[error("its condition {0}")]
+    Condition(String),
     /// The host could not run it: no free slot, say.
     #[error("the host could not run it: {0}")]
     Host(String),
@@ -277,6 +284,8 @@ impl Failure {
             Failure::Answer(_) => Code::Answer,
             Failure::Reported(_) => Code::Reported,
             Failure::Paused(_) => Code::Paused,
+            Failure::Rate(_) => Code::Rate,
+            Failure::Condition(_) => Code::Condition,
             Failure::Host(_) => Code::Host,
         }
     }

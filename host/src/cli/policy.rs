@@ -1,6 +1,5 @@
 //! `pith policy`: what modules are, and what they answer.
 
-mod cases;
 mod diff;
 mod explain;
 mod replay;
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::print;
 use crate::args::{CaseLimits, PolicyInspect, PolicyTest, TextOutput};
-use crate::policy::read_module;
+use crate::policy::{cases, read_module};
 use crate::wasm::{
     self, Compiler, Engine, EngineOptions, Form, Grants, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES, Limits, Module,
 };

@@ -607,6 +607,10 @@ pub struct Binding {
     #[serde(with = "yaml_serde::with::singleton_map")]
     #[schemars(with = "Module")]
     pub module: Module,
+    /// A table of cases, as `pith policy test` reads it. They are asked, with the settings and limits given here, before the binding is
+    /// taken; where an answer is another one, it is not.
+    #[serde(default)]
+    pub tests: Option<PathBuf>,
     /// What it is asked; every hook that it exports where this is absent.
     #[serde(default)]
     pub hooks: Option<Vec<Hook>>,
@@ -698,6 +702,22 @@ pub struct Match {
     pub claim_selector: LabelSelector,
     /// By the name of the claim's StorageClass; any where this is empty.
     pub storage_classes: Vec<String>,
+    /// What must hold beside that: each of them, looked at when everything above fits.
+    #[schemars(length(max = 64))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A condition in CEL, as in Kubernetes' `matchConditions`. One that cannot be evaluated, with no other one false, is a failure of the
+/// binding.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Condition {
+    /// Unique among those of the binding; in messages and explanations.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// The expression, which is true or false. It knows `pod`, `namespaceObject` and `claim`, as docs/operations/policies.md says.
+    #[schemars(length(max = 1024))]
+    pub expression: String,
 }
 
 /// A label selector, as in Kubernetes.
@@ -784,7 +804,7 @@ pub enum LookupKind {
     PersistentVolumeClaim,
 }
 
-/// Limits of one call. There is no "unlimited".
+/// Limits of one call, for which there is no "unlimited", and of what all calls in a second may take.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
@@ -792,11 +812,22 @@ pub struct Limits {
     pub deadline: Period,
     /// The most memory, from 64Ki to 64Mi.
     pub memory: Bytes,
+    /// How often it is asked in a second, by each replica; as often as there is something to ask where this is absent.
+    #[schemars(range(min = 1))]
+    pub calls_per_second: Option<u32>,
+    /// How long its calls may run in a second, all together and by each replica, from 1ms to 60s: that of several processors is more than a
+    /// second. As long as it takes where this is absent.
+    pub time_per_second: Option<Period>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { deadline: Period(Duration::from_millis(50)), memory: Bytes(16 << 20) }
+        Limits {
+            deadline: Period(Duration::from_millis(50)),
+            memory: Bytes(16 << 20),
+            calls_per_second: None,
+            time_per_second: None,
+        }
     }
 }
 

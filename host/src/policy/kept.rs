@@ -1,6 +1,6 @@
 //! The last policies that could be used, in a folder: what a start has in force where it meets one that cannot be used.
 //!
-//! `policies.json` has the bindings, each with its module beside it, by digest. It is renamed into place once they are all there, and
+//! `policies.json` has the bindings, each with its module and its tests beside it, by digest. It is renamed into place once they are all there, and
 //! modules that it does not name are removed behind it: whenever the process ends, it names what is there.
 
 use std::collections::BTreeSet;
@@ -8,11 +8,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Policies;
+use super::{Loaded, Policies};
 use crate::config::PolicyConfig;
 
 const BINDINGS: &str = "policies.json";
@@ -29,9 +30,9 @@ impl Kept {
         Ok(Kept(folder))
     }
 
-    /// Keeps a module. Without it the next start may have to do without, which is no reason to do without now.
-    pub(super) fn put(&self, digest: &str, bytes: &[u8]) {
-        let path = self.module(digest);
+    /// Keeps a module or its tests. Without it the next start may have to do without, which is no reason to do without now.
+    pub(super) fn put(&self, file: &str, bytes: &[u8]) {
+        let path = self.0.join(file);
         if !path.exists()
             && let Err(error) = write(&path, bytes)
         {
@@ -44,9 +45,10 @@ impl Kept {
         let path = self.0.join(BINDINGS);
         let mut bindings: Vec<(&str, Value)> = Vec::with_capacity(policies.loaded.len());
         for (name, it) in &policies.loaded {
-            // With the kept module in the place of its own.
+            // With what is kept in the place of its own.
             let mut binding = it.config.typed.clone();
-            binding["module"] = json!({"file": file(it.module.digest())});
+            binding["module"] = json!({"file": of_module(it.module.digest())});
+            binding["tests"] = json!(it.tests.as_deref().map(of_tests));
             bindings.push((name, json!({"binding": binding, "resource": it.config.resource})));
         }
         bindings.sort_by_key(|(name, _)| *name);
@@ -57,9 +59,13 @@ impl Kept {
         if let Err(error) = write(&path, text.as_bytes()) {
             return complain(&path, &error);
         }
-        let used: BTreeSet<PathBuf> = policies.loaded.values().map(|it| self.module(it.module.digest())).collect();
+        let files = |it: &Arc<Loaded>| [Some(of_module(it.module.digest())), it.tests.as_deref().map(of_tests)];
+        let used = policies.loaded.values().flat_map(files).flatten();
+        let used: BTreeSet<PathBuf> = used.map(|file| self.0.join(file)).collect();
         let there = fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path());
-        for path in there.filter(|path| path.extension().is_some_and(|it| it == "wasm") && !used.contains(path)) {
+        for path in
+            there.filter(|path| path.extension().is_some_and(|it| it == "wasm" || it == "yaml") && !used.contains(path))
+        {
             if let Err(error) = fs::remove_file(&path) {
                 complain(&path, &error);
             }
@@ -82,14 +88,16 @@ impl Kept {
             Vec::new()
         })
     }
-
-    fn module(&self, digest: &str) -> PathBuf {
-        self.0.join(file(digest))
-    }
 }
 
-fn file(digest: &str) -> String {
+/// The file of a module.
+pub(super) fn of_module(digest: &str) -> String {
     format!("{digest}.wasm")
+}
+
+/// The file of a binding's tests.
+pub(super) fn of_tests(digest: &str) -> String {
+    format!("{digest}.yaml")
 }
 
 /// Under another name first, so that no reader and no crash ever meets half a file.

@@ -49,6 +49,8 @@ pub struct Reload {
     last_good: Vec<PolicyConfig>,
     /// The modules that were named when everything was read last.
     modules: Vec<Source>,
+    /// Their tests.
+    tests: Vec<PathBuf>,
     /// Everything else that it said.
     others: BTreeMap<String, Value>,
     /// When what could not be used for a reason of that moment is tried again.
@@ -95,6 +97,7 @@ impl Reload {
             of_file: config.policies.clone(),
             last_good,
             modules: Vec::new(),
+            tests: Vec::new(),
             again: None,
             history: History::default(),
         };
@@ -194,6 +197,7 @@ impl Reload {
             }
         }
         self.modules = configs.iter().map(|it| it.module.clone()).collect();
+        self.tests = configs.iter().filter_map(|it| it.tests.clone()).collect();
         let seen = self.digest(stamp, &objects);
         let before = self.in_force.snapshot();
         if before.waiting.is_some() {
@@ -224,8 +228,9 @@ impl Reload {
     fn digest(&self, of_file: String, objects: &[Arc<resource::Object>]) -> Digest {
         let mut digest = Sha256::new();
         let modules = self.modules.iter().map(|it| self.sources.stamp(it));
+        let tests = self.tests.iter().map(|path| stat(path));
         let objects = objects.iter().map(|it| format!("{}:{}:{}", it.name, it.uid, it.generation));
-        for stamp in [of_file].into_iter().chain(modules).chain(objects) {
+        for stamp in [of_file].into_iter().chain(modules).chain(tests).chain(objects) {
             digest.update(stamp);
             digest.update([0]);
         }

@@ -27,19 +27,22 @@ impl Stats {
 }
 
 impl OfHook {
-    /// Counts a call that was made. One that a pause kept from being made is none.
+    /// Counts a call that was made. One that a pause or a bound kept from being made is none.
     pub(super) fn count<T>(&self, answer: &Result<T, Failure>, took: Duration) {
         match answer {
-            Err(Failure::Paused(_)) => return,
-            Err(failure) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                let mut last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
-                *last = Some((SystemTime::now(), failure.to_string()));
-            }
+            Err(Failure::Paused(_) | Failure::Rate(_)) => return,
+            Err(failure) => self.failed(failure),
             Ok(_) => {}
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.latency.add(took);
+    }
+
+    /// Counts a failure, which may have come before a call.
+    pub(super) fn failed(&self, failure: &Failure) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let mut last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((SystemTime::now(), failure.to_string()));
     }
 
     pub(super) fn calls(&self) -> u64 {

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
 
 use super::reload::may_pass;
-use super::{Policies, Sources, give_way, load_one};
+use super::{Policies, Sources, cases, give_way, load_one};
 use crate::config::{PolicyConfig, Resource};
 use crate::wasm::Engine;
 
@@ -47,9 +47,10 @@ impl Trial {
                 // For as long as it works, also where nobody waits for it any more.
                 let _turn = turn;
                 give_way();
-                match sources.read(&config.module) {
-                    Ok(bytes) => Ok(load_one(&engine, &config, &bytes, began)),
-                    Err(why) => Err(why),
+                let tests = config.tests.as_deref().map(cases::read).transpose();
+                match (sources.read(&config.module), tests) {
+                    (Ok(bytes), Ok(tests)) => Ok(load_one(&engine, &config, (&bytes, tests.as_deref()), began)),
+                    (Err(why), _) | (_, Err(why)) => Err(why),
                 }
             };
             spawn_blocking(work).await?

@@ -173,9 +173,48 @@ fn an_earlier_binding_shadows_a_later_one_only_where_it_is_for_all_of_the_same()
     check_shadows(&[team("web", "web"), naming("all")], &[]);
     check_shadows(&[team("a", "web"), team("b", "web"), team("c", "data")], &["a>b naming"]);
     check_shadows(&[classes("a", &["x", "y"]), classes("b", &["x"]), naming("c")], &["a>b naming"]);
+    let conditioned = |name: &str| {
+        let conditions = vec![Condition::parse("it", "claim.name == 'a'").expect("it can be read")];
+        Binding { matches: Match { conditions, ..Match::default() }, ..naming(name) }
+    };
+    check_shadows(&[conditioned("a"), naming("b")], &[]);
+    check_shadows(&[conditioned("a"), conditioned("b")], &["a>b naming"]);
     check_shadows(&[Binding { percent: 99, ..naming("a") }, naming("b")], &[]);
     check_shadows(&[Binding { mode: Mode::Monitor, ..naming("a") }, naming("b")], &[]);
     check_shadows(&[binding("a", Hook::Sidecar), binding("b", Hook::Sidecar)], &[]);
     let shaped = |name: &str| Binding { shape: Some(Shape::Container), ..binding(name, Hook::Sidecar) };
     check_shadows(&[shaped("a"), shaped("b")], &["a>b shape"]);
+}
+
+/// What becomes of a binding with these conditions for a pod with these volumes.
+#[track_caller]
+fn check_conditions(expressions: &[&str], volumes: &[VolumeFacts], expected: &str) {
+    let read = |(index, it): (usize, &&str)| Condition::parse(&format!("c{index}"), it).expect("it can be read");
+    let conditions = expressions.iter().enumerate().map(read).collect();
+    let matches = Match { claims: labelled(&[("team", "web")]), conditions, ..Match::default() };
+    let binding = Binding { matches, ..binding("it", Hook::Exemption) };
+    let subject = Subject {
+        pod: PodFacts { labels: entries(&[("app", "web")]), ..PodFacts::default() },
+        namespace: Arc::default(),
+        object: &Value::Null,
+    };
+    let found = binding.meets_pod(&subject, volumes.iter());
+    assert_eq!(found.map_or_else(|miss| miss.to_string(), |()| "asked".into()), expected, "{expressions:?}");
+}
+
+#[test]
+fn conditions_come_after_selectors_and_one_claim_that_all_hold_for_is_enough() {
+    let (gold, lead) = (volume("web", Some("gold")), volume("web", Some("lead")));
+    let is_gold = "claim.storageClass == 'gold'";
+    check_conditions(&["pod.labels.app == 'web'", is_gold], &[lead.clone(), gold.clone()], "asked");
+    check_conditions(&["true", is_gold], std::slice::from_ref(&lead), "its condition `c1` does not hold");
+    let fails = "claim.labels.owner == 'me'";
+    let selectors = "neither its claimSelector nor its storageClasses leave a claim to ask about";
+    check_conditions(&[fails], &[volume("data", None)], selectors);
+    let unknown = "its condition `c0` cannot be evaluated: there is no `owner`: ask for it first, with has() or `in`";
+    check_conditions(&[fails, is_gold], std::slice::from_ref(&gold), unknown);
+    check_conditions(&[fails, is_gold], std::slice::from_ref(&lead), "its condition `c1` does not hold");
+    // Nobody can tell of the first claim, and the second is none: that may be the one to be asked about.
+    check_conditions(&[fails, is_gold], &[gold.clone(), lead.clone()], unknown);
+    check_conditions(&["claim.storageClass == 'lead' || claim.labels.owner == 'me'"], &[gold, lead], "asked");
 }

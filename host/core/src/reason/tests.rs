@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::budget::Spent;
 use crate::catalogue::{CATALOGUE, Place};
 use crate::validation::Problem;
 
@@ -42,6 +43,8 @@ fn failures() -> Vec<Failure> {
         Failure::Budget(""),
         Failure::Answer(String::new()),
         Failure::Paused(Duration::ZERO),
+        Failure::Rate(Spent { limit: "", again: Duration::ZERO }),
+        Failure::Condition(String::new()),
         Failure::Reported(String::new()),
         Failure::Host(String::new()),
     ]
@@ -51,6 +54,7 @@ fn problems() -> Vec<Problem> {
     vec![
         Problem::DuplicateHandle { handle: String::new(), other: String::new() },
         Problem::Secret(String::new()),
+        Problem::Binding(String::new()),
         Problem::MountPodInUse { users: 1 },
     ]
 }

@@ -253,12 +253,14 @@ fn by_policy<'a>(
     (warnings, monitored): (&mut Vec<String>, &mut Answers<'a>),
 ) -> Result<Option<Named>, VolumeRefusal> {
     let mut named = None;
-    for binding in binding::for_volume(bindings, Hook::Naming, &context.claim, &context.namespace) {
+    for chosen in binding::for_volume(bindings, Hook::Naming, &context.claim, &context.namespace) {
+        let binding = chosen.binding;
         if named.is_some() && binding.mode == Mode::Enforce {
             continue;
         }
         // A directory that cannot be had is the same to `onFailure` as no answer.
-        let answer = policies.name(binding, request, context.object).and_then(|naming| match naming {
+        let answer = chosen.ask(policies, |it| policies.name(it, request, context.object));
+        let answer = answer.and_then(|naming| match naming {
             Naming::Pass => Ok(Answer::Pass),
             Naming::Deny(sentence) => Ok(Answer::Deny(sentence)),
             Naming::Directory { components, shared } => match below(prefix, components) {

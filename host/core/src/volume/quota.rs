@@ -36,11 +36,13 @@ pub(super) fn by_policy(
     (warnings, monitored): (&mut Vec<String>, &mut Vec<Monitored>),
 ) -> Result<Option<Quota>, VolumeRefusal> {
     let (mut decided, mut answers) = (None, Vec::new());
-    for binding in binding::for_volume(bindings, Hook::Quota, &context.claim, &context.namespace) {
+    for chosen in binding::for_volume(bindings, Hook::Quota, &context.claim, &context.namespace) {
+        let binding = chosen.binding;
+        let ask = || chosen.ask(policies, |it| policies.quota(it, request, context.object));
         if binding.mode == Mode::Monitor {
-            answers.push((binding, policies.quota(binding, request, context.object)));
+            answers.push((binding, ask()));
         } else if decided.is_none() {
-            decided = binding::enforced(binding, policies.quota(binding, request, context.object), warnings)?.flatten();
+            decided = binding::enforced(binding, ask(), warnings)?.flatten();
         }
     }
     let enforced = monitor::of_quota(decided);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use pith_core::admission::{self, Context, Meeting};
-use pith_core::binding::{Binding, Mode};
+use pith_core::binding::{Binding, Miss, Mode};
 use pith_core::object::{Claim, Namespace};
 use pith_core::policy::Hook;
 use pith_core::workload::Workload;
@@ -95,6 +95,7 @@ fn text(it: &Explained<'_>) -> String {
     let head = ["BINDING", "HOOK", "CLAIM", "ASKED"].map(String::from);
     let rows = meetings.iter().map(|it| {
         let asked = match (&it.miss, it.binding.mode) {
+            (Some(Miss::Unknown(failure)), _) => format!("no, it fails: {failure}"),
             (Some(miss), _) => format!("no: {miss}"),
             (None, Mode::Enforce) => "yes".into(),
             (None, Mode::Monitor) => "yes, and its answer has no effect (mode: monitor)".into(),
@@ -117,7 +118,7 @@ fn describe(it: &Explained<'_>) -> Value {
             "hook": it.hook.as_str(),
             "claim": it.claim,
             "asked": it.miss.is_none(),
-            "why": it.miss.map(|miss| miss.to_string()),
+            "why": it.miss.as_ref().map(ToString::to_string),
         })
     });
     json!({

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use pith_policy_sdk::cases::{self as table, Case};
 use serde_json::{Value, json};
 
-use super::cases::{self, Tried};
 use super::{grants, limits, load};
 use crate::args::{PolicyReplay, TextOutput};
 use crate::cli::print;
+use crate::policy::cases::{self, Tried};
 
 /// A question that was asked once, and what was answered.
 struct Asked {

@@ -1,28 +1,91 @@
 //! One case of a table, asked of a module by the host itself: its limits, its lifting of the answer, its words for a failure.
 //!
-//! The records of the table are those of the SDK, which mirror the contract for guests. Here they become those of the host.
+//! The records of the table are those of the SDK, which mirror the contract for guests. Here they become those of the host. A binding's
+//! own cases (`tests`) must hold before it is taken; `pith policy test` prints what comes of each, and `pith policy replay` asks those of
+//! a decision log.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use pith_core::lookup::Question;
 use pith_core::object::{AccessMode, Claim, Entries, Kind, Namespace};
 use pith_core::policy::{
-    Cache, Change, Exemption, Hook, Naming, NamingRequest, OptionChange, Origin, Owner, PodFacts, Quota, QuotaRequest,
-    SidecarFacts, Subject, VolumeFacts,
+    Cache, Change, Exemption, Failure, Hook, Naming, NamingRequest, OptionChange, Origin, Owner, PodFacts, Quota,
+    QuotaRequest, SidecarFacts, Subject, VolumeFacts,
 };
+use pith_core::text::clean;
 use pith_core::volume::Source;
 use pith_policy_sdk as sdk;
 use pith_policy_sdk::cases::{Ask, Case};
 use serde_json::{Value, json};
 
-use crate::policy::table::{of_change, of_exemption, of_naming, of_quota, said};
-use crate::policy::world::{Looked, Recorded};
+use super::table::{of_change, of_exemption, of_naming, of_quota, without_values};
+use super::world::{Looked, Recorded};
+use crate::config::PolicyConfig;
 use crate::wasm::{Asking, Level, Limits, Module};
 
+/// The largest file of a binding's cases, in bytes.
+const LARGEST_TESTS: u64 = 1 << 20;
+/// The most cases of a binding.
+const MOST_CASES: usize = 1000;
+/// The most time for all of them: a change waits for it.
+const TESTS_TIME: Duration = Duration::from_secs(60);
+/// How much of an answer is repeated where it is not the one expected, in bytes: the whole of it is what `pith policy test` prints.
+const ANSWER: usize = 500;
+
+/// The bytes of a binding's cases.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).with_context(|| format!("reading its tests {}", path.display()))?;
+    file.take(LARGEST_TESTS + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("reading its tests {}", path.display()))?;
+    ensure!(bytes.len() as u64 <= LARGEST_TESTS, "its tests {} have more than {LARGEST_TESTS} bytes", path.display());
+    Ok(bytes)
+}
+
+/// Asks a module the cases of its binding, with the binding's settings, where a case has none of its own, and its limits. The error names
+/// the first case that is answered otherwise.
+pub(super) fn hold(module: &Module, config: &PolicyConfig, tests: &[u8]) -> Result<()> {
+    let text = std::str::from_utf8(tests).context("its tests are not text")?;
+    let cases = sdk::cases::parse(text).map_err(|error| anyhow!("its tests cannot be read: {error}"))?;
+    ensure!(!cases.is_empty(), "its tests have no cases");
+    ensure!(cases.len() <= MOST_CASES, "its tests have {} cases: at most {MOST_CASES}", cases.len());
+    let (began, count) = (Instant::now(), cases.len());
+    let settings: Value = serde_json::from_str(&config.settings).context("its settings")?;
+    for (asked, mut case) in cases.into_iter().enumerate() {
+        ensure!(
+            began.elapsed() < TESTS_TIME,
+            "its tests take longer than {} s: {asked} of {count} cases were asked in that time",
+            TESTS_TIME.as_secs()
+        );
+        case.settings.get_or_insert_with(|| settings.clone());
+        let tried = ask(module, config.limits, &case);
+        if tried.passed() {
+            continue;
+        }
+        // The values of variables may be in settings, and this sentence goes into logs.
+        let words = |answer: &Value| clean(&without_values(answer.clone()).to_string(), ANSWER);
+        let (name, hook) = (clean(&tried.name, ANSWER), tried.hook);
+        let (expected, answered) = (words(&tried.expected), words(&tried.answered));
+        let sentence = format!("its case `{name}` ({hook}) does not hold: expected {expected}, answered {answered}");
+        match tried.failure {
+            // What a busy host had no room or no time for may hold a moment later.
+            Some(failure) => return Err(Error::new(failure).context(sentence)),
+            None => bail!(sentence),
+        }
+    }
+    Ok(())
+}
+
 /// What came of a case.
-pub(super) struct Tried {
+pub(crate) struct Tried {
     name: String,
     hook: &'static str,
     took: Duration,
@@ -31,14 +94,16 @@ pub(super) struct Tried {
     /// As a table writes them. A failure that no table can expect is a `failure`.
     expected: Value,
     answered: Value,
+    /// Why there is no answer.
+    failure: Option<Failure>,
 }
 
 impl Tried {
-    pub(super) fn passed(&self) -> bool {
+    pub(crate) fn passed(&self) -> bool {
         self.expected == self.answered
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let micros = self.took.as_micros();
         if self.passed() {
             return format!("ok      {} ({}, {micros} µs)\n", self.name, self.hook);
@@ -55,12 +120,12 @@ impl Tried {
     }
 
     /// What is answered now instead of then.
-    pub(super) fn difference(&self) -> String {
+    pub(crate) fn difference(&self) -> String {
         let (then, now) = (&self.expected, &self.answered);
         format!("{} ({})\n  then  {then}\n  now   {now}\n", self.name, self.hook)
     }
 
-    pub(super) fn describe(&self) -> Value {
+    pub(crate) fn describe(&self) -> Value {
         json!({
             "name": self.name, "hook": self.hook, "passed": self.passed(),
             "microseconds": u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
@@ -70,12 +135,12 @@ impl Tried {
 }
 
 /// Asks a module a question that one was asked before, and compares with what that one answered.
-pub(super) fn replay(module: &Module, limits: Limits, case: &Case, answered: Value) -> Tried {
+pub(crate) fn replay(module: &Module, limits: Limits, case: &Case, answered: Value) -> Tried {
     Tried { expected: answered, ..ask(module, limits, case) }
 }
 
 /// Asks a module one question of a table. What a binding with such settings would be refused for is the answer here too.
-pub(super) fn ask(module: &Module, limits: Limits, case: &Case) -> Tried {
+pub(crate) fn ask(module: &Module, limits: Limits, case: &Case) -> Tried {
     let settings = case.settings_text();
     let object = case.object.clone().unwrap_or(Value::Null);
     let lines = std::sync::Mutex::new(Vec::new());
@@ -85,10 +150,11 @@ pub(super) fn ask(module: &Module, limits: Limits, case: &Case) -> Tried {
         }
     };
     let (hook, expected) = expected(&case.ask);
+    let failure = Cell::new(None);
     let mut took = Duration::ZERO;
     let answered = match hook.filter(|hook| !module.hooks().contains(hook)) {
         Some(hook) => json!({"failure": format!("the module has no hook `{}`", hook.as_str())}),
-        None => match (&case.ask, validate(module, limits, &settings, &log)) {
+        None => match (&case.ask, validate(module, limits, &settings, &log, &failure)) {
             (Ask::Settings { .. }, (answer, time)) => {
                 took = time;
                 answer
@@ -100,7 +166,7 @@ pub(super) fn ask(module: &Module, limits: Limits, case: &Case) -> Tried {
                 Ok(world) => {
                     let started = Instant::now();
                     let asking = Asking { limits, settings: &settings, world: &world, log: &log };
-                    let answer = of_hook(module, asking, case, &object);
+                    let answer = of_hook(module, asking, case, &object, &failure);
                     took = started.elapsed();
                     answer
                 }
@@ -110,7 +176,7 @@ pub(super) fn ask(module: &Module, limits: Limits, case: &Case) -> Tried {
     };
     let hook = hook.map_or("settings", Hook::as_str);
     let log = lines.into_inner().unwrap_or_default();
-    Tried { name: case.name.clone(), hook, took, log, expected, answered }
+    Tried { name: case.name.clone(), hook, took, log, expected, answered, failure: failure.into_inner() }
 }
 
 /// What the case says of the world. The error is a sentence.
@@ -126,26 +192,40 @@ fn world(case: &Case) -> Result<Recorded, String> {
     Ok(Recorded { now: case.now, looked: case.lookups.iter().map(looked).collect::<Result<_, String>>()? })
 }
 
-fn of_hook(module: &Module, asking: Asking<'_>, case: &Case, object: &Value) -> Value {
+fn of_hook(module: &Module, asking: Asking<'_>, case: &Case, object: &Value, failure: &Cell<Option<Failure>>) -> Value {
+    fn said<T>(answer: &Result<T, Failure>, words: impl Fn(&T) -> Value, failure: &Cell<Option<Failure>>) -> Value {
+        failure.set(answer.as_ref().err().cloned());
+        super::table::said(answer, words)
+    }
     let origin = case.origin.as_ref();
     match &case.ask {
         Ask::Exemption { input, .. } => {
             let volumes: Vec<VolumeFacts> = input.volumes.iter().map(volume).collect();
             let subject = subject(&input.pod, &input.namespace, object);
-            said(&module.exempt(asking, &subject, &volumes), of_exemption)
+            said(&module.exempt(asking, &subject, &volumes), of_exemption, failure)
         }
         Ask::Sidecar { input, .. } => {
             let subject = subject(&input.pod, &input.namespace, object);
             let (volume, current) = (volume(&input.volume), sidecar(&input.current));
-            said(&module.adjust(asking, &subject, &volume, &current), of_change)
+            said(&module.adjust(asking, &subject, &volume, &current), of_change, failure)
         }
-        Ask::Naming { input, .. } => said(&module.name(asking, &naming_request(input, origin), object), of_naming),
-        Ask::Quota { input, .. } => said(&module.quota(asking, &quota_request(input, origin), object), of_quota),
+        Ask::Naming { input, .. } => {
+            said(&module.name(asking, &naming_request(input, origin), object), of_naming, failure)
+        }
+        Ask::Quota { input, .. } => {
+            said(&module.quota(asking, &quota_request(input, origin), object), of_quota, failure)
+        }
         Ask::Settings { .. } => Value::Null,
     }
 }
 
-fn validate(module: &Module, limits: Limits, settings: &str, log: &dyn Fn(Level, &str)) -> (Value, Duration) {
+fn validate(
+    module: &Module,
+    limits: Limits,
+    settings: &str,
+    log: &dyn Fn(Level, &str),
+    failed: &Cell<Option<Failure>>,
+) -> (Value, Duration) {
     if !module.has_settings() {
         return (json!("valid"), Duration::ZERO);
     }
@@ -155,7 +235,11 @@ fn validate(module: &Module, limits: Limits, settings: &str, log: &dyn Fn(Level,
     let answer = match answer {
         Ok(Ok(())) => json!("valid"),
         Ok(Err(problem)) => json!({"problem": {"field": problem.field, "reason": problem.reason}}),
-        Err(failure) => json!({"failure": failure.to_string()}),
+        Err(failure) => {
+            let words = json!({"failure": failure.to_string()});
+            failed.set(Some(failure));
+            words
+        }
     };
     (answer, took)
 }
