@@ -207,17 +207,101 @@ pub enum Policy {
     /// Says of pods, workloads and claims which bindings of a configuration are asked about them, and why the others are not. No policy
     /// is asked.
     Explain(PolicyExplain),
+    /// Puts a module into an OCI registry, and prints the reference that pins it.
+    ///
+    /// It has the form of a Wasm OCI artifact, which other tools read too. The same module has the same digest wherever it is pushed.
+    /// Credentials are those of `docker login`. Sign what was pushed with `cosign sign --key`, by the reference that is printed.
+    ///
+    /// pith policy push sizes.wasm registry.example/policies/sizes:1.2
+    ///
+    /// Exit codes: 0 it is there, 2 the module is no policy or could not be pushed.
+    Push(PolicyPush),
+    /// Fetches a module from an OCI registry, and prints the reference that pins it.
+    ///
+    /// With --key, a signature of cosign's by one of the keys is asked for. With --bundle, the artifact and its signatures go into a
+    /// folder (an OCI layout), which takes the place of the registry where there is no network: `layout` in a binding, --layout here.
+    ///
+    /// pith policy pull registry.example/policies/sizes:1.2 --key cosign.pub -o sizes.wasm
+    ///
+    /// Exit codes: 0 it was fetched, 2 it could not be, or is not what was asked for.
+    Pull(PolicyPull),
+}
+
+/// How registries are asked.
+#[derive(Debug, ClapArgs)]
+pub struct RegistryAccess {
+    /// A Docker configuration with credentials; that of `docker login` where this is absent.
+    #[arg(long, value_name = "FILE")]
+    pub docker_config: Option<PathBuf>,
+    /// The authorities of the servers' certificates, PEM; Mozilla's list where this is absent.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Give up after this long.
+    #[arg(long, value_name = "SPAN", value_parser = humantime::parse_duration, default_value = "1m")]
+    pub timeout: std::time::Duration,
+}
+
+/// Where artifacts are read from, and what must be true of them.
+#[derive(Debug, ClapArgs)]
+pub struct RegistryRead {
+    /// How registries are asked.
+    #[command(flatten)]
+    pub access: RegistryAccess,
+    /// A registry that is asked before the one of the reference; with a prefix of repositories, as in `mirror.example/hub`. Several are
+    /// asked in their order.
+    #[arg(long, value_name = "REGISTRY", conflicts_with = "layout")]
+    pub mirror: Vec<String>,
+    /// A folder in the place of the registry: an OCI layout, as --bundle of `pith policy pull` makes it.
+    #[arg(long, value_name = "FOLDER")]
+    pub layout: Option<PathBuf>,
+    /// Public keys, PEM: a signature of cosign's by one of them is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
+}
+
+/// What `policy push` takes.
+#[derive(Debug, ClapArgs)]
+pub struct PolicyPush {
+    /// The `.wasm` file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Where to, as in `registry.example/policies/sizes:1.2`.
+    #[arg(value_name = "REFERENCE")]
+    pub reference: String,
+    /// How registries are asked.
+    #[command(flatten)]
+    pub access: RegistryAccess,
+}
+
+/// What `policy pull` takes.
+#[derive(Debug, ClapArgs)]
+pub struct PolicyPull {
+    /// Where from: a tag, a digest, or both, of which the digest counts.
+    #[arg(value_name = "REFERENCE")]
+    pub reference: String,
+    /// Where the module goes.
+    #[arg(short, long, value_name = "FILE", required_unless_present = "bundle")]
+    pub output: Option<PathBuf>,
+    /// Where the artifact and its signatures go: a folder, which may have others already.
+    #[arg(long, value_name = "FOLDER")]
+    pub bundle: Option<PathBuf>,
+    /// Where it is read from.
+    #[command(flatten)]
+    pub from: RegistryRead,
 }
 
 /// What `policy inspect` takes.
 #[derive(Debug, ClapArgs)]
 pub struct PolicyInspect {
-    /// `.wasm` files.
+    /// `.wasm` files, and modules in registries, as in `oci://registry.example/policies/sizes:1.2`.
     #[arg(required_unless_present = "host", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Says what this Pith offers to policies and asks of them instead.
     #[arg(long, conflicts_with = "files")]
     pub host: bool,
+    /// Where modules in registries are read from.
+    #[command(flatten)]
+    pub from: RegistryRead,
     /// The form of the output.
     #[arg(short, long, value_enum, default_value_t = TextOutput::Text)]
     pub output: TextOutput,

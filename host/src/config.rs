@@ -667,6 +667,14 @@ fn in_path(name: &Path) -> PathBuf {
     found.unwrap_or_else(|| name.to_path_buf())
 }
 
+/// The Docker configuration that `docker` itself would take, if it is there.
+#[expect(clippy::disallowed_methods, reason = "this is the file that may read the environment")]
+pub fn docker_config() -> Option<PathBuf> {
+    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".docker")))?;
+    Some(folder.join("config.json")).filter(|it| it.is_file())
+}
+
 fn in_order(mut policies: Vec<PolicyConfig>) -> Result<Vec<PolicyConfig>> {
     let mut names = BTreeSet::new();
     for policy in &policies {

@@ -22,6 +22,7 @@ pub mod registration;
 pub mod webhook;
 pub mod csi;
 pub mod provisioner;
+pub mod registry;
 pub mod policy;
 pub mod decisions;
 pub mod wasm;
@@ -47,6 +48,8 @@ pub fn main(args: Args) -> ExitCode {
         Command::Policy(Policy::Diff(args)) => cli::policy::diff(args),
         Command::Policy(Policy::Replay(args)) => cli::policy::replay(args),
         Command::Policy(Policy::Explain(args)) => cli::policy::explain(args).map(|()| ExitCode::SUCCESS),
+        Command::Policy(Policy::Push(args)) => cli::policy::push(args).map(|()| ExitCode::SUCCESS),
+        Command::Policy(Policy::Pull(args)) => cli::policy::pull(args).map(|()| ExitCode::SUCCESS),
         Command::Csi(args) => cli::csi::run(args),
         Command::Volumes(args) => cli::volumes::run(args),
         Command::CompilePolicy { seconds, memory } => Ok(wasm::apart::run(*seconds, *memory)),

@@ -119,8 +119,8 @@ fn doc_tests() -> Result<()> {
     run_command(cargo().args(["test", "--quiet", "--doc", "--package", "pith-policy-sdk", "--package", "pith-core"]))
 }
 
-/// With the hostile guests, some of which are WASI components, the real JuiceFS client, metadata engines, an S3 server, CSI's own programs, and
-/// the cluster.
+/// With the hostile guests, some of which are WASI components, the real JuiceFS client, metadata engines, an S3 server, a registry with cosign, CSI's
+/// own programs, and the cluster.
 fn end_to_end() -> Result<()> {
     tools::rust_target("wasm32-wasip2")?;
     tools::require(&[("go", "golang-go")])?;
@@ -128,6 +128,7 @@ fn end_to_end() -> Result<()> {
     tools::package("redis-server", "redis-server")?;
     tools::databases()?;
     cluster::programs::s3()?;
+    cluster::programs::registry()?;
     crate::workspace::pith()?;
     run_command(cargo().args(["test", "--package", "pith-tests"])).context(
         "the cluster of the tests is left as it is, to be looked at: `cargo xtask cluster env --name tests`, and `cargo xtask \

@@ -2,6 +2,7 @@
 
 mod diff;
 mod explain;
+mod registry;
 mod replay;
 
 use std::collections::BTreeSet;
@@ -16,12 +17,14 @@ use serde_json::{Value, json};
 use super::print;
 use crate::args::{CaseLimits, PolicyInspect, PolicyTest, TextOutput};
 use crate::policy::{cases, read_module};
+use crate::registry::SCHEME;
 use crate::wasm::{
     self, Compiler, Engine, EngineOptions, Form, Grants, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES, Limits, Module,
 };
 
 pub use diff::diff;
 pub use explain::explain;
+pub use registry::{pull, push};
 pub use replay::replay;
 
 /// Lists digest, form, hooks and imports of modules.
@@ -33,7 +36,15 @@ pub fn inspect(args: &PolicyInspect) -> Result<()> {
     let mut rows = Vec::with_capacity(args.files.len());
     for file in &args.files {
         // With everything granted: to inspect a module is not to run it.
-        rows.push((file.display().to_string(), load(&engine, file, &Grants::everything())?));
+        let granted = Grants::everything();
+        rows.push(match file.to_str().filter(|it| it.starts_with(SCHEME)) {
+            None => (file.display().to_string(), load(&engine, file, &granted)?),
+            Some(reference) => {
+                let (pinned, bytes) = registry::fetch(reference, &args.from)?;
+                let module = engine.load(&bytes, &granted).with_context(|| format!("{pinned} is no policy"))?;
+                (pinned, module)
+            }
+        });
     }
     match args.output {
         TextOutput::Json => {

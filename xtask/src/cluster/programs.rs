@@ -75,6 +75,16 @@ const HELM: Set = Set { tier: Tier::Control, module: "helm", packages: &["helm.s
 const S3: Set =
     Set { tier: Tier::Node, module: "s3", packages: &["github.com/versity/versitygw/cmd/versitygw"], seccomp: false };
 
+/// No parts of a cluster, but what policies come from and are signed with.
+const REGISTRY: Set = Set {
+    tier: Tier::Node,
+    module: "registry",
+    packages: &["github.com/distribution/distribution/v3/cmd/registry"],
+    seccomp: false,
+};
+const COSIGN: Set =
+    Set { tier: Tier::Node, module: "cosign", packages: &["github.com/sigstore/cosign/v3/cmd/cosign"], seccomp: false };
+
 /// No part of a cluster either, but what Pith takes the place of.
 const DRIVER: Set = Set {
     tier: Tier::Node,
@@ -128,6 +138,13 @@ pub(crate) fn helm() -> Result<PathBuf> {
 /// The S3 server.
 pub(crate) fn s3() -> Result<PathBuf> {
     Ok(alone(&S3)?.join("versitygw"))
+}
+
+/// A registry, and what signs what is in it.
+pub(crate) fn registry() -> Result<()> {
+    alone(&REGISTRY)?;
+    alone(&COSIGN)?;
+    Ok(())
 }
 
 /// The JuiceFS CSI driver.
