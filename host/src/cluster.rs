@@ -26,6 +26,6 @@ pub(crate) use look::Look;
 pub use mirror::Mirror;
 pub(crate) use one::object_by_name;
 pub(crate) use pauses::Pauses;
-pub(crate) use secret::{in_time, secret, secret_in, secret_name_in};
+pub(crate) use secret::{docker_config, in_time, secret, secret_in, secret_name_in};
 pub(crate) use watch::events;
 pub use watch::follow;

@@ -1,7 +1,8 @@
 //! From the configuration file and the flags to what they mean, once, before anything listens.
 //!
 //! Nothing after this file checks configuration again, and nothing outside it reads the environment (it reads none either: the
-//! file and the flags are all there is, and the address that Kubernetes gives every pod for `objects.cluster`). An unknown key, a wrong value or a contradiction is an error with its place.
+//! file and the flags are all there is, with the address that Kubernetes gives every pod for `objects.cluster`, the PATH for the client, and for commands the
+//! place of Docker's configuration). An unknown key, a wrong value or a contradiction is an error with its place.
 
 pub mod file;
 mod reference;
@@ -26,6 +27,7 @@ use pith_core::volume::MOST_TRASH_DAYS;
 use serde_json::Value;
 
 use crate::args::Overrides;
+use crate::registry::{Digest, Key, Mirror, Reference, Uri};
 use crate::wasm::{Grants, Limits};
 
 pub use file::{ConfigMapKey, ConfigMapRef, LogFormat};
@@ -35,6 +37,8 @@ pub use reference::{reference, schema};
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(10);
 /// The most bytes of the spec of a PolicyBinding.
 const LARGEST_SPEC: usize = 64 << 10;
+/// A module that takes longer to fetch does not come any more.
+const LONGEST_FETCH: Duration = Duration::from_secs(600);
 /// Beyond it something else is meant.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
@@ -278,12 +282,16 @@ pub struct PolicyConfig {
 }
 
 /// Where a module comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Source {
     /// A file, by its whole path.
     File(PathBuf),
     /// A key of a ConfigMap.
     ConfigMap(ConfigMapKey),
+    /// An artifact in an OCI registry.
+    Oci(Box<Oci>),
+    /// A file at an address.
+    Https(Https),
 }
 
 /// Which PolicyBinding a binding is of.
@@ -296,6 +304,42 @@ pub struct Resource {
     /// The SHA-256 that its module must have, in hexadecimal: of one that was in force before. Absent for any.
     #[serde(default)]
     pub digest: Option<String>,
+}
+
+/// A module in an OCI registry. Files have their whole paths, and are read when it is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Oci {
+    /// Where it is. Without keys it has a digest.
+    pub reference: Reference,
+    /// The keys that one of its signatures must be by.
+    pub keys: Vec<Key>,
+    /// Files with more of them.
+    pub key_files: Vec<PathBuf>,
+    /// A Secret in Pith's own namespace with the credentials.
+    pub pull_secret: Option<String>,
+    /// A Docker configuration with them.
+    pub docker_config: Option<PathBuf>,
+    /// The authorities of the servers' certificates.
+    pub ca: Option<PathBuf>,
+    /// Who is asked before the registry.
+    pub mirrors: Vec<Mirror>,
+    /// A folder in the place of the registry.
+    pub layout: Option<PathBuf>,
+    /// The most that each of those who are asked may take.
+    pub timeout: Duration,
+}
+
+/// A module at an address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Https {
+    /// The address.
+    pub url: Uri,
+    /// What it is.
+    pub digest: Digest,
+    /// The authorities of the server's certificate.
+    pub ca: Option<PathBuf>,
+    /// The most that it may take.
+    pub timeout: Duration,
 }
 
 impl PolicyConfig {
@@ -769,10 +813,8 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     Ok(PolicyConfig {
         typed: as_typed,
         resource: None,
-        module: match typed.module {
-            file::Module::File(path) => Source::File(folder.join(path)),
-            file::Module::ConfigMap(key) => Source::ConfigMap(key),
-        },
+        module: source(typed.module, folder)
+            .with_context(|| format!("policy `{name}` has a module that cannot be used"))?,
         tests: typed.tests.map(|path| folder.join(path)),
         settings: typed.settings.to_string(),
         limits,
@@ -847,6 +889,62 @@ fn conditions(policy: &str, typed: &[file::Condition]) -> Result<Vec<Condition>>
         ensure!(names.insert(name), "policy `{policy}` has two conditions with the name `{name}`");
     }
     typed.iter().map(read).collect()
+}
+
+fn source(typed: file::Module, folder: &Path) -> Result<Source> {
+    let whole = |path: PathBuf| folder.join(path);
+    match typed {
+        file::Module::File(path) => Ok(Source::File(whole(path))),
+        file::Module::ConfigMap(key) => Ok(Source::ConfigMap(key)),
+        file::Module::Oci(it) => Ok(Source::Oci(Box::new(oci(it, &whole)?))),
+        file::Module::Https(it) => {
+            let url: Uri = it.url.parse().context("url is no address")?;
+            ensure!(url.scheme_str() == Some("https"), "url does not begin with https://");
+            let names_a_user = url.authority().is_none_or(|it| it.as_str().contains('@'));
+            ensure!(!names_a_user, "url has no host, or a user's name before it, which is not supported");
+            let digest = format!("sha256:{}", it.sha256).parse().context("sha256")?;
+            Ok(Source::Https(Https { url, digest, ca: it.ca.map(whole), timeout: fetch_timeout(it.timeout)? }))
+        }
+    }
+}
+
+fn oci(typed: file::Oci, whole: &impl Fn(PathBuf) -> PathBuf) -> Result<Oci> {
+    let reference: Reference = typed.reference.parse()?;
+    let keys: Vec<Vec<Key>> = typed.keys.iter().map(|it| Key::read_all(it).context("keys")).collect::<Result<_>>()?;
+    ensure!(
+        reference.digest.is_some() || !(keys.is_empty() && typed.key_files.is_empty()),
+        "{reference} is whatever has this tag: pin it by its digest (`pith policy pull` prints it), or give `keys` that it is signed with"
+    );
+    let (pull_secret, docker_config) = (typed.pull_secret, typed.docker_config.map(whole));
+    ensure!(
+        pull_secret.is_none() || docker_config.is_none(),
+        "it has both pullSecret and dockerConfig: which one is meant?"
+    );
+    ensure!(
+        typed.mirrors.is_empty() || typed.layout.is_none(),
+        "it has both mirrors and layout: a folder takes the place of them all"
+    );
+    Ok(Oci {
+        reference,
+        keys: keys.concat(),
+        key_files: typed.key_files.into_iter().map(whole).collect(),
+        pull_secret,
+        docker_config,
+        ca: typed.ca.map(whole),
+        mirrors: typed.mirrors.iter().map(|it| it.parse()).collect::<Result<_>>()?,
+        layout: typed.layout.map(whole),
+        timeout: fetch_timeout(typed.timeout)?,
+    })
+}
+
+fn fetch_timeout(typed: file::Period) -> Result<Duration> {
+    let longest = LONGEST_FETCH.as_secs();
+    ensure!(
+        !typed.0.is_zero() && typed.0 <= LONGEST_FETCH,
+        "timeout is {}s: more than 0, and at most {longest}",
+        typed.0.as_secs()
+    );
+    Ok(typed.0)
 }
 
 fn hook(typed: file::Hook) -> Hook {
@@ -962,6 +1060,24 @@ mod tests {
         check_error(forever, "policy `a` has limits.deadline outside 1ms to 10s");
         let greedy = "policies: [{name: a, module: {file: a.wasm}, limits: {memory: 65Mi}}]";
         check_error(greedy, "policy `a` has limits.memory outside 64Ki to 64Mi");
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for (module, expected) in [
+            ("oci: {reference: ghcr.io/a/b:1}".to_string(), "pin it by its digest"),
+            ("oci: {reference: a/b:1}".into(), "no registry"),
+            (format!("oci: {{reference: ghcr.io/a/b@{digest}, keys: [s3cret]}}"), "it has no key"),
+            (format!("oci: {{reference: ghcr.io/a/b@{digest}, pullSecret: a, dockerConfig: b}}"), "which one is meant"),
+            (format!("oci: {{reference: ghcr.io/a/b@{digest}, mirrors: [x]}}"), "no mirror"),
+            (
+                format!("oci: {{reference: ghcr.io/a/b@{digest}, mirrors: [x.io], layout: b}}"),
+                "both mirrors and layout",
+            ),
+            (format!("oci: {{reference: ghcr.io/a/b@{digest}, timeout: 1h}}"), "at most 600"),
+            ("https: {url: 'http://a.io/x', sha256: '00'}".into(), "does not begin with https://"),
+            ("https: {url: 'https://a.io/x', sha256: '00'}".into(), "64 hexadecimal digits"),
+            ("https: {url: 'https://me:s3cret@a.io/x', sha256: '00'}".into(), "a user's name"),
+        ] {
+            check_error(&format!("policies: [{{name: a, module: {{{module}}}}}]"), expected);
+        }
         let values = "policies: [{name: a, module: {file: a.wasm}, match: {podSelector: {matchExpressions: [{key: k, operator: In}]}}}]";
         check_error(values, "selects by the label `k` with In, which needs values");
         check_error("sidecar: {claimOverrides: [mountOptions]}", "only annotations that begin with juicefs/ are read");

@@ -11,6 +11,7 @@
 
 pub(crate) mod cases;
 mod kept;
+mod network;
 mod reload;
 mod resource;
 mod source;
@@ -198,6 +199,9 @@ impl Policies {
             }
             Ok(Arc::new(loaded))
         };
+        if !loading.quietly {
+            loading.sources.fetch(configs.iter().chain(loading.last_good).map(|it| &it.module));
+        }
         // A pool of its own, which ends here: its threads would otherwise keep what the compiler allocated and freed.
         let mut pool = rayon::ThreadPoolBuilder::new();
         if loading.quietly {

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use ureq::http::header::HeaderMap;
-use ureq::http::{Method, StatusCode, Uri};
+use ureq::http::{Method, StatusCode};
 
 use crate::wasm::LARGEST_MODULE_BYTES;
 use http::Http;
@@ -40,6 +40,7 @@ pub use http::Unavailable;
 pub use manifest::{Descriptor, Manifest};
 pub use reference::{Digest, Reference, SCHEME};
 pub use signature::{Key, check_bundle, check_simple};
+pub use ureq::http::Uri;
 
 /// The largest manifest: what the OCI distribution specification asks registries to take at least.
 const LARGEST_MANIFEST: u64 = 4 << 20;
@@ -66,7 +67,7 @@ pub struct Access {
 }
 
 /// A registry that has what another one has, perhaps under a name before the repository's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mirror {
     registry: String,
     prefix: Option<String>,
@@ -104,6 +105,13 @@ pub fn read_small(path: &Path) -> Result<Vec<u8>> {
     read.with_context(|| format!("reading {}", path.display()))?;
     ensure!(bytes.len() as u64 <= LARGEST_FILE, "{} has more than {LARGEST_FILE} bytes", path.display());
     Ok(bytes)
+}
+
+/// Reads the public keys in a file.
+pub fn read_keys(path: &Path) -> Result<Vec<Key>> {
+    let bytes = read_small(path)?;
+    let keys = std::str::from_utf8(&bytes).context("it is no text").and_then(Key::read_all);
+    keys.with_context(|| format!("the key {}", path.display()))
 }
 
 /// What was found under a reference, before its module is there.

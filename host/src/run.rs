@@ -64,7 +64,8 @@ pub fn serve(args: &Serve) -> Result<()> {
         let resources = Resources::new(client, runtime.handle().clone(), it.namespace.clone());
         (it.clone(), Arc::new(resources))
     });
-    let sources = Sources::new(resources.as_ref().map(|(_, it)| it.clone()));
+    let cluster = client.clone().map(|it| (it, runtime.handle().clone()));
+    let sources = Sources::new(&config.state_dir, cluster, resources.as_ref().map(|(_, it)| it.clone()))?;
     let engine = engine(&config)?;
     let trial = resources.as_ref().map(|_| Arc::new(Trial::new(engine.clone(), sources.clone())));
     let reload = {

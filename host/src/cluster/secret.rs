@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::ByteString;
@@ -35,6 +35,19 @@ pub(crate) async fn secret(client: &Client, secret: &SecretRef) -> Result<BTreeM
         .map(|(key, ByteString(value))| Some((key, String::from_utf8(value).ok()?)))
         .collect();
     values.ok_or_else(|| format!("the Secret `{namespace}/{name}` has a value that is no text"))
+}
+
+/// The credentials for registries in a Secret of the client's own namespace: of a pod, the one that it runs in.
+pub(crate) async fn docker_config(client: &Client, name: &str) -> Result<Vec<u8>> {
+    let namespace = client.default_namespace();
+    let secret = in_time(Api::<Secret>::default_namespaced(client.clone()).get_opt(name)).await;
+    let secret = secret.map_err(|why| anyhow!("the pull Secret `{namespace}/{name}` cannot be read: {why}"))?;
+    let secret = secret.with_context(|| format!("the pull Secret `{namespace}/{name}` does not exist"))?;
+    let config = secret.data.unwrap_or_default().remove(".dockerconfigjson");
+    let ByteString(config) = config.with_context(|| {
+        format!("the pull Secret `{namespace}/{name}` has no `.dockerconfigjson`: its type is to be kubernetes.io/dockerconfigjson")
+    })?;
+    Ok(config)
 }
 
 /// The content of the one Secret in a file, as Kubernetes reads it. No error shows any of it.

@@ -664,16 +664,77 @@ pub enum Module {
     File(PathBuf),
     /// A key of a ConfigMap in the namespace that `policyBindings` names.
     ConfigMap(ConfigMapKey),
+    /// An artifact in an OCI registry.
+    Oci(Oci),
+    /// A file at an address.
+    Https(Https),
 }
 
 /// A key under `binaryData` of a ConfigMap.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConfigMapKey {
     /// The name of the ConfigMap.
     pub name: String,
     /// The key, as in `sizes.wasm`.
     pub key: String,
+}
+
+/// A module in an OCI registry.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Oci {
+    /// Where it is: `registry/repository`, with `@sha256:…`, or with `:tag` where there are keys. A tag is looked up again each minute.
+    pub reference: String,
+    /// Public keys, PEM. Where there are any, here or in `keyFiles`, the artifact has to be signed with one of them, as `cosign sign
+    /// --key` does it.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// Files with more of them.
+    #[serde(default)]
+    pub key_files: Vec<PathBuf>,
+    /// A Secret of the type `kubernetes.io/dockerconfigjson` with the registry's credentials, in Pith's own namespace. It needs
+    /// `objects.cluster`.
+    #[serde(default)]
+    pub pull_secret: Option<String>,
+    /// A Docker configuration with them, where there is no such Secret.
+    #[serde(default)]
+    pub docker_config: Option<PathBuf>,
+    /// The authorities of the servers' certificates, PEM; Mozilla's list where this is absent.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// Registries that are asked before that of the reference, in this order; with a prefix of repositories, as in
+    /// `mirror.example/hub`.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
+    /// A folder in the place of the registry: an OCI layout, as `pith policy pull --bundle` makes it.
+    #[serde(default)]
+    pub layout: Option<PathBuf>,
+    /// The most that each of those who are asked may take, for all of it.
+    #[serde(default = "thirty_seconds")]
+    #[schemars(with = "Option<Period>", extend("default" = "30s"))]
+    pub timeout: Period,
+}
+
+/// A module at an address.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Https {
+    /// The address, which begins with `https://`.
+    pub url: String,
+    /// The module's SHA-256 in hexadecimal, as `pith policy inspect` prints it.
+    pub sha256: String,
+    /// The authorities of the server's certificate, PEM; Mozilla's list where this is absent.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// The most that it may take.
+    #[serde(default = "thirty_seconds")]
+    #[schemars(with = "Option<Period>", extend("default" = "30s"))]
+    pub timeout: Period,
+}
+
+fn thirty_seconds() -> Period {
+    Period(Duration::from_secs(30))
 }
 
 /// What a policy can be asked.

@@ -139,6 +139,8 @@ impl Reload {
         if self.sources.resources().is_some_and(|it| it.waiting().is_some()) {
             return;
         }
+        // What was only tried is nobody's now.
+        self.sources.keep_only(&self.modules);
         let is_due = self.again.is_some_and(|at| at <= Instant::now());
         if !is_due && self.history.is_settled(self.digest(stat(&self.path), &self.wanted())) {
             return;

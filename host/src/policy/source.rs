@@ -6,26 +6,47 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use kube::Client;
+use tokio::runtime::Handle;
 
 use super::Resources;
+use super::network::Network;
 use crate::config::Source;
+use crate::registry::{Cache, LARGEST_CACHE};
 use crate::wasm::LARGEST_MODULE_BYTES;
 
-/// What modules are read from. Reading may wait, for a disk or a network: it is done on threads that load policies.
+/// What modules are read from. Reading waits for a disk at the most: it is done on threads that load policies.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     resources: Option<Arc<Resources>>,
+    network: Arc<Network>,
 }
 
 impl Sources {
-    /// Files, and where there are PolicyBindings, the ConfigMaps beside them.
-    pub fn new(resources: Option<Arc<Resources>>) -> Sources {
-        Sources { resources }
+    /// For a server. What comes over a network is kept under this folder, and pull Secrets are read from this cluster; where there are
+    /// PolicyBindings, modules are in the ConfigMaps beside them too.
+    pub fn new(
+        state_dir: &Path,
+        cluster: Option<(Client, Handle)>,
+        resources: Option<Arc<Resources>>,
+    ) -> Result<Sources> {
+        let cache = Cache::open(state_dir.join("modules"), LARGEST_CACHE)?;
+        Ok(Sources { resources, network: Arc::new(Network::new(cache, cluster)) })
     }
 
     /// The PolicyBindings; none outside of a cluster.
     pub(super) fn resources(&self) -> Option<&Arc<Resources>> {
         self.resources.as_ref()
+    }
+
+    /// Fetches what comes over a network and is not there yet, and waits for it.
+    pub(super) fn fetch<'a>(&self, sources: impl Iterator<Item = &'a Source>) {
+        self.network.fetch(sources.filter(|it| matches!(it, Source::Oci(_) | Source::Https(_))));
+    }
+
+    /// Forgets what is not among these.
+    pub(super) fn keep_only(&self, sources: &[Source]) {
+        self.network.keep_only(sources);
     }
 
     /// Reads a module's bytes.
@@ -39,6 +60,7 @@ impl Sources {
                     key.name
                 ),
             },
+            Source::Oci(_) | Source::Https(_) => self.network.read(source),
         }
     }
 
@@ -47,6 +69,7 @@ impl Sources {
         match source {
             Source::File(path) => stat(path),
             Source::ConfigMap(key) => self.resources.as_ref().map(|it| it.version(&key.name)).unwrap_or_default(),
+            Source::Oci(_) | Source::Https(_) => self.network.stamp(source),
         }
     }
 }

@@ -47,6 +47,7 @@ impl Trial {
                 // For as long as it works, also where nobody waits for it any more.
                 let _turn = turn;
                 give_way();
+                sources.fetch([&config.module].into_iter());
                 let tests = config.tests.as_deref().map(cases::read).transpose();
                 match (sources.read(&config.module), tests) {
                     (Ok(bytes), Ok(tests)) => Ok(load_one(&engine, &config, (&bytes, tests.as_deref()), began)),

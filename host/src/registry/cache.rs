@@ -47,9 +47,14 @@ impl Cache {
         Some(bytes)
     }
 
+    /// Whether there are bytes under this digest, which are looked at once they are read.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.path(digest).exists()
+    }
+
     /// Keeps these bytes. Without them the next start asks again, which is no reason to fail this one.
     pub fn put(&self, digest: &Digest, bytes: &[u8]) {
-        if bytes.len() as u64 > self.largest || self.path(digest).exists() {
+        if bytes.len() as u64 > self.largest || self.has(digest) {
             return;
         }
         if let Err(error) = self.write(digest, bytes).and_then(|()| self.bound()) {

@@ -49,7 +49,7 @@ impl FromStr for Digest {
 }
 
 /// Where an artifact is: a registry, a repository in it, and which one of those there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     /// Its host, with a port where it has one.
     pub registry: String,

@@ -1,8 +1,6 @@
 //! `pith policy push` and `pith policy pull`: modules to and from OCI registries.
 
 use std::fs;
-use std::path::Path;
-use std::str;
 
 use anyhow::{Context, Result};
 
@@ -53,12 +51,7 @@ fn pinned(reference: Reference, digest: Digest) -> String {
 }
 
 fn keys(from: &RegistryRead) -> Result<Vec<Key>> {
-    let read = |path: &Path| {
-        let bytes = registry::read_small(path)?;
-        let read = str::from_utf8(&bytes).context("it is no text").and_then(Key::read_all);
-        read.with_context(|| format!("the key {}", path.display()))
-    };
-    let keys: Vec<Vec<Key>> = from.key.iter().map(|it| read(it)).collect::<Result<_>>()?;
+    let keys: Vec<Vec<Key>> = from.key.iter().map(|it| registry::read_keys(it)).collect::<Result<_>>()?;
     Ok(keys.concat())
 }
 
