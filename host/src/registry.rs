@@ -18,6 +18,7 @@ mod remote;
 mod layout;
 mod cache;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fs::File;
 use std::io::Read;
@@ -50,6 +51,8 @@ const LARGEST_FILE: u64 = 1 << 20;
 const LARGEST_SIGNATURE: u64 = 1 << 20;
 /// The most signatures of one artifact that are looked at.
 const MOST_SIGNATURES: usize = 32;
+/// The most different reasons that are said of signatures that do not fit.
+const MOST_REFUSALS: usize = 3;
 
 /// What artifacts are fetched with.
 #[derive(Debug, Clone)]
@@ -339,12 +342,14 @@ fn check_signatures(store: &dyn Store, of: &Digest, keys: &[Key]) -> Result<()> 
             }
         }
     }
-    let Some(first) = refusals.first() else { bail!("{of} is not signed, and the binding has keys") };
+    ensure!(!refusals.is_empty(), "{of} is not signed, and the binding has keys");
     // A server that does not answer is another matter than one that has nothing to show.
     if let Some(at) = refusals.iter().position(|it| it.chain().any(|it| it.is::<Unavailable>())) {
         return Err(refusals.swap_remove(at));
     }
-    bail!("none of its {} signatures is by a key of the binding: {first:#}", refusals.len())
+    let words: BTreeSet<String> = refusals.iter().map(|it| format!("{it:#}")).collect();
+    let words: Vec<String> = words.into_iter().take(MOST_REFUSALS).collect();
+    bail!("none of its {} signatures is by a key of the binding: {}", refusals.len(), words.join("; "))
 }
 
 /// A list that was made from manifests without saying what they are has all of them looked at.

@@ -10,6 +10,7 @@ pub mod go_tools;
 pub mod provisioner;
 pub mod proxy;
 pub mod redis;
+pub mod registry;
 pub mod s3;
 pub mod server;
 pub mod sql;

@@ -31,6 +31,7 @@ mod modify;
 mod naming;
 mod policies;
 mod quota;
+mod registry;
 mod reload;
 mod repair;
 mod replicas;
