@@ -315,7 +315,7 @@ pub struct Oci {
     pub keys: Vec<Key>,
     /// Files with more of them.
     pub key_files: Vec<PathBuf>,
-    /// A Secret in Pith's own namespace with the credentials.
+    /// A Secret beside Pith with the credentials.
     pub pull_secret: Option<String>,
     /// A Docker configuration with them.
     pub docker_config: Option<PathBuf>,

@@ -48,6 +48,7 @@ use table::{Question, Shown};
 use world::{Notes, View};
 
 pub use kept::Kept;
+pub use network::Cluster;
 pub use reload::Reload;
 pub use resource::{Reporter, Resources, custom_resource_definition};
 pub use source::{Sources, read_module};

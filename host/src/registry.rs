@@ -174,12 +174,17 @@ pub fn copy(reference: &Reference, access: &Access, keys: &[Key], folder: &Path)
         let tag = reference.tag.clone().unwrap_or_else(|| manifest.to_string());
         copy_manifest(store, &layout, &manifest.to_string(), Some(&tag))?;
         copy_manifest(store, &layout, &signature_tag(&manifest), Some(&signature_tag(&manifest)))?;
-        let referrers = store.referrers(&manifest)?;
-        for it in &referrers {
-            copy_manifest(store, &layout, &it.digest.to_string(), None)?;
+        // Anybody who can push can add more of them: one that cannot be read is left out.
+        let mut bundles = Vec::new();
+        for it in store.referrers(&manifest)?.into_iter().filter(is_bundle).take(MOST_SIGNATURES) {
+            match copy_manifest(store, &layout, &it.digest.to_string(), None) {
+                Ok(()) => bundles.push(it),
+                Err(error) if is_unavailable(&error) => return Err(error),
+                Err(_) => {}
+            }
         }
-        if !referrers.is_empty() {
-            layout.put_manifest(&fallback_tag(&manifest), &manifest::index(&referrers))?;
+        if !bundles.is_empty() {
+            layout.put_manifest(&fallback_tag(&manifest), &manifest::index(&bundles))?;
         }
         Ok(manifest)
     })
@@ -321,7 +326,7 @@ fn part(store: &dyn Store, of: &Descriptor, most: u64, cache: Option<&Cache>) ->
 /// the same goes for one that cannot be read.
 fn check_signatures(store: &dyn Store, of: &Digest, keys: &[Key]) -> Result<()> {
     let mut refusals: Vec<Error> = Vec::new();
-    let bundles = store.referrers(of)?.into_iter().filter(|it| is_bundle(it));
+    let bundles = store.referrers(of)?.into_iter().filter(is_bundle);
     for bundle in bundles.take(MOST_SIGNATURES) {
         match check_referrer(store, &bundle, keys, of) {
             Ok(()) => return Ok(()),
@@ -344,12 +349,16 @@ fn check_signatures(store: &dyn Store, of: &Digest, keys: &[Key]) -> Result<()> 
     }
     ensure!(!refusals.is_empty(), "{of} is not signed, and the binding has keys");
     // A server that does not answer is another matter than one that has nothing to show.
-    if let Some(at) = refusals.iter().position(|it| it.chain().any(|it| it.is::<Unavailable>())) {
+    if let Some(at) = refusals.iter().position(is_unavailable) {
         return Err(refusals.swap_remove(at));
     }
     let words: BTreeSet<String> = refusals.iter().map(|it| format!("{it:#}")).collect();
     let words: Vec<String> = words.into_iter().take(MOST_REFUSALS).collect();
     bail!("none of its {} signatures is by a key of the binding: {}", refusals.len(), words.join("; "))
+}
+
+fn is_unavailable(error: &Error) -> bool {
+    error.chain().any(|it| it.is::<Unavailable>())
 }
 
 /// A list that was made from manifests without saying what they are has all of them looked at.

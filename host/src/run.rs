@@ -27,9 +27,10 @@ use crate::decisions::Decisions;
 use crate::juicefs::steps::Steps;
 use crate::juicefs::{WorkerOptions, Workers, record_key};
 use crate::metrics::Metrics;
-use crate::policy::{InForce, Policies, Reload, Reporter, Resources, Sources, Trial};
+use crate::policy::{self, InForce, Policies, Reload, Reporter, Resources, Sources, Trial};
 use crate::provisioner::{self, Provisioner};
 use crate::registration::Registration;
+use crate::registry::{Cache, LARGEST_CACHE};
 use crate::tls::{Certificates, Keeper};
 use crate::wasm::{Compiler, Engine, EngineOptions};
 use crate::webhook::{self, Webhook};
@@ -64,8 +65,14 @@ pub fn serve(args: &Serve) -> Result<()> {
         let resources = Resources::new(client, runtime.handle().clone(), it.namespace.clone());
         (it.clone(), Arc::new(resources))
     });
-    let cluster = client.clone().map(|it| (it, runtime.handle().clone()));
-    let sources = Sources::new(&config.state_dir, cluster, resources.as_ref().map(|(_, it)| it.clone()))?;
+    let cache = Cache::open(config.state_dir.join("modules"), LARGEST_CACHE)?;
+    let cluster = client.clone().map(|client| {
+        // Of a pod, the namespace that it runs in.
+        let namespace =
+            config.policy_bindings.as_ref().map_or(client.default_namespace(), |it| &it.namespace).to_string();
+        policy::Cluster::new(client, runtime.handle().clone(), namespace)
+    });
+    let sources = Sources::new(Some(cache), cluster, resources.as_ref().map(|(_, it)| it.clone()));
     let engine = engine(&config)?;
     let trial = resources.as_ref().map(|_| Arc::new(Trial::new(engine.clone(), sources.clone())));
     let reload = {

@@ -20,6 +20,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::cluster::Cluster;
 use crate::juicefs::cache;
 
 /// How long a program may take to listen.
@@ -63,6 +64,19 @@ pub struct Registry {
 impl Registry {
     /// Starts one without anything in it.
     pub fn start() -> Result<Registry> {
+        let mut command = Command::new(program("registry")?);
+        command.env_clear();
+        let mut registry = Registry::started(command)?;
+        registry.wait()?;
+        Ok(registry)
+    }
+
+    /// Starts one on the network of a cluster, where programs of the cluster's find it. It may take a moment to listen.
+    pub fn start_on(cluster: &Cluster) -> Result<Registry> {
+        Registry::started(cluster.command(&program("registry")?))
+    }
+
+    fn started(mut command: Command) -> Result<Registry> {
         let folder = tempfile::tempdir()?;
         let path = folder.path();
         let Pair { ca, certificate, key, .. } = pair()?;
@@ -90,17 +104,11 @@ impl Registry {
         ] {
             fs::write(path.join(name), text)?;
         }
-        let mut registry = Registry { child: Registry::run(path)?, host, folder };
-        registry.wait()?;
-        Ok(registry)
-    }
-
-    fn run(folder: &Path) -> Result<Child> {
-        let mut program = Command::new(program("registry")?);
         // JSON is YAML.
-        program.arg("serve").arg(folder.join("config.json")).env_clear();
-        let log = fs::File::create(folder.join("log"))?;
-        program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().context("starting the registry")
+        command.arg("serve").arg(path.join("config.json"));
+        let log = fs::File::create(path.join("log"))?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        Ok(Registry { child: child.context("starting the registry")?, host, folder })
     }
 
     fn wait(&mut self) -> Result<()> {

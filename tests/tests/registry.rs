@@ -11,12 +11,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pith::registry::Digest;
 use pith_tests::client::{Client, Protocol, get};
+use pith_tests::cluster::{self, CLUSTER};
 use pith_tests::registry::{Answering, Asked, PASSWORD, Registry, Said, USER};
 use pith_tests::server::{PITH, Server, folder};
 use pith_tests::wasm_builds;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::cluster::yaml;
 use crate::{SHOP, WEB};
 
 /// How cosign signs where there is no network: with its own form, and with that from before version 3.
@@ -499,7 +501,7 @@ fn sizes(name: &str, module: &Value, cpu: &str) -> Value {
     json!({"name": name, "module": module, "settings": {"default": "only", "sizes": {"only": {"requests": {"cpu": cpu}}}}})
 }
 
-fn config(policies: &[Value]) -> String {
+fn config_of(policies: &[Value]) -> String {
     format!("policies: {}", Value::from(policies.to_vec()))
 }
 
@@ -508,7 +510,7 @@ fn write(server: &Server, policies: &[Value]) {
     let text = fs::read_to_string(&path).expect("a configuration");
     let kept: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
     let part = path.with_extension("part");
-    fs::write(&part, format!("{kept}{}\n", config(policies))).expect("written");
+    fs::write(&part, format!("{kept}{}\n", config_of(policies))).expect("written");
     fs::rename(part, path).expect("renamed");
 }
 
@@ -550,7 +552,7 @@ async fn a_signed_tag_is_followed_and_what_is_there_outlives_the_registry() {
     let key = fs::read_to_string(keys.path().join("cosign.pub")).expect("a key");
     let of = |reference: &str, keys: &[&str]| json!({"oci": {"reference": reference, "keys": keys, "dockerConfig": registry.docker_config(), "ca": ca}});
     let policies = [sizes("tag", &of(tag, &[&key]), "7m"), sizes("z-digest", &of(&first, &[]), "8m")];
-    let server = Server::start(&config(&policies), SHOP).expect("the server starts");
+    let server = Server::start(&config_of(&policies), SHOP).expect("the server starts");
     assert_eq!(cpu(&server).await.as_deref(), Some("8m"));
 
     // Another artifact under the tag that is not signed, and is no policy for these settings either.
@@ -574,7 +576,7 @@ async fn a_signed_tag_is_followed_and_what_is_there_outlives_the_registry() {
     // Without the registry, what is pinned is in the cache, and of the tag the last good one is kept.
     registry.stop();
     let Server { folder: state, .. } = &server;
-    let copied = folder(&config(&policies), SHOP).expect("a folder");
+    let copied = folder(&config_of(&policies), SHOP).expect("a folder");
     let copy = Command::new("cp").arg("-a").arg(state.path().join("state")).arg(copied.path()).status();
     assert!(copy.is_ok_and(|it| it.success()));
     let again = Server::start_in(copied, &PITH).expect("the server starts without its registry");
@@ -587,7 +589,7 @@ async fn a_signed_tag_is_followed_and_what_is_there_outlives_the_registry() {
 async fn a_registry_that_hangs_holds_up_no_other_change() {
     let module = wasm_builds::policy("resources");
     let server =
-        Server::start(&config(&[sizes("file", &json!({"file": module}), "1m")]), SHOP).expect("the server starts");
+        Server::start(&config_of(&[sizes("file", &json!({"file": module}), "1m")]), SHOP).expect("the server starts");
     assert_eq!(cpu(&server).await.as_deref(), Some("1m"));
     let hanging = Answering::start(|_, _| Said::Slow(1 << 20)).expect("a server");
     let of = json!({"oci": {"reference": format!("{}/x@{}", hanging.host, Digest::of(b"x")), "ca": hanging.ca(), "timeout": "1m"}});
@@ -599,6 +601,56 @@ async fn a_registry_that_hangs_holds_up_no_other_change() {
     write(&server, &[sizes("file", &json!({"file": module}), "4m"), sizes("hangs", &of, "3m")]);
     until(&server, "and the next", async || cpu(&server).await.as_deref() == Some("4m")).await;
     assert_eq!(hanging.asked().len(), 1, "one fetch runs at a time");
+}
+
+#[test]
+fn a_pull_secret_is_read_by_its_name_with_the_right_that_the_chart_gives() {
+    let cluster = &*CLUSTER;
+    let namespace = cluster.namespace("registry", &json!({})).expect("a namespace");
+    let name = &*namespace.name;
+    let registry = Registry::start_on(cluster).expect("a registry");
+    let push = || {
+        let mut push = cluster.command(&PITH);
+        push.args(["policy", "push"])
+            .arg(wasm_builds::policy("resources"))
+            .arg(format!("{}/team/sizes:1", registry.host));
+        push.arg("--ca").arg(registry.ca()).arg("--docker-config").arg(registry.docker_config());
+        let output = push.output()?;
+        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string()))
+    };
+    let pinned = cluster.until(name, "a registry that takes a module", push).expect("it is pushed");
+    let config = STANDARD.encode(fs::read(registry.docker_config()).expect("a file"));
+    let secret = |called: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+            "metadata": {"namespace": name, "name": called}, "data": {".dockerconfigjson": config},
+        })
+    };
+    cluster.apply(&yaml(&[secret("registry"), secret("other")])).expect("Secrets");
+    let rights = cluster::rights("limited", "pith-webhook").expect("the rights");
+    let rights = rights.replace("pith-system", name).replace("pith-webhook", name);
+    cluster.apply(&rights).expect("rights");
+    let kubeconfig = cluster.kubeconfig(name, name).expect("a kubeconfig");
+
+    let of = |secret: &str| json!({"oci": {"reference": pinned, "pullSecret": secret, "ca": registry.ca()}});
+    let more = format!("policyBindings: {}", json!({"namespace": name, "replica": "registry"}));
+    let with = |policies: &[Value]| format!("{}\n{more}\n", config_of(policies));
+    let server = Server::start_following(cluster, &with(&[sizes("it", &of("registry"), "1m")]), &kubeconfig);
+    let server = server.expect("the server starts");
+    let metric = |wanted: &str| {
+        let (_, metrics) = cluster.http(server.admin, "/metrics")?;
+        Ok(metrics.contains(wanted).then_some(()))
+    };
+    cluster.until(name, "the policy in force", || metric("pith_policy_info{policy=\"it\"")).expect("it is in force");
+    let path = server.folder.path().join("pith.yaml");
+    let text = fs::read_to_string(&path).expect("a configuration");
+    let both = [sizes("it", &of("registry"), "1m"), sizes("other", &of("other"), "2m")];
+    let kept: String = text.lines().filter(|it| !it.starts_with("policies:")).map(|it| format!("{it}\n")).collect();
+    fs::write(&path, format!("{kept}{}\n", config_of(&both))).expect("written");
+    let said = || Ok(server.log().contains("the pull Secret").then_some(()));
+    cluster.until(name, "a sentence about the other Secret", said).expect("it is said");
+    assert!(server.log().contains(&format!("`{name}/other` cannot be read")), "{}", server.log());
+    assert!(!server.log().contains(&config) && !server.log().contains(PASSWORD), "no credentials are in a log");
 }
 
 #[test]
@@ -629,7 +681,7 @@ fn a_module_at_an_address_is_the_one_with_the_digest() {
         let of = json!({"https": {
             "url": format!("https://{}/{path}.wasm", server.host), "sha256": sha256, "ca": server.ca(), "timeout": "5s",
         }});
-        let folder = folder(&config(&[sizes("it", &of, "1m")]), SHOP).expect("a folder");
+        let folder = folder(&config_of(&[sizes("it", &of, "1m")]), SHOP).expect("a folder");
         fs::write(folder.path().join("pod.yaml"), pod.to_string()).expect("written");
         let mut inject = Command::new(&*PITH);
         inject

@@ -101,6 +101,15 @@ policyBindings: { namespace: {{ .Release.Namespace }} }
   verbs: [get, update]
 {{- end }}
 
+{{/* What fetches modules may read of Secrets. */}}
+{{- define "pith.rights.pullSecrets" -}}
+# The registries' credentials, each by its name.
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: {{ toJson .Values.policies.pullSecrets }}
+  verbs: [get]
+{{- end }}
+
 {{/* The webhook's configuration. */}}
 {{- define "pith.config.webhook" -}}
 {{- $name := include "pith.name" . -}}

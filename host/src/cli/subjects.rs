@@ -18,7 +18,7 @@ use crate::cluster::{self, Look};
 use crate::config::{Config, ObjectSource};
 use crate::install_crypto;
 use crate::metrics::Metrics;
-use crate::policy::{Policies, Resources, Sources};
+use crate::policy::{self, Policies, Resources, Sources};
 use crate::run::load_policies;
 
 /// The kinds that can be named, as kubectl has them: all names of one, its group and its kind.
@@ -65,15 +65,17 @@ pub(super) fn add_bindings(config: &mut Config, kubeconfig: Option<&Path>) -> Re
     // With a thread of its own: modules are read on others.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("starting the runtime")?;
-    let (resources, bindings) = runtime.block_on(async {
+    let (cluster, resources, bindings) = runtime.block_on(async {
         let client = cluster::connect_as_kubectl(kubeconfig.or(kubeconfig_of(config))).await?;
-        let resources = Resources::new(client, Handle::current(), of_cluster.namespace.clone());
+        let (runtime, namespace) = (Handle::current(), of_cluster.namespace.clone());
+        let cluster = policy::Cluster::new(client.clone(), runtime.clone(), namespace.clone());
+        let resources = Resources::new(client, runtime, namespace);
         let bindings = resources.list().await?;
-        anyhow::Ok((resources, bindings))
+        anyhow::Ok((cluster, resources, bindings))
     })?;
     config.policies.extend(bindings);
     config.policies.sort_by(|a, b| binding::order(&a.binding, &b.binding));
-    Ok(Modules { sources: Sources::new(Some(Arc::new(resources))), _runtime: Some(runtime) })
+    Ok(Modules { sources: Sources::new(None, Some(cluster), Some(Arc::new(resources))), _runtime: Some(runtime) })
 }
 
 /// The same for what is named in a cluster. Files are decided about without asking one.

@@ -37,10 +37,9 @@ pub(crate) async fn secret(client: &Client, secret: &SecretRef) -> Result<BTreeM
     values.ok_or_else(|| format!("the Secret `{namespace}/{name}` has a value that is no text"))
 }
 
-/// The credentials for registries in a Secret of the client's own namespace: of a pod, the one that it runs in.
-pub(crate) async fn docker_config(client: &Client, name: &str) -> Result<Vec<u8>> {
-    let namespace = client.default_namespace();
-    let secret = in_time(Api::<Secret>::default_namespaced(client.clone()).get_opt(name)).await;
+/// The credentials for registries in a Secret.
+pub(crate) async fn docker_config(client: &Client, namespace: &str, name: &str) -> Result<Vec<u8>> {
+    let secret = in_time(Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name)).await;
     let secret = secret.map_err(|why| anyhow!("the pull Secret `{namespace}/{name}` cannot be read: {why}"))?;
     let secret = secret.with_context(|| format!("the pull Secret `{namespace}/{name}` does not exist"))?;
     let config = secret.data.unwrap_or_default().remove(".dockerconfigjson");

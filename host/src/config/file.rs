@@ -693,8 +693,8 @@ pub struct Oci {
     /// Files with more of them.
     #[serde(default)]
     pub key_files: Vec<PathBuf>,
-    /// A Secret of the type `kubernetes.io/dockerconfigjson` with the registry's credentials, in Pith's own namespace. It needs
-    /// `objects.cluster`.
+    /// A Secret of the type `kubernetes.io/dockerconfigjson` with the registry's credentials, in the namespace that `policyBindings`
+    /// names, else in Pith's own. It needs `objects.cluster`.
     #[serde(default)]
     pub pull_secret: Option<String>,
     /// A Docker configuration with them, where there is no such Secret.

@@ -27,7 +27,6 @@ const PERIOD: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Network {
     cache: Option<Cache>,
-    /// Where pull Secrets are.
     cluster: Option<Cluster>,
     fetches: Mutex<HashMap<Source, Fetch>>,
     /// One of them has ended.
@@ -35,14 +34,23 @@ pub(super) struct Network {
 }
 
 /// An API server, for threads that are not asynchronous.
-pub(super) struct Cluster {
+pub struct Cluster {
     client: Client,
     runtime: Handle,
+    /// Where pull Secrets are.
+    namespace: String,
+}
+
+impl Cluster {
+    /// With the runtime that its client belongs to.
+    pub fn new(client: Client, runtime: Handle, namespace: String) -> Cluster {
+        Cluster { client, runtime, namespace }
+    }
 }
 
 impl Debug for Cluster {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("Cluster")
+        write!(f, "Cluster({})", self.namespace)
     }
 }
 
@@ -69,9 +77,8 @@ struct Module {
 }
 
 impl Network {
-    pub(super) fn new(cache: Cache, cluster: Option<(Client, Handle)>) -> Network {
-        let cluster = cluster.map(|(client, runtime)| Cluster { client, runtime });
-        Network { cache: Some(cache), cluster, ..Network::default() }
+    pub(super) fn new(cache: Option<Cache>, cluster: Option<Cluster>) -> Network {
+        Network { cache, cluster, ..Network::default() }
     }
 
     /// The module's bytes, if they are there.
@@ -189,11 +196,11 @@ impl Network {
     fn access(&self, oci: &Oci) -> Result<Access> {
         let credentials = match (&oci.pull_secret, &oci.docker_config) {
             (Some(name), _) => {
-                let Cluster { client, runtime } = self
+                let Cluster { client, runtime, namespace } = self
                     .cluster
                     .as_ref()
                     .context("pullSecret names a Secret, which takes `objects: {cluster: …}` and `pith serve`")?;
-                let config = runtime.block_on(cluster::docker_config(client, name))?;
+                let config = runtime.block_on(cluster::docker_config(client, namespace, name))?;
                 DockerConfig::read(&config).with_context(|| format!("the Secret `{name}`"))?
             }
             (None, Some(path)) => {

@@ -5,15 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
-use kube::Client;
-use tokio::runtime::Handle;
-
 use super::Resources;
-use super::network::Network;
+use super::network::{Cluster, Network};
 use crate::config::Source;
-use crate::registry::{Cache, LARGEST_CACHE};
+use crate::registry::Cache;
 use crate::wasm::LARGEST_MODULE_BYTES;
+use anyhow::{Context, Result, bail, ensure};
 
 /// What modules are read from. Reading waits for a disk at the most: it is done on threads that load policies.
 #[derive(Debug, Clone, Default)]
@@ -23,15 +20,10 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// For a server. What comes over a network is kept under this folder, and pull Secrets are read from this cluster; where there are
-    /// PolicyBindings, modules are in the ConfigMaps beside them too.
-    pub fn new(
-        state_dir: &Path,
-        cluster: Option<(Client, Handle)>,
-        resources: Option<Arc<Resources>>,
-    ) -> Result<Sources> {
-        let cache = Cache::open(state_dir.join("modules"), LARGEST_CACHE)?;
-        Ok(Sources { resources, network: Arc::new(Network::new(cache, cluster)) })
+    /// What comes over a network is kept in this cache, and pull Secrets are read from this cluster; where there are PolicyBindings,
+    /// modules are in the ConfigMaps beside them too.
+    pub fn new(cache: Option<Cache>, cluster: Option<Cluster>, resources: Option<Arc<Resources>>) -> Sources {
+        Sources { resources, network: Arc::new(Network::new(cache, cluster)) }
     }
 
     /// The PolicyBindings; none outside of a cluster.
