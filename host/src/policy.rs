@@ -43,6 +43,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::PolicyConfig;
 use crate::metrics::Metrics;
 use crate::wasm::{Asking, Engine, Level, Limits, Module};
+use network::BeingFetched;
 use stats::Stats;
 use table::{Question, Shown};
 use world::{Notes, View};
@@ -217,6 +218,7 @@ impl Policies {
             let name = &config.binding.name;
             let usable = match result {
                 Ok(it) => Some(it),
+                Err(why) if why.is::<BeingFetched>() => self.loaded.get(name).cloned(),
                 Err(why) => {
                     problems.insert(name.clone(), why.context(format!("loading the policy `{name}`")));
                     let last_good = || loading.last_good.iter().filter(|it| it.binding.name == *name);

@@ -68,6 +68,11 @@ struct Fetch {
     runs: bool,
 }
 
+/// Nothing is wrong with a module, and nothing is known of it yet.
+#[derive(Debug, thiserror::Error)]
+#[error("its module is still being fetched")]
+pub(super) struct BeingFetched;
+
 /// A module that was fetched.
 #[derive(Debug)]
 struct Module {
@@ -88,7 +93,7 @@ impl Network {
         let module = match &fetch.outcome {
             Some(Ok(module)) => module,
             Some(Err(why)) => return Err(anyhow!("{why}")),
-            None => return Err(anyhow!("its module is still being fetched")),
+            None => return Err(BeingFetched.into()),
         };
         if let Some(bytes) = &module.bytes {
             return Ok(bytes.to_vec());
