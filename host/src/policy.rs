@@ -218,7 +218,10 @@ impl Policies {
             let name = &config.binding.name;
             let usable = match result {
                 Ok(it) => Some(it),
-                Err(why) if why.is::<BeingFetched>() => self.loaded.get(name).cloned(),
+                Err(why) if why.is::<BeingFetched>() => {
+                    tracing::info!(policy = %name, "{why}: what was in force stays until then");
+                    self.loaded.get(name).cloned()
+                }
                 Err(why) => {
                     problems.insert(name.clone(), why.context(format!("loading the policy `{name}`")));
                     let last_good = || loading.last_good.iter().filter(|it| it.binding.name == *name);

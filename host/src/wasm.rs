@@ -25,6 +25,7 @@ mod exports;
 mod grants;
 mod host_calls;
 mod load;
+mod schema;
 mod wasi;
 
 use std::collections::BTreeSet;
@@ -43,6 +44,7 @@ use wasi::Closed;
 pub use engine::{Compiler, Engine, EngineError, EngineOptions, LARGEST_MEMORY_BYTES, LARGEST_MODULE_BYTES};
 pub use grants::Grants;
 pub use load::{LoadError, Offer, offer};
+pub use schema::settings_schema;
 
 /// What grants show a policy beside its question. Asked when a call begins, and only for what the module imports; where it says no, that
 /// is the failure of a policy that asks.
@@ -186,6 +188,7 @@ struct Loaded {
     size: usize,
     form: Form,
     hooks: BTreeSet<Hook>,
+    contract: String,
     imports: Vec<String>,
     from_cache: bool,
     compiled_size: usize,
@@ -223,6 +226,11 @@ impl Module {
     /// True if the policy checks its settings.
     pub fn has_settings(&self) -> bool {
         self.0.exports.settings.is_some()
+    }
+
+    /// The contract that the policy was built against, as in `pith:policy@0.1.0`.
+    pub fn contract(&self) -> &str {
+        &self.0.contract
     }
 
     /// The names of the interfaces that the policy imports, with versions.

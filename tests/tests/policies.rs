@@ -56,6 +56,25 @@ fn every_policy_answers_its_table_in_wasm() {
     }
 }
 
+/// The policy itself says which settings it knows, to whoever gives it one that it does not.
+#[test]
+fn the_schema_of_a_policy_has_the_settings_that_it_takes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cases = folder.path().join("cases.yaml");
+    fs::write(&cases, "- { name: unknown, hook: settings, settings: { colour: red }, expect: valid }").expect("written");
+    for (name, _) in POLICIES {
+        let module = wasm_builds::policy(name);
+        let (_, inspected, _) = policy(&["inspect", text(&module), "-o", "json"]);
+        let inspected: Value = serde_json::from_str(&inspected).expect("JSON");
+        assert_eq!(inspected[0]["contract"], "pith:policy@0.1.0");
+        let schema = inspected[0]["settingsSchema"]["properties"].as_object().expect("a schema");
+        let (_, said, _) = policy(&["test", text(&module), "--cases", text(&cases)]);
+        // As in: unknown field `colour`, expected `a` or `b`.
+        let known: BTreeSet<&str> = said.split('`').skip(1).step_by(2).filter(|it| *it != "colour").collect();
+        assert_eq!(schema.keys().map(String::as_str).collect::<BTreeSet<_>>(), known, "{name}: {said}");
+    }
+}
+
 /// They were built when the contract was 0.1.0, and are never built again.
 #[test]
 fn policies_that_were_built_against_version_0_1_answer_as_they_did() {

@@ -37,21 +37,21 @@ pub fn inspect(args: &PolicyInspect) -> Result<()> {
     for file in &args.files {
         // With everything granted: to inspect a module is not to run it.
         let granted = Grants::everything();
-        rows.push(match file.to_str().filter(|it| it.starts_with(SCHEME)) {
-            None => (file.display().to_string(), load(&engine, file, &granted)?),
-            Some(reference) => {
-                let (pinned, bytes) = registry::fetch(reference, &args.from)?;
-                let module = engine.load(&bytes, &granted).with_context(|| format!("{pinned} is no policy"))?;
-                (pinned, module)
-            }
-        });
+        let (place, bytes) = match file.to_str().filter(|it| it.starts_with(SCHEME)) {
+            None => (file.display().to_string(), read_module(file)?),
+            Some(reference) => registry::fetch(reference, &args.from)?,
+        };
+        let module = engine.load(&bytes, &granted).with_context(|| format!("{place} is no policy"))?;
+        rows.push((place, module, wasm::settings_schema(&bytes)));
     }
     match args.output {
         TextOutput::Json => {
-            let rows: Vec<Value> = rows.iter().map(|(file, module)| describe(file, module)).collect();
+            let rows: Vec<Value> = rows.iter().map(|(file, module, schema)| describe(file, module, schema)).collect();
             print(&format!("{}\n", serde_json::to_string_pretty(&rows)?))?;
         }
-        TextOutput::Text => print(&rows.iter().map(|(file, module)| text(file, module)).collect::<String>())?,
+        TextOutput::Text => {
+            print(&rows.iter().map(|(file, module, schema)| text(file, module, schema.as_ref())).collect::<String>())?;
+        }
     }
     Ok(())
 }
@@ -130,28 +130,35 @@ fn load(engine: &Engine, file: &Path, grants: &Grants) -> Result<Module> {
     engine.load(&read_module(file)?, grants).with_context(|| format!("{} is no policy", file.display()))
 }
 
-fn text(file: &str, module: &Module) -> String {
+fn text(file: &str, module: &Module, schema: Option<&Value>) -> String {
     let imports = if module.imports().is_empty() { "none".into() } else { module.imports().join(", ") };
-    let settings = if module.has_settings() { "checked by the policy" } else { "not checked" };
+    let mut settings = if module.has_settings() { "checked by the policy" } else { "not checked" }.to_string();
+    if let Some(properties) = schema.and_then(|it| it["properties"].as_object()) {
+        let names: Vec<&str> = properties.keys().map(String::as_str).collect();
+        settings += &format!(": {} (-o json has the schema)", names.join(", "));
+    }
     let grants = if *module.needs() == Grants::default() { "none".into() } else { module.needs().to_string() };
     format!(
-        "{file}\n  digest    sha256:{}\n  size      {} bytes, {}\n  hooks     {}\n  settings  {settings}\n  imports   {imports}\n  \
+        "{file}\n  digest    sha256:{}\n  size      {} bytes, {}\n  contract  {}\n  hooks     {}\n  settings  {settings}\n  imports   {imports}\n  \
          grants    {grants}\n",
         module.digest(),
         module.size(),
         form(module),
+        module.contract(),
         hooks(module).join(", "),
     )
 }
 
-fn describe(file: &str, module: &Module) -> Value {
+fn describe(file: &str, module: &Module, schema: &Option<Value>) -> Value {
     json!({
         "file": file,
         "bytes": module.size(),
         "digest": format!("sha256:{}", module.digest()),
         "form": form(module),
         "hooks": hooks(module),
+        "contract": module.contract(),
         "settings": module.has_settings(),
+        "settingsSchema": schema,
         "imports": module.imports(),
         "grants": module.needs().describe(),
     })

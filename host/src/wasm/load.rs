@@ -169,6 +169,8 @@ fn load(engine: &Engine, bytes: &[u8], grants: &Grants) -> Result<Module, LoadEr
     // People read the list to see what a policy can reach, and records reach nothing.
     imports.retain(|import| !Interface::parse(import).is(PACKAGE, "types"));
     check_exports(&exports)?;
+    let version = exports.iter().map(|export| Interface::parse(export)).find(|it| it.package == PACKAGE);
+    let contract = format!("{PACKAGE}@{}", version.map_or(VERSION, |it| it.version));
     check_resources(engine, &component)?;
     let exports = Exports::find(&component);
     let hooks: BTreeSet<Hook> = Hook::ALL.into_iter().filter(|hook| exports.hook(*hook).is_some()).collect();
@@ -186,6 +188,7 @@ fn load(engine: &Engine, bytes: &[u8], grants: &Grants) -> Result<Module, LoadEr
         size,
         form,
         hooks,
+        contract,
         imports,
         from_cache,
         compiled_size: (image.end as usize).saturating_sub(image.start as usize),

@@ -19,7 +19,7 @@ pub struct Settings {
     rules: Vec<Rule>,
 }
 
-#[policy]
+#[policy(schema = "settings.schema.json")]
 impl Settings {
     fn exempt(&self, pod: &Pod, namespace: &Namespace, _: &[Volume]) -> Result<Exemption, Problem> {
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(pod, namespace)) else {

@@ -68,7 +68,7 @@ enum Stop {
     Deny(String),
 }
 
-#[policy]
+#[policy(schema = "settings.schema.json")]
 impl Settings {
     fn name(&self, request: &NamingRequest) -> Result<Naming, Problem> {
         Ok(match self.components(request) {

@@ -50,7 +50,7 @@ struct Group {
     change: Size,
 }
 
-#[policy]
+#[policy(schema = "settings.schema.json")]
 impl Settings {
     fn sidecar(&self, pod: &Pod, namespace: &Namespace, volume: &Volume, _: &Sidecar) -> Result<Change, Problem> {
         let team = self.team(pod, namespace);

@@ -2,14 +2,12 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{Error, Ident, ItemImpl, Result, Type};
+use syn::{Error, Expr, ExprLit, Ident, ItemImpl, Lit, MetaNameValue, Result, Type};
 
 use crate::hook::Hook;
 
 pub(crate) fn policy(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    if !arguments.is_empty() {
-        return Err(Error::new_spanned(arguments, "`#[policy]` takes no arguments"));
-    }
+    let schema = if arguments.is_empty() { None } else { Some(schema(&syn::parse2(arguments)?)?) };
     let Ok(block) = syn::parse2::<ItemImpl>(item.clone()) else {
         return Err(Error::new_spanned(item, "`#[policy]` goes on the `impl` block of the settings"));
     };
@@ -22,7 +20,27 @@ pub(crate) fn policy(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let hooks = hooks(&block)?;
     let wasm = wasm(&block.self_ty, &hooks);
     let native = native(&block.self_ty, &hooks);
-    Ok(quote! { #block #wasm #native })
+    Ok(quote! { #block #wasm #native #schema })
+}
+
+/// The file with the JSON Schema of the settings, as a section of the module: `schema = "settings.schema.json"`, beside Cargo.toml.
+fn schema(argument: &MetaNameValue) -> Result<TokenStream> {
+    let Expr::Lit(ExprLit { lit: Lit::Str(file), .. }) = &argument.value else {
+        return Err(Error::new_spanned(&argument.value, "`schema` is the name of a file, as text"));
+    };
+    if !argument.path.is_ident("schema") {
+        return Err(Error::new_spanned(&argument.path, "`#[policy]` takes `schema = \"FILE\"` and nothing else"));
+    }
+    Ok(quote! {
+        #[cfg(target_arch = "wasm32")]
+        #[allow(unsafe_code, reason = "where a static lies is the linker's business")]
+        const _: () = {
+            const FILE: &[u8] = ::core::include_bytes!(::core::concat!(::core::env!("CARGO_MANIFEST_DIR"), "/", #file));
+            #[used]
+            #[unsafe(link_section = "pith.settings-schema")]
+            static SCHEMA: [u8; FILE.len()] = *::core::include_bytes!(::core::concat!(::core::env!("CARGO_MANIFEST_DIR"), "/", #file));
+        };
+    })
 }
 
 /// The hooks in the block, each with where it stands, so that a wrong type of an argument is reported there.

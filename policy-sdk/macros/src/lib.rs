@@ -16,6 +16,9 @@ use proc_macro::TokenStream;
 /// - `fn quota(&self, request: &QuotaRequest) -> Result<Quota, Problem>`
 /// - `fn validate(&self) -> Result<(), SettingsProblem>`: optional, what must hold of settings beyond their types
 ///
+/// With `#[policy(schema = "settings.schema.json")]` that file beside Cargo.toml, a JSON Schema, goes into the module, where
+/// `pith policy inspect` finds it. It is for people and editors: what is usable is said by the types and by `validate`.
+///
 /// Nothing else may stand in the block, so that a misspelt hook is an error and not a function that nobody calls: put
 /// helpers into another `impl` block. A module holds one `#[policy]`.
 #[proc_macro_attribute]
