@@ -25,7 +25,8 @@
 //! | `settings` | `valid`, `{ problem: { field, reason } }` |
 //! | any but `settings` | `{ error: TEXT }`, a failure of the policy |
 //!
-//! A case without `settings` has those of the binding whose `tests` it is in, and `{}` where there is none. One may have `object`, what the policy reads of the raw object, and `origin`, what the volume starts with:
+//! A case without `settings` has those of the binding whose `tests` it is in, and `{}` where there is none. One may have `object`, what
+//! the policy reads of the raw object, and `origin`, what the volume starts with:
 //! `{ kind: snapshot, id: s-1, directory: [shop, data] }`. What a binding grants beside that is `now`, the time, and `lookups`, what is
 //! looked up with what is found:
 //!

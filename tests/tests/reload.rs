@@ -226,7 +226,7 @@ async fn what_does_not_pass_its_own_tests_changes_nothing_even_after_a_start() {
     let error = Server::start(&tested("77m"), SHOP).expect_err("it never passed").to_string();
     let sentence = "its case `the shop's sidecars are small` (sidecar) does not hold: \
                     expected {\"change\":{\"requests\":{\"cpu\":\"99m\"}}}, answered {\"change\":{\"requests\":{\"cpu\":\"77m\"}}}";
-    assert!(error.replace('\\', "").contains(&format!("loading the policy `sizes`: {sentence}")), "{error}");
+    assert!(error.contains("loading the policy `sizes`") && error.contains(sentence), "{error}");
 
     fs::write(&cases, tests("77m")).expect("written");
     let mut server = Server::start(&tested("77m"), SHOP).expect("the server starts");
@@ -354,7 +354,7 @@ async fn a_policy_beyond_what_it_has_in_a_second_is_not_asked_until_some_of_it_i
         assert!(is_first(&said), "{said:?}");
         let said = warning().await.expect("a warning");
         let sentence = "policy `it` failed (reason: rate), and Pith decided without it: it has used up its";
-        assert!(said.starts_with(&format!("{sentence} `{spent}`, and is asked again in ")), "{said}");
+        assert!(said.starts_with(&format!("{sentence} {spent}, and is asked again in ")), "{said}");
         // More often, and for more objects, than what pauses a policy that fails.
         for _ in 0..11 {
             assert!(warning().await.expect("a warning").contains("(reason: rate)"));

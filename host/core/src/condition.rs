@@ -215,7 +215,7 @@ fn value<'a>(
     let mut entries = |entries: &'a Entries| -> Result<Option<Box<dyn Val + 'a>>, String> {
         few(entries.len())?;
         let mut map: HashMap<CelMapKey<'a>, Box<dyn Val + 'a>> = HashMap::with_capacity(entries.len());
-        for (key, value) in entries.iter().filter(|(key, _)| &**key != LAST_APPLIED) {
+        for (key, value) in entries.iter().filter(|(key, _)| **key != LAST_APPLIED) {
             map.insert(CelMapKey::String(text(key)?), Box::new(text(value)?));
         }
         Ok(Some(Box::new(CelMap::from(map))))
