@@ -98,20 +98,20 @@ pub fn answer(
 ) -> Result<Vec<String>, Overrun> {
     let wanted = |labels: &Entries| question.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
     let name = question.name.as_deref();
-    let values: Vec<Value> = match question.kind {
+    match question.kind {
         Kind::Namespace => {
             let found = match name {
                 Some(name) => one(objects.namespace(name), budget)?,
                 None => several(objects.namespaces(), budget, |it| wanted(&it.labels), |it| &it.name)?,
             };
-            found.into_iter().filter(|it| selected.matches(&it.labels)).map(namespace).collect()
+            texts(found.into_iter().filter(|it| selected.matches(&it.labels)).map(namespace), budget)
         }
         Kind::StorageClass => {
             let found = match name {
                 Some(name) => one(objects.storage_class(name), budget)?,
                 None => several(objects.storage_classes(), budget, |_| true, |it| &it.name)?,
             };
-            found.into_iter().map(storage_class).collect()
+            texts(found.into_iter().map(storage_class), budget)
         }
         kind @ (Kind::Claim | Kind::PersistentVolume) => {
             let within = question.namespace.as_deref().unwrap_or_default();
@@ -123,16 +123,18 @@ pub fn answer(
                 None => several(objects.claims_in(within), budget, |it| wanted(&it.labels), |it| &it.name)?,
             };
             let value = |it| if kind == Kind::Claim { Some(claim(it)) } else { volume_of(objects, it) };
-            claims.into_iter().filter_map(value).collect()
+            texts(claims.into_iter().filter_map(value), budget)
         }
-    };
-    let mut texts = Vec::with_capacity(values.len());
-    for value in values {
-        let text = value.to_string();
-        budget.tell(&text)?;
-        texts.push(text);
     }
-    Ok(texts)
+}
+
+/// One after the other, so that no more is made than the budget has room for.
+fn texts(values: impl Iterator<Item = Value>, budget: &mut Budget) -> Result<Vec<String>, Overrun> {
+    let text = |value: Value| {
+        let text = value.to_string();
+        budget.tell(&text).map(|()| text)
+    };
+    values.map(text).collect()
 }
 
 fn one<'a, T>(found: Option<&'a Arc<T>>, budget: &mut Budget) -> Result<Vec<&'a T>, Overrun> {

@@ -80,12 +80,10 @@ pub fn run(args: &Inject) -> Result<ExitCode> {
     Ok(if items.iter().any(refused) { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-fn inject(
-    decide: &dyn Fn(&str, &Value) -> (Decision, Vec<Call>),
-    default: &str,
-    object: Value,
-    place: &Path,
-) -> Result<Item> {
+/// How a pod of a namespace is decided about, with what policies were asked for it.
+type Decide<'a> = dyn Fn(&str, &Value) -> (Decision, Vec<Call>) + 'a;
+
+fn inject(decide: &Decide<'_>, default: &str, object: Value, place: &Path) -> Result<Item> {
     let workload = Workload::read(&object);
     let pod = match workload {
         Some(workload) => workload.pod(),

@@ -35,52 +35,44 @@ impl Grants {
         Grants { object: true, clock: true, lookup: Kind::ALL.into() }
     }
 
-    /// What these interfaces of the contract need.
-    pub(super) fn needed<'a>(interfaces: impl Iterator<Item = &'a str>) -> Grants {
-        let mut needed = Grants::default();
-        for interface in interfaces {
-            match interface {
-                "object" => needed.object = true,
-                "clock" => needed.clock = true,
-                _ => needed.lookup.extend(LOOKUPS.iter().find(|(name, _)| *name == interface).map(|(_, kind)| kind)),
-            }
-        }
-        needed
+    /// What an interface of the contract needs.
+    pub(super) fn needed(interface: &str) -> Grants {
+        let kind = LOOKUPS.iter().find(|(name, _)| *name == interface).map(|(_, kind)| *kind);
+        Grants { object: interface == "object", clock: interface == "clock", lookup: kind.into_iter().collect() }
+    }
+
+    /// Several together.
+    pub(super) fn all(several: impl Iterator<Item = Grants>) -> Grants {
+        several.fold(Grants::default(), |mut all, one| {
+            all.object |= one.object;
+            all.clock |= one.clock;
+            all.lookup.extend(one.lookup);
+            all
+        })
     }
 
     /// Whether these have all of others.
     pub(super) fn cover(&self, needed: &Grants) -> bool {
-        (self.object || !needed.object)
-            && (self.clock || !needed.clock)
-            && needed.lookup.iter().all(|kind| self.lookup.contains(kind))
-    }
-
-    /// These and others.
-    pub(super) fn and(&self, others: &Grants) -> Grants {
-        Grants {
-            object: self.object || others.object,
-            clock: self.clock || others.clock,
-            lookup: self.lookup.union(&others.lookup).copied().collect(),
-        }
+        (self.object || !needed.object) && (self.clock || !needed.clock) && needed.lookup.is_subset(&self.lookup)
     }
 
     /// What they let a policy do, in words.
     pub(super) fn words(&self) -> String {
-        let mut words = Vec::new();
-        words.extend(self.object.then(|| "read the raw object".to_string()));
-        words.extend(self.clock.then(|| "read the time".to_string()));
-        words.extend((!self.lookup.is_empty()).then(|| format!("look up {}", self.kinds())));
-        words.join(" and ")
+        let words = [
+            self.object.then(|| "read the raw object".to_string()),
+            self.clock.then(|| "read the time".to_string()),
+            (!self.lookup.is_empty()).then(|| format!("look up {}", self.kinds())),
+        ];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" and ")
     }
 
     /// As a binding has them.
     pub fn describe(&self) -> Value {
         let kinds: Vec<&str> = self.lookup.iter().map(|kind| kind.name()).collect();
-        let one = |granted: bool, value: Value| granted.then_some(value);
         let grants = [
-            one(self.object, json!("object")),
-            one(self.clock, json!("clock")),
-            one(!kinds.is_empty(), json!({"lookup": kinds})),
+            self.object.then(|| json!("object")),
+            self.clock.then(|| json!("clock")),
+            (!kinds.is_empty()).then(|| json!({"lookup": kinds})),
         ];
         grants.into_iter().flatten().collect()
     }
@@ -93,11 +85,12 @@ impl Grants {
 /// As the line of a binding has them: `[object, {lookup: [Namespace]}]`.
 impl fmt::Display for Grants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut items = Vec::new();
-        items.extend(self.object.then(|| "object".to_string()));
-        items.extend(self.clock.then(|| "clock".to_string()));
-        items.extend((!self.lookup.is_empty()).then(|| format!("{{lookup: [{}]}}", self.kinds())));
-        write!(f, "[{}]", items.join(", "))
+        let items = [
+            self.object.then(|| "object".to_string()),
+            self.clock.then(|| "clock".to_string()),
+            (!self.lookup.is_empty()).then(|| format!("{{lookup: [{}]}}", self.kinds())),
+        ];
+        write!(f, "[{}]", items.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -107,17 +100,17 @@ mod tests {
 
     #[test]
     fn each_interface_needs_its_own_grant_and_is_named_in_the_line() {
-        let everything = Grants::needed(GRANTED.into_iter());
+        let everything = Grants::all(GRANTED.into_iter().map(Grants::needed));
         assert_eq!(everything, Grants::everything());
         let line = "[object, clock, {lookup: [Namespace, StorageClass, PersistentVolume, PersistentVolumeClaim]}]";
         assert_eq!(everything.to_string(), line);
         for interface in GRANTED {
-            let needed = Grants::needed([interface].into_iter());
+            let needed = Grants::needed(interface);
             assert!(everything.cover(&needed) && !Grants::default().cover(&needed), "{interface}");
             for other in GRANTED.into_iter().filter(|other| *other != interface) {
-                assert!(!Grants::needed([other].into_iter()).cover(&needed), "{other} grants {interface}");
+                assert!(!Grants::needed(other).cover(&needed), "{other} grants {interface}");
             }
         }
-        assert_eq!(Grants::needed(["log"].into_iter()), Grants::default());
+        assert_eq!(Grants::needed("log"), Grants::default());
     }
 }

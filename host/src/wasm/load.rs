@@ -258,16 +258,15 @@ fn check_imports(imports: &[String], grants: &Grants) -> Result<Grants, LoadErro
             _ => return Err(LoadError::Import { import: import.clone(), offered: OFFERED }),
         }
     }
-    let of_contract = |import: &&String| Interface::parse(import).package == PACKAGE;
-    let needed = |import: &String| Grants::needed([Interface::parse(import).name].into_iter());
-    let missing: Vec<&String> =
-        imports.iter().filter(of_contract).filter(|import| !grants.cover(&needed(import))).collect();
-    let all = |imports: &[&String]| imports.iter().fold(Grants::default(), |all, import| all.and(&needed(import)));
+    let of_contract = || imports.iter().filter(|import| Interface::parse(import).package == PACKAGE);
+    let needed = |import: &String| Grants::needed(Interface::parse(import).name);
+    let missing: Vec<&String> = of_contract().filter(|import| !grants.cover(&needed(import))).collect();
     if missing.is_empty() {
-        return Ok(all(&imports.iter().filter(of_contract).collect::<Vec<_>>()));
+        return Ok(Grants::all(of_contract().map(needed)));
     }
-    let words = all(&missing).words();
-    let line = grants.and(&all(&missing));
+    let lacking = Grants::all(missing.iter().map(|import| needed(import)));
+    let words = lacking.words();
+    let line = Grants::all([grants.clone(), lacking].into_iter());
     let imports = missing.iter().map(|import| format!("`{import}`")).collect::<Vec<_>>().join(", ");
     Err(LoadError::NotGranted { imports, line, words })
 }
