@@ -1,6 +1,7 @@
 //! The first-party policies through the real host: `pith policy test` asks them the same tables of cases as their own native tests.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -61,7 +62,8 @@ fn every_policy_answers_its_table_in_wasm() {
 fn the_schema_of_a_policy_has_the_settings_that_it_takes() {
     let folder = tempfile::tempdir().expect("a folder");
     let cases = folder.path().join("cases.yaml");
-    fs::write(&cases, "- { name: unknown, hook: settings, settings: { colour: red }, expect: valid }").expect("written");
+    fs::write(&cases, "- { name: unknown, hook: settings, settings: { colour: red }, expect: valid }")
+        .expect("written");
     for (name, _) in POLICIES {
         let module = wasm_builds::policy(name);
         let (_, inspected, _) = policy(&["inspect", text(&module), "-o", "json"]);
