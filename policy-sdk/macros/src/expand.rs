@@ -7,7 +7,7 @@ use syn::{Error, Expr, ExprLit, Ident, ItemImpl, Lit, MetaNameValue, Result, Typ
 use crate::hook::Hook;
 
 pub(crate) fn policy(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    let schema = if arguments.is_empty() { None } else { Some(schema(&syn::parse2(arguments)?)?) };
+    let schema = if arguments.is_empty() { None } else { Some(schema(arguments)?) };
     let Ok(block) = syn::parse2::<ItemImpl>(item.clone()) else {
         return Err(Error::new_spanned(item, "`#[policy]` goes on the `impl` block of the settings"));
     };
@@ -24,12 +24,14 @@ pub(crate) fn policy(arguments: TokenStream, item: TokenStream) -> Result<TokenS
 }
 
 /// The file with the JSON Schema of the settings, as a section of the module: `schema = "settings.schema.json"`, beside Cargo.toml.
-fn schema(argument: &MetaNameValue) -> Result<TokenStream> {
-    let Expr::Lit(ExprLit { lit: Lit::Str(file), .. }) = &argument.value else {
-        return Err(Error::new_spanned(&argument.value, "`schema` is the name of a file, as text"));
+fn schema(arguments: TokenStream) -> Result<TokenStream> {
+    let wrong = Error::new_spanned(&arguments, "`#[policy]` takes `schema = \"FILE\"` and nothing else");
+    let Ok(MetaNameValue { path, value: Expr::Lit(ExprLit { lit: Lit::Str(file), .. }), .. }) = syn::parse2(arguments)
+    else {
+        return Err(wrong);
     };
-    if !argument.path.is_ident("schema") {
-        return Err(Error::new_spanned(&argument.path, "`#[policy]` takes `schema = \"FILE\"` and nothing else"));
+    if !path.is_ident("schema") {
+        return Err(wrong);
     }
     Ok(quote! {
         #[cfg(target_arch = "wasm32")]
@@ -262,7 +264,10 @@ mod tests {
     fn attribute_in_the_wrong_place_is_an_error() {
         let nothing = TokenStream::new;
         check_refused(nothing(), quote! { struct Settings; }, "`#[policy]` goes on the `impl` block of the settings");
-        check_refused(quote! { strict }, quote! { impl Settings {} }, "`#[policy]` takes no arguments");
+        let arguments = "`#[policy]` takes `schema = \"FILE\"` and nothing else";
+        for wrong in [quote! { strict }, quote! { schema }, quote! { schema = 1 }, quote! { file = "a.json" }] {
+            check_refused(wrong, quote! { impl Settings {} }, arguments);
+        }
         let plain = "`#[policy]` goes on a plain `impl` block of a type without generics";
         check_refused(nothing(), quote! { impl Clone for Settings {} }, plain);
         check_refused(nothing(), quote! { impl<T> Settings<T> {} }, plain);
