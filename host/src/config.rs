@@ -270,7 +270,7 @@ pub struct PolicyConfig {
     /// Where its module comes from.
     pub module: Source,
     /// The cases that must hold before it is taken.
-    pub tests: Option<PathBuf>,
+    pub tests: Option<Source>,
     /// The settings as JSON text, as the policy gets them.
     pub settings: String,
     /// Limits of one call.
@@ -802,6 +802,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
     ensure!(typed.percent <= 100, "policy `{name}` has percent {}: at most 100", typed.percent);
     ensure!(typed.settings.is_object(), "policy `{name}` has settings that are not a map");
     ensure!(typed.hooks.as_ref().is_none_or(|hooks| !hooks.is_empty()), "policy `{name}` has an empty list of hooks");
+    let tests = tests(&typed, folder)?;
     let as_typed = serde_json::to_value(&typed).with_context(|| format!("policy `{name}`"))?;
     let matches = Match {
         namespaces: selector(name, typed.matches.namespace_selector)?,
@@ -815,7 +816,7 @@ fn policy(typed: file::Binding, folder: &Path) -> Result<PolicyConfig> {
         resource: None,
         module: source(typed.module, folder)
             .with_context(|| format!("policy `{name}` has a module that cannot be used"))?,
-        tests: typed.tests.map(|path| folder.join(path)),
+        tests,
         settings: typed.settings.to_string(),
         limits,
         rates,
@@ -857,6 +858,23 @@ fn grants(typed: Vec<file::Grant>) -> Result<Grants> {
         }
     }
     Ok(grants)
+}
+
+/// Where the tests of a binding come from.
+fn tests(typed: &file::Binding, folder: &Path) -> Result<Option<Source>> {
+    let beside_module = match &typed.module {
+        file::Module::ConfigMap(ConfigMapKey { name, tests: Some(key), .. }) => {
+            Some(Source::ConfigMap(ConfigMapKey { name: name.clone(), key: key.clone(), tests: None }))
+        }
+        _ => None,
+    };
+    let of_file = typed.tests.as_ref().map(|path| Source::File(folder.join(path)));
+    let name = &typed.name;
+    ensure!(
+        of_file.is_none() || beside_module.is_none(),
+        "policy `{name}` has tests, and module.configMap.tests: which are meant?"
+    );
+    Ok(of_file.or(beside_module))
 }
 
 fn rates(policy: &str, typed: &file::Limits) -> Result<Rates> {

@@ -184,7 +184,7 @@ impl Policies {
         let one = |config: &PolicyConfig| {
             let began = Instant::now();
             let bytes = loading.sources.read(&config.module)?;
-            let tests = config.tests.as_deref().map(cases::read).transpose()?;
+            let tests = config.tests.as_ref().map(|it| loading.sources.tests(it)).transpose()?;
             if let Some(old) = self.loaded.get(&config.binding.name)
                 && old.config == *config
                 && old.module.digest() == digest(&bytes)

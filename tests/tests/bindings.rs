@@ -110,6 +110,15 @@ fn binding(name: &str, cpu: &str, more: &Value) -> Value {
     json!({"apiVersion": "pith.dev/v1alpha1", "kind": "PolicyBinding", "metadata": {"name": name}, "spec": spec})
 }
 
+/// A table by which every sidecar asks for this CPU.
+fn cases(cpu: &str) -> String {
+    json!([{
+        "name": "every sidecar", "hook": "sidecar", "input": {"namespace": {"name": "shop"}},
+        "expect": {"change": {"requests": {"cpu": cpu}}},
+    }])
+    .to_string()
+}
+
 fn status(cluster: &Cluster, name: &str) -> Value {
     cluster.get(&["policybinding", name]).expect("it is there")["status"].take()
 }
@@ -176,7 +185,8 @@ fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_a
     let module = wasm_builds::policy("resources");
     let file = format!("--from-file=sizes.wasm={}", module.display());
     cluster.kubectl(&["delete", "configmap", MODULES, "-n", "pith-system", "--ignore-not-found"]).expect("deleted");
-    cluster.kubectl(&["create", "configmap", MODULES, "-n", "pith-system", &file]).expect("a ConfigMap");
+    let cases = format!("--from-literal=cases.yaml={}", cases("777m"));
+    cluster.kubectl(&["create", "configmap", MODULES, "-n", "pith-system", &file, &cases]).expect("a ConfigMap");
     // What is there when a replica starts is in force before it answers.
     bind(cluster, "sizes", "101m", &json!({}));
     let mut one = Replica::start("one");
@@ -234,6 +244,11 @@ fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_a
             let refused = cluster.try_kubectl(&apply, &text).expect("kubectl runs");
             assert!(!refused.status.success() && said(&refused).contains("unusable-binding"), "{}", said(&refused));
             assert!(said(&refused).contains("settings"), "{}", said(&refused));
+            // Beside its module lies what must hold of it.
+            let tested = json!({"module": {"configMap": {"name": MODULES, "key": "sizes.wasm", "tests": "cases.yaml"}}, "priority": 10});
+            let otherwise = binding("sizes-next", "500m", &tested).to_string();
+            let refused = cluster.try_kubectl(&apply, &otherwise).expect("kubectl runs");
+            assert!(said(&refused).contains("its case `every sidecar` (sidecar) does not hold"), "{}", said(&refused));
             let two = json!({"file": "/a.wasm", "configMap": {"name": MODULES, "key": "sizes.wasm"}});
             let of_schema = binding("sizes-next", "500m", &json!({"module": two})).to_string();
             let refused = cluster.try_kubectl(&apply, &of_schema).expect("kubectl runs");

@@ -670,7 +670,7 @@ pub enum Module {
     Https(Https),
 }
 
-/// A key under `binaryData` of a ConfigMap.
+/// A key of a ConfigMap, under `binaryData` or `data`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConfigMapKey {
@@ -678,6 +678,9 @@ pub struct ConfigMapKey {
     pub name: String,
     /// The key, as in `sizes.wasm`.
     pub key: String,
+    /// A key of the same ConfigMap with the table of cases that `tests` of the binding would name as a file.
+    #[serde(default)]
+    pub tests: Option<String>,
 }
 
 /// A module in an OCI registry.

@@ -50,7 +50,7 @@ pub struct Reload {
     /// The modules that were named when everything was read last.
     modules: Vec<Source>,
     /// Their tests.
-    tests: Vec<PathBuf>,
+    tests: Vec<Source>,
     /// Everything else that it said.
     others: BTreeMap<String, Value>,
     /// When what could not be used for a reason of that moment is tried again.
@@ -230,7 +230,7 @@ impl Reload {
     fn digest(&self, of_file: String, objects: &[Arc<resource::Object>]) -> Digest {
         let mut digest = Sha256::new();
         let modules = self.modules.iter().map(|it| self.sources.stamp(it));
-        let tests = self.tests.iter().map(|path| stat(path));
+        let tests = self.tests.iter().map(|it| self.sources.stamp(it));
         let objects = objects.iter().map(|it| format!("{}:{}:{}", it.name, it.uid, it.generation));
         for stamp in [of_file].into_iter().chain(modules).chain(tests).chain(objects) {
             digest.update(stamp);

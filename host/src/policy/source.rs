@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Resources;
 use super::network::{Cluster, Network};
+use super::{Resources, cases};
 use crate::config::Source;
 use crate::registry::Cache;
 use crate::wasm::LARGEST_MODULE_BYTES;
@@ -46,13 +46,21 @@ impl Sources {
         match source {
             Source::File(path) => read_module(path),
             Source::ConfigMap(key) => match &self.resources {
-                Some(resources) => resources.module(key),
+                Some(resources) => resources.content(key),
                 None => bail!(
                     "its module is in the ConfigMap `{}`, which is found only where policyBindings says in which namespace",
                     key.name
                 ),
             },
             Source::Oci(_) | Source::Https(_) => self.network.read(source),
+        }
+    }
+
+    /// Reads the tests of a binding.
+    pub(super) fn tests(&self, source: &Source) -> Result<Vec<u8>> {
+        match source {
+            Source::File(path) => cases::read(path),
+            source => self.read(source).context("reading its tests"),
         }
     }
 

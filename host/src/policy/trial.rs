@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout_at;
 
 use super::reload::may_pass;
-use super::{Policies, Sources, cases, give_way, load_one};
+use super::{Policies, Sources, give_way, load_one};
 use crate::config::{PolicyConfig, Resource};
 use crate::wasm::Engine;
 
@@ -48,7 +48,7 @@ impl Trial {
                 let _turn = turn;
                 give_way();
                 sources.fetch([&config.module].into_iter());
-                let tests = config.tests.as_deref().map(cases::read).transpose();
+                let tests = config.tests.as_ref().map(|it| sources.tests(it)).transpose();
                 match (sources.read(&config.module), tests) {
                     (Ok(bytes), Ok(tests)) => Ok(load_one(&engine, &config, (&bytes, tests.as_deref()), began)),
                     (Err(why), _) | (_, Err(why)) => Err(why),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
@@ -20,7 +20,6 @@ use super::api_resource;
 use super::status::Status;
 use crate::cluster::{events, in_time};
 use crate::config::{self, ConfigMapKey, PolicyConfig};
-use crate::wasm::LARGEST_MODULE_BYTES;
 
 /// The PolicyBindings, followed.
 pub struct Resources {
@@ -215,20 +214,22 @@ impl Resources {
         format!("{name}:{}", version.unwrap_or_default())
     }
 
-    /// Reads a module. Not to be called on a thread of the runtime.
-    pub(in crate::policy) fn module(&self, ConfigMapKey { name, key }: &ConfigMapKey) -> Result<Vec<u8>> {
+    /// Reads a module, or what stands beside one. Not to be called on a thread of the runtime.
+    pub(in crate::policy) fn content(&self, ConfigMapKey { name, key, .. }: &ConfigMapKey) -> Result<Vec<u8>> {
         let namespace = &*self.namespace;
-        let place = || format!("reading the module `{key}` of the ConfigMap `{namespace}/{name}`");
+        let place = || format!("reading `{key}` of the ConfigMap `{namespace}/{name}`");
         let api = Api::<ConfigMap>::namespaced(self.client.clone(), namespace);
         let found =
             self.runtime.block_on(in_time(api.get_opt(name))).map_err(|why| anyhow!(why)).with_context(place)?;
         let found = found.with_context(|| format!("there is no ConfigMap `{namespace}/{name}`"))?;
+        let text = found.data.and_then(|mut it| it.remove(key)).map(String::into_bytes);
         let bytes = found.binary_data.and_then(|mut it| it.remove(key)).map(|ByteString(bytes)| bytes);
-        let bytes = bytes.with_context(|| {
-            format!("the ConfigMap `{namespace}/{name}` has no `{key}` under binaryData, where `kubectl create configmap --from-file` puts it")
-        })?;
-        ensure!(bytes.len() <= LARGEST_MODULE_BYTES, "the module `{key}` of `{namespace}/{name}` is too large");
-        Ok(bytes)
+        // An API server takes no larger one than any module may be.
+        bytes.or(text).with_context(|| {
+            format!(
+                "the ConfigMap `{namespace}/{name}` has no `{key}`, as `kubectl create configmap --from-file` makes it"
+            )
+        })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
