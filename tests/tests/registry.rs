@@ -592,7 +592,7 @@ async fn a_registry_that_hangs_holds_up_no_other_change() {
         Server::start(&config_of(&[sizes("file", &json!({"file": module}), "1m")]), SHOP).expect("the server starts");
     assert_eq!(cpu(&server).await.as_deref(), Some("1m"));
     let hanging = Answering::start(|_, _| Said::Slow(1 << 20)).expect("a server");
-    let of = json!({"oci": {"reference": format!("{}/x@{}", hanging.host, Digest::of(b"x")), "ca": hanging.ca(), "timeout": "1m"}});
+    let of = json!({"oci": {"reference": format!("{}/x@{}", hanging.host, Digest::of(b"x")), "ca": hanging.ca(), "timeout": "40s"}});
     let begun = Instant::now();
     write(&server, &[sizes("file", &json!({"file": module}), "2m"), sizes("hangs", &of, "3m")]);
     until(&server, "the other change is taken", async || cpu(&server).await.as_deref() == Some("2m")).await;
@@ -601,6 +601,8 @@ async fn a_registry_that_hangs_holds_up_no_other_change() {
     write(&server, &[sizes("file", &json!({"file": module}), "4m"), sizes("hangs", &of, "3m")]);
     until(&server, "and the next", async || cpu(&server).await.as_deref() == Some("4m")).await;
     assert_eq!(hanging.asked().len(), 1, "one fetch runs at a time");
+    until(&server, "the log says of it what is wrong", async || server.log().contains("timeout: it is not in force"))
+        .await;
 }
 
 #[test]
