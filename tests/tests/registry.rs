@@ -379,9 +379,13 @@ const TRICKS: [Trick; 18] = [
     (
         "a module that hardly comes",
         |_, asked, of| about_blob(asked).map(|()| Said::Slow(of.module.len())),
-        "reading the answer: timeout",
+        "does not come in time",
     ),
-    ("a manifest that hardly comes", |_, asked, _| about_manifest(asked).map(|()| Said::Slow(1000)), "timeout"),
+    (
+        "a manifest that hardly comes",
+        |_, asked, _| about_manifest(asked).map(|()| Said::Slow(1000)),
+        "does not come in time",
+    ),
     (
         "a cloud's metadata",
         |_, asked, _| about_blob(asked).map(|()| Said::elsewhere("https://169.254.169.254/latest/meta-data/")),
@@ -601,8 +605,10 @@ async fn a_registry_that_hangs_holds_up_no_other_change() {
     write(&server, &[sizes("file", &json!({"file": module}), "4m"), sizes("hangs", &of, "3m")]);
     until(&server, "and the next", async || cpu(&server).await.as_deref() == Some("4m")).await;
     assert_eq!(hanging.asked().len(), 1, "one fetch runs at a time");
-    until(&server, "the log says of it what is wrong", async || server.log().contains("timeout: it is not in force"))
-        .await;
+    until(&server, "the log says of it what is wrong", async || {
+        server.log().contains("the answer does not come in time: it is not in force")
+    })
+    .await;
 }
 
 #[test]
@@ -677,7 +683,7 @@ fn a_module_at_an_address_is_the_one_with_the_digest() {
         ("other", Some("where sha256:")),
         ("missing", Some("it answers 404")),
         ("endless", Some("more than 67108864 bytes")),
-        ("slow", Some("timeout")),
+        ("slow", Some("does not come in time")),
         ("inner", Some("is refused")),
     ] {
         let of = json!({"https": {
