@@ -638,12 +638,14 @@ fn a_pull_secret_is_read_by_its_name_with_the_right_that_the_chart_gives() {
     let rights = cluster::rights("limited", "pith-webhook").expect("the rights");
     let rights = rights.replace("pith-system", name).replace("pith-webhook", name);
     cluster.apply(&rights).expect("rights");
+    // As of a pod, its namespace is the one that Secrets are looked for in.
     let kubeconfig = cluster.kubeconfig(name, name).expect("a kubeconfig");
+    let mut kubeconfig: Value = serde_json::from_str(&kubeconfig).expect("JSON");
+    kubeconfig["contexts"][0]["context"]["namespace"] = json!(name);
 
     let of = |secret: &str| json!({"oci": {"reference": pinned, "pullSecret": secret, "ca": registry.ca()}});
-    let more = format!("policyBindings: {}", json!({"namespace": name, "replica": "registry"}));
-    let with = |policies: &[Value]| format!("{}\n{more}\n", config_of(policies));
-    let server = Server::start_following(cluster, &with(&[sizes("it", &of("registry"), "1m")]), &kubeconfig);
+    let policies = config_of(&[sizes("it", &of("registry"), "1m")]);
+    let server = Server::start_following(cluster, &policies, &kubeconfig.to_string());
     let server = server.expect("the server starts");
     let metric = |wanted: &str| {
         let (_, metrics) = cluster.http(server.admin, "/metrics")?;
