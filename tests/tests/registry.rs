@@ -379,9 +379,13 @@ const TRICKS: [Trick; 18] = [
     (
         "a module that hardly comes",
         |_, asked, of| about_blob(asked).map(|()| Said::Slow(of.module.len())),
-        "reading the answer: timeout",
+        "does not come in time",
     ),
-    ("a manifest that hardly comes", |_, asked, _| about_manifest(asked).map(|()| Said::Slow(1000)), "timeout"),
+    (
+        "a manifest that hardly comes",
+        |_, asked, _| about_manifest(asked).map(|()| Said::Slow(1000)),
+        "does not come in time",
+    ),
     (
         "a cloud's metadata",
         |_, asked, _| about_blob(asked).map(|()| Said::elsewhere("https://169.254.169.254/latest/meta-data/")),
@@ -592,7 +596,7 @@ async fn a_registry_that_hangs_holds_up_no_other_change() {
         Server::start(&config_of(&[sizes("file", &json!({"file": module}), "1m")]), SHOP).expect("the server starts");
     assert_eq!(cpu(&server).await.as_deref(), Some("1m"));
     let hanging = Answering::start(|_, _| Said::Slow(1 << 20)).expect("a server");
-    let of = json!({"oci": {"reference": format!("{}/x@{}", hanging.host, Digest::of(b"x")), "ca": hanging.ca(), "timeout": "1m"}});
+    let of = json!({"oci": {"reference": format!("{}/x@{}", hanging.host, Digest::of(b"x")), "ca": hanging.ca(), "timeout": "40s"}});
     let begun = Instant::now();
     write(&server, &[sizes("file", &json!({"file": module}), "2m"), sizes("hangs", &of, "3m")]);
     until(&server, "the other change is taken", async || cpu(&server).await.as_deref() == Some("2m")).await;
@@ -601,6 +605,10 @@ async fn a_registry_that_hangs_holds_up_no_other_change() {
     write(&server, &[sizes("file", &json!({"file": module}), "4m"), sizes("hangs", &of, "3m")]);
     until(&server, "and the next", async || cpu(&server).await.as_deref() == Some("4m")).await;
     assert_eq!(hanging.asked().len(), 1, "one fetch runs at a time");
+    until(&server, "the log says of it what is wrong", async || {
+        server.log().contains("the answer does not come in time: it is not in force")
+    })
+    .await;
 }
 
 #[test]
@@ -630,12 +638,14 @@ fn a_pull_secret_is_read_by_its_name_with_the_right_that_the_chart_gives() {
     let rights = cluster::rights("limited", "pith-webhook").expect("the rights");
     let rights = rights.replace("pith-system", name).replace("pith-webhook", name);
     cluster.apply(&rights).expect("rights");
+    // As of a pod, its namespace is the one that Secrets are looked for in.
     let kubeconfig = cluster.kubeconfig(name, name).expect("a kubeconfig");
+    let mut kubeconfig: Value = serde_json::from_str(&kubeconfig).expect("JSON");
+    kubeconfig["contexts"][0]["context"]["namespace"] = json!(name);
 
     let of = |secret: &str| json!({"oci": {"reference": pinned, "pullSecret": secret, "ca": registry.ca()}});
-    let more = format!("policyBindings: {}", json!({"namespace": name, "replica": "registry"}));
-    let with = |policies: &[Value]| format!("{}\n{more}\n", config_of(policies));
-    let server = Server::start_following(cluster, &with(&[sizes("it", &of("registry"), "1m")]), &kubeconfig);
+    let policies = config_of(&[sizes("it", &of("registry"), "1m")]);
+    let server = Server::start_following(cluster, &policies, &kubeconfig.to_string());
     let server = server.expect("the server starts");
     let metric = |wanted: &str| {
         let (_, metrics) = cluster.http(server.admin, "/metrics")?;
@@ -675,7 +685,7 @@ fn a_module_at_an_address_is_the_one_with_the_digest() {
         ("other", Some("where sha256:")),
         ("missing", Some("it answers 404")),
         ("endless", Some("more than 67108864 bytes")),
-        ("slow", Some("timeout")),
+        ("slow", Some("does not come in time")),
         ("inner", Some("is refused")),
     ] {
         let of = json!({"https": {

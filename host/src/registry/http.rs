@@ -4,7 +4,7 @@
 //! make Pith ask that, so redirects go nowhere but to where anybody could ask. There is no plain HTTP, and proxies of the environment are
 //! not used: nothing but `config.rs` reads that.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -135,7 +135,7 @@ impl Http {
     fn run<B: AsSendBody>(&self, agent: &Agent, request: Request<B>) -> Result<Response<Body>, ureq::Error> {
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            return Err(ureq::Error::Timeout(ureq::Timeout::Global));
         }
         agent.run(agent.configure_request(request).timeout_global(Some(left)).build())
     }
@@ -155,7 +155,10 @@ impl Http {
     pub(super) fn body(answer: Response<Body>, most: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = answer.into_body().into_reader().take(most + 1).read_to_end(&mut bytes);
-        read.map_err(|error| Unavailable(format!("reading the answer: {error}")))?;
+        read.map_err(|error| match ureq::Error::from(error) {
+            ureq::Error::Timeout(_) => Unavailable("the answer does not come in time".into()),
+            error => Unavailable(format!("reading the answer: {error}")),
+        })?;
         ensure!(bytes.len() as u64 <= most, "the answer has more than {most} bytes");
         Ok(bytes)
     }
@@ -197,6 +200,7 @@ fn said(place: &str, error: &ureq::Error) -> anyhow::Error {
         ureq::Error::Io(io) if io.to_string().contains("UnknownIssuer") => {
             anyhow!("{place} has a certificate of an unknown authority: name its CA with `ca` (or --ca)")
         }
+        ureq::Error::Timeout(_) => Unavailable(format!("{place} does not answer in time")).into(),
         error => Unavailable(format!("{place} cannot be asked: {error}")).into(),
     }
 }
