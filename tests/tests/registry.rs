@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -24,9 +23,6 @@ use crate::{SHOP, WEB};
 /// How cosign signs where there is no network: with its own form, and with that from before version 3.
 const OFFLINE: [&str; 4] = ["--tlog-upload=false", "--use-signing-config=false", "-y", "--key"];
 const OLDER: &str = "--new-bundle-format=false";
-
-/// The registry of these tests. Each has repositories of its own.
-static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::start().expect("a registry"));
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path that is text")
@@ -81,7 +77,7 @@ fn digest(pinned: &str) -> &str {
 
 #[test]
 fn a_module_comes_back_as_it_was_pushed_and_only_to_who_is_known() {
-    let registry = &*REGISTRY;
+    let registry = &Registry::start().expect("a registry");
     let (module, folder) = (wasm_builds::policy("naming"), tempfile::tempdir().expect("a folder"));
     let reference = format!("{}/pushed/naming:1", registry.host);
     let pinned = push(registry, "naming", "pushed/naming:1");
@@ -123,7 +119,7 @@ fn a_module_comes_back_as_it_was_pushed_and_only_to_who_is_known() {
 
 #[test]
 fn what_cosign_signs_with_a_key_is_taken_and_nothing_else_is() {
-    let registry = &*REGISTRY;
+    let registry = &Registry::start().expect("a registry");
     let (ours, others) = (keys(registry), keys(registry));
     let out = ours.path().join("out.wasm");
     let (key, wrong) = (ours.path().join("cosign.pub"), others.path().join("cosign.pub"));
@@ -186,7 +182,7 @@ fn put_manifest(registry: &Registry, repository: &str, tag: &str, manifest: &Val
 
 #[test]
 fn other_tools_forms_are_read_too() {
-    let registry = &*REGISTRY;
+    let registry = &Registry::start().expect("a registry");
     let out = tempfile::tempdir().expect("a folder");
     let out = out.path().join("out.wasm");
     let pinned = push(registry, "naming", "forms/naming:1");
@@ -232,7 +228,7 @@ fn digest_of(registry: &Registry, tag: &str) -> String {
 
 #[test]
 fn a_folder_takes_the_place_of_the_registry_with_the_signatures() {
-    let registry = &*REGISTRY;
+    let registry = &Registry::start().expect("a registry");
     let keys = keys(registry);
     let (bundle, out, key) = (keys.path().join("bundle"), keys.path().join("out.wasm"), keys.path().join("cosign.pub"));
     let elsewhere = |arguments: &[&str]| policy(&[arguments, &["--layout", text(&bundle)]].concat());
@@ -710,7 +706,7 @@ fn a_module_at_an_address_is_the_one_with_the_digest() {
 
 #[test]
 fn a_mirror_is_asked_first_and_one_that_has_something_else_is_passed_over() {
-    let registry = &*REGISTRY;
+    let registry = &Registry::start().expect("a registry");
     let out = tempfile::tempdir().expect("a folder");
     let out = out.path().join("out.wasm");
     // The mirror has it under a prefix, and the registry of the reference has nothing.
