@@ -23,6 +23,7 @@ use pith_core::policy::{Cache, Hook};
 use pith_core::selector::{LabelSelector, Operator, Requirement};
 use pith_core::settings::{Configuration, FileSystem};
 use pith_core::shape::Shape;
+use pith_core::text::clean;
 use pith_core::volume::MOST_TRASH_DAYS;
 use serde_json::Value;
 
@@ -33,6 +34,8 @@ use crate::wasm::{Grants, Limits};
 pub use file::{ConfigMapKey, ConfigMapRef, LogFormat};
 pub use reference::{reference, schema};
 
+/// How much is said of what is wrong with a PolicyBinding.
+const WRONG: usize = 1 << 10;
 /// The end of a certificate is given in whole seconds.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(10);
 /// The most bytes of the spec of a PolicyBinding.
@@ -358,7 +361,9 @@ impl PolicyConfig {
         );
         let Some(fields) = spec.as_object_mut() else { bail!("the spec of the PolicyBinding `{name}` is no map") };
         fields.insert("name".into(), name.into());
-        let config = PolicyConfig::read(spec, Path::new("/"))?;
+        // What is wrong repeats what somebody wrote, in a log and in a status.
+        let config = PolicyConfig::read(spec, Path::new("/"))
+            .map_err(|error| anyhow::Error::msg(clean(&format!("{error:#}"), WRONG)))?;
         Ok(PolicyConfig { resource: Some(resource), ..config })
     }
 }

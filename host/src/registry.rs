@@ -27,6 +27,8 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use pith_core::text::clean;
+use serde::de::DeserializeOwned;
 use ureq::http::header::HeaderMap;
 use ureq::http::{Method, StatusCode};
 
@@ -36,9 +38,9 @@ use layout::Layout;
 use remote::Remote;
 
 pub use cache::{Cache, LARGEST_CACHE};
-pub use credentials::DockerConfig;
+pub use credentials::{Challenge, DockerConfig};
 pub use http::Unavailable;
-pub use manifest::{Descriptor, Manifest};
+pub use manifest::{Descriptor, Manifest, read_index};
 pub use reference::{Digest, Reference, SCHEME};
 pub use signature::{Key, check_bundle, check_simple};
 pub use ureq::http::Uri;
@@ -49,6 +51,8 @@ const LARGEST_MANIFEST: u64 = 4 << 20;
 const LARGEST_FILE: u64 = 1 << 20;
 /// The largest part of a signature.
 const LARGEST_SIGNATURE: u64 = 1 << 20;
+/// How much is repeated of what somebody else wrote, where that is wrong.
+const WRONG: usize = 100;
 /// The most signatures of one artifact that are looked at.
 const MOST_SIGNATURES: usize = 32;
 /// The most different reasons that are said of signatures that do not fit.
@@ -133,6 +137,16 @@ pub struct Pulled {
     pub manifest: Digest,
     /// The module's bytes.
     pub bytes: Vec<u8>,
+}
+
+/// Reads JSON that somebody else wrote. What is wrong with it quotes it.
+fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| anyhow!(clean(&error.to_string(), 2 * WRONG)))
+}
+
+/// A few words of somebody else.
+fn quoted(text: &str) -> String {
+    clean(text, WRONG)
 }
 
 /// Who has artifacts.

@@ -561,6 +561,12 @@ fn a_module_that_takes_too_much_to_compile_is_refused() {
     assert!(started.elapsed() < Duration::from_secs(60), "the process that compiled is gone");
     let greedy = load(60, 256 << 20, &large(100_000)).expect_err("it is refused");
     assert_eq!(greedy, "it cannot be compiled: compiling it takes more than 256 MiB of memory, or more than there is");
+    // Found by a fuzzer: it ends the process, so it is here and not among the inputs of `pith-fuzz`, which run in one.
+    let circle = std::fs::read(root().join("tests/fixtures/modules/described-in-a-circle.wasm")).expect("a fixture");
+    assert_eq!(
+        load(60, 4 << 30, &circle).expect_err("it is refused"),
+        "it cannot be compiled: the compiler runs out of stack over it: it nests too deeply, or is described in a circle"
+    );
     let torn = load(60, 4 << 30, &good[..good.len() / 2]).expect_err("it is refused");
     let inside =
         Engine::new(EngineOptions::default()).expect("an engine").load(&good[..good.len() / 2], &Grants::default());

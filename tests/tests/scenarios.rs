@@ -22,7 +22,7 @@ fn sources(folder: &Path, text: &mut Vec<(String, String)>) {
 fn check(page: &str, at_least: usize) -> String {
     let page = fs::read_to_string(root().join(page)).expect("the page");
     let mut all = Vec::new();
-    for folder in ["host/core/src", "host/src", "tests/tests"] {
+    for folder in ["host/core/src", "host/src", "tests/fuzz/src", "tests/tests"] {
         sources(&root().join(folder), &mut all);
     }
     let named = page.split('`').skip(1).step_by(2).filter_map(|it| it.split_once("::"));

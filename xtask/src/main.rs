@@ -9,6 +9,7 @@ mod bench;
 mod cluster;
 mod command;
 mod demo;
+mod fuzz;
 mod generate;
 mod images;
 mod policies;
@@ -73,6 +74,11 @@ enum Command {
         #[arg(value_enum)]
         part: Option<bench::Part>,
     },
+    /// Gives one part of Pith millions of inputs that libFuzzer makes, and stops where one finds something.
+    ///
+    /// What was found is kept in tests/fuzz/found, and is a unit test from then on. The first build takes a quarter of an hour, and needs a
+    /// C++ compiler.
+    Fuzz(fuzz::Options),
     /// Runs a real Kubernetes on this machine, in namespaces of its own: for the tests, and to try things out.
     ///
     /// The programs are built from Go modules (tests/cluster) the first time, which takes a quarter of an hour.
@@ -114,6 +120,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench { part: Some(bench::Part::Policies) } => bench::policies_in_operation(),
         Command::Bench { part: Some(bench::Part::Kills) } => bench::kills(),
         Command::Bench { part: Some(bench::Part::Volumes) } => bench::volumes(),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Cluster { action } => cluster::run_action(action),
         Command::Generate { check: true } => generate::check(),
         Command::Generate { check: false } => generate::write(),

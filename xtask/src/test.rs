@@ -27,8 +27,9 @@ pub(crate) enum Selection {
 type Part = (&'static str, fn() -> Result<()>);
 
 /// The crates with unit tests, and nothing that needs more than their own code.
-const UNIT: [&str; 10] = [
+const UNIT: [&str; 11] = [
     "pith-core",
+    "pith-fuzz",
     "pith-guard",
     "pith-proto",
     "pith-policy-sdk",

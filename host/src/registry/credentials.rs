@@ -69,7 +69,7 @@ impl DockerConfig {
         })?;
         let mut auths = BTreeMap::new();
         for (name, auth) in written.auths {
-            let credentials = auth.read().with_context(|| format!("auths[{name}]"))?;
+            let credentials = auth.read().with_context(|| format!("auths[{}]", super::quoted(&name)))?;
             auths.extend(credentials.map(|it| (plain(&name).to_ascii_lowercase(), it)));
         }
         let elsewhere = written.creds_store.is_some() || written.cred_helpers.is_some_and(|it| !it.is_empty());
@@ -127,22 +127,27 @@ fn basic(text: &str) -> Credentials {
 
 /// What a registry asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub enum Challenge {
     /// A name and a password.
     Basic,
-    /// A token, which this address gives out.
-    Bearer { realm: String, service: Option<String> },
+    /// A token.
+    Bearer {
+        /// The address that gives it out.
+        realm: String,
+        /// For whom it is.
+        service: Option<String>,
+    },
 }
 
 impl Challenge {
     /// Reads a `WWW-Authenticate`. What it says of the scope is not taken: who asks knows what for.
-    pub(super) fn read(header: &str) -> Result<Challenge> {
+    pub fn read(header: &str) -> Result<Challenge> {
         let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
         if scheme.eq_ignore_ascii_case("basic") {
             return Ok(Challenge::Basic);
         }
         if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(anyhow!("it asks for `{}`, which is not supported", scheme.escape_default()));
+            return Err(anyhow!("it asks for `{}`, which is not supported", super::quoted(scheme)));
         }
         let mut parameters = parameters(rest);
         let realm = parameters.remove("realm").context("it asks for a token, and does not say who gives it out")?;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::reference::Digest;
+use super::{quoted, read_json};
 use crate::wasm::LARGEST_MODULE_BYTES;
 
 /// A manifest.
@@ -95,7 +96,7 @@ fn read_all(written: Vec<WrittenDescriptor>) -> Result<Vec<Descriptor>> {
 /// What both have in common. Something that could be read as the one and as the other is neither: two clients would see two things
 /// under one digest.
 fn written(bytes: &[u8]) -> Result<Written> {
-    let written: Written = serde_json::from_slice(bytes).context("it is no manifest")?;
+    let written: Written = read_json(bytes).context("it is no manifest")?;
     ensure!(written.schema_version == 2, "it has schemaVersion {}: only 2 is read", written.schema_version);
     let is_both = written.manifests.is_some() && (written.layers.is_some() || written.config.is_some());
     ensure!(!is_both, "it has both `layers` and `manifests`, so it could be read as two things");
@@ -110,7 +111,7 @@ impl Manifest {
             bail!("it is an index of several manifests: name the one that is meant by its digest");
         }
         let media_type = it.media_type.as_deref().unwrap_or(MANIFEST);
-        ensure!([MANIFEST, DOCKER_MANIFEST].contains(&media_type), "its media type is `{media_type}`");
+        ensure!([MANIFEST, DOCKER_MANIFEST].contains(&media_type), "its media type is `{}`", quoted(media_type));
         let (config, layers) = (it.config.context("it has no config")?, it.layers.context("it has no layers")?);
         Ok(Manifest { config: config.read().context("its config")?, layers: read_all(layers).context("its layers")? })
     }
@@ -120,7 +121,7 @@ impl Manifest {
         let mut modules = self.layers.iter().filter(|it| MODULES.contains(&&*it.media_type));
         let Some(module) = modules.next() else {
             let there: Vec<&str> = self.layers.iter().map(|it| &*it.media_type).collect();
-            bail!("none of its layers is a module (`{}`), only: {}", MODULES[0], there.join(", "));
+            bail!("none of its layers is a module (`{}`), only: {}", MODULES[0], quoted(&there.join(", ")));
         };
         ensure!(modules.next().is_none(), "several of its layers are modules, and nothing says which is meant");
         let (size, most) = (module.size, LARGEST_MODULE_BYTES);
@@ -135,10 +136,14 @@ impl Manifest {
 }
 
 /// Reads an index.
-pub(super) fn read_index(bytes: &[u8]) -> Result<Vec<Descriptor>> {
+pub fn read_index(bytes: &[u8]) -> Result<Vec<Descriptor>> {
     let it = written(bytes)?;
     let media_type = it.media_type.as_deref().unwrap_or(INDEX);
-    ensure!([INDEX, DOCKER_INDEX].contains(&media_type), "its media type is `{media_type}`, which is no index's");
+    ensure!(
+        [INDEX, DOCKER_INDEX].contains(&media_type),
+        "its media type is `{}`, which is no index's",
+        quoted(media_type)
+    );
     read_all(it.manifests.context("it has no manifests")?)
 }
 

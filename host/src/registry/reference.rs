@@ -4,7 +4,10 @@ use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use pith_core::text::clean;
 use sha2::{Digest as _, Sha256};
+
+use super::quoted;
 
 /// What may stand before a reference.
 pub const SCHEME: &str = "oci://";
@@ -89,9 +92,12 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Reference> {
         // A password is not repeated.
-        let names_a_user = text.split('/').any(|it| it.contains('@') && !it.contains("@sha"));
+        let (before, last) = text.rsplit_once('/').unwrap_or(("", text));
+        let is_digest = |it: &str| it.starts_with("sha256:") || it.starts_with("sha512:");
+        let names_a_user = before.contains('@') || last.split_once('@').is_some_and(|(_, it)| !is_digest(it));
         ensure!(!names_a_user, "a reference has a user's name in it, which belongs into a Docker configuration");
-        parse(text.strip_prefix(SCHEME).unwrap_or(text)).with_context(|| format!("`{text}` is no reference"))
+        parse(text.strip_prefix(SCHEME).unwrap_or(text))
+            .with_context(|| format!("`{}` is no reference", clean(text, LONGEST)))
     }
 }
 
@@ -112,7 +118,7 @@ fn parse(text: &str) -> Result<Reference> {
     if let Some(tag) = &tag {
         let fits = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'_' | b'.' | b'-');
         let begins = tag.bytes().next().is_some_and(|it| it.is_ascii_alphanumeric() || it == b'_');
-        ensure!(begins && tag.len() <= 128 && tag.bytes().all(fits), "`{tag}` is no tag");
+        ensure!(begins && tag.len() <= 128 && tag.bytes().all(fits), "`{}` is no tag", quoted(tag));
     }
     ensure!(tag.is_some() || digest.is_some(), "it has neither a tag nor a digest, and there is no default");
     // Docker's own names for its registry, which every other tool takes too.
@@ -132,13 +138,14 @@ pub(super) fn check_registry(registry: &str) -> Result<()> {
     let is_name = !host.is_empty() && host.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'-'));
     let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
     let is_address = inner.is_some_and(|it| it.parse::<std::net::Ipv6Addr>().is_ok());
-    ensure!(is_name || is_address, "`{registry}` is no host");
+    ensure!(is_name || is_address, "`{}` is no host", quoted(registry));
     if let Some(port) = port {
-        ensure!(port.parse::<u16>().is_ok_and(|it| it > 0), "`{port}` is no port");
+        ensure!(port.parse::<u16>().is_ok_and(|it| it > 0), "`{}` is no port", quoted(port));
     }
     if !registry.contains(['.', ':']) && registry != "localhost" {
         bail!(
-            "it begins with `{registry}`, which is no registry: there is no default one, so say which, as in `docker.io/…`"
+            "it begins with `{}`, which is no registry: there is no default one, so say which, as in `docker.io/…`",
+            quoted(registry)
         );
     }
     Ok(())
@@ -152,7 +159,8 @@ pub(super) fn check_repository(repository: &str) -> Result<()> {
     };
     ensure!(
         repository.len() <= 255 && repository.split('/').all(part),
-        "`{repository}` is no repository: names in lower case, with slashes between them"
+        "`{}` is no repository: names in lower case, with slashes between them",
+        quoted(repository)
     );
     Ok(())
 }
@@ -186,6 +194,7 @@ mod tests {
             ("ghcr.io:0/x:1", "no port"),
             ("user:pass@ghcr.io/x:1", "a user's name"),
             ("oci://user:1@ghcr.io/x:1", "a user's name"),
+            ("oci://user:pass@shared.io/x:1", "a user's name"),
             ("ghcr.io/x@sha512:00", "a digest is `sha256:`"),
             ("ghcr.io/x@sha256:ABCD", "a digest is `sha256:`"),
         ] {

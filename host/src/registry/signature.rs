@@ -11,6 +11,7 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use serde::Deserialize;
 
 use super::reference::Digest;
+use super::{quoted, read_json};
 
 /// Begins the kinds of Sigstore bundles, which end in their versions.
 pub(super) const BUNDLE_KIND: &str = "application/vnd.dev.sigstore.bundle";
@@ -43,7 +44,7 @@ pub struct Key(Vec<u8>);
 impl Key {
     /// Reads the public keys of a PEM text: at least one.
     pub fn read_all(text: &str) -> Result<Vec<Key>> {
-        let blocks = pem::parse_many(text).map_err(|error| anyhow!("it is no PEM: {error}"))?;
+        let blocks = pem::parse_many(text).map_err(|error| anyhow!("it is no PEM: {}", quoted(&error.to_string())))?;
         ensure!(!blocks.is_empty(), "it has no key: a public key begins with `-----BEGIN PUBLIC KEY-----`");
         ensure!(blocks.len() <= MOST, "it has {} keys: at most {MOST}", blocks.len());
         blocks.iter().map(Key::read).collect()
@@ -52,7 +53,7 @@ impl Key {
     fn read(block: &pem::Pem) -> Result<Key> {
         let tag = block.tag();
         ensure!(!tag.contains("PRIVATE"), "it has a private key, which nobody here is to have: give the public one");
-        ensure!(tag == "PUBLIC KEY", "it has a `{tag}`, where a `PUBLIC KEY` belongs");
+        ensure!(tag == "PUBLIC KEY", "it has a `{}`, where a `PUBLIC KEY` belongs", quoted(tag));
         match block.contents().strip_prefix(&P256_HEADER) {
             Some(point) if point.len() == 65 && point[0] == 4 => Ok(Key(point.into())),
             _ => bail!(
@@ -78,11 +79,11 @@ pub fn check_simple(payload: &[u8], signature: &str, keys: &[Key], of: &Digest) 
         keys.iter().any(|key| key.signed(payload, &signature)),
         "it was made with another key, or over something else"
     );
-    let payload: Simple = serde_json::from_slice(payload).context("its payload is not cosign's")?;
+    let payload: Simple = read_json(payload).context("its payload is not cosign's")?;
     let kind = payload.critical.kind;
-    ensure!(kind == SIMPLE_TYPE, "what it signs is a `{kind}` and no signature of an artifact");
+    ensure!(kind == SIMPLE_TYPE, "what it signs is a `{}` and no signature of an artifact", quoted(&kind));
     let signed = payload.critical.image.digest;
-    ensure!(signed == of.to_string(), "it is for {signed}");
+    ensure!(signed == of.to_string(), "it is for {}", quoted(&signed));
     Ok(())
 }
 
@@ -106,7 +107,7 @@ struct Image {
 
 /// A Sigstore bundle.
 pub fn check_bundle(bundle: &[u8], keys: &[Key], of: &Digest) -> Result<()> {
-    let bundle: Bundle = serde_json::from_slice(bundle).context("it is no bundle with an envelope")?;
+    let bundle: Bundle = read_json(bundle).context("it is no bundle with an envelope")?;
     let Envelope { payload, payload_type, signatures } = bundle.envelope;
     let payload = decoded(&payload, "its payload")?;
     ensure!(signatures.len() <= MOST, "it has {} signatures: at most {MOST}", signatures.len());
@@ -119,14 +120,14 @@ pub fn check_bundle(bundle: &[u8], keys: &[Key], of: &Digest) -> Result<()> {
         is_signed |= keys.iter().any(|key| key.signed(&message, &signature));
     }
     ensure!(is_signed, "it was made with another key, or over something else");
-    ensure!(payload_type == PAYLOAD, "what it signs is a `{payload_type}` and no statement");
-    let statement: Statement = serde_json::from_slice(&payload).context("what it signs is no statement")?;
-    ensure!(STATEMENTS.contains(&&*statement.kind), "what it signs is a `{}`", statement.kind);
+    ensure!(payload_type == PAYLOAD, "what it signs is a `{}` and no statement", quoted(&payload_type));
+    let statement: Statement = read_json(&payload).context("what it signs is no statement")?;
+    ensure!(STATEMENTS.contains(&&*statement.kind), "what it signs is a `{}`", quoted(&statement.kind));
     let about = statement.predicate_type;
-    ensure!(about == PREDICATE, "what it signs says `{about}` of an artifact, which is no signature");
+    ensure!(about == PREDICATE, "what it signs says `{}` of an artifact, which is no signature", quoted(&about));
     let digest = of.hex();
     let mut signed = statement.subject.iter().map(|it| it.digest.sha256.as_deref().unwrap_or("something else"));
-    ensure!(signed.clone().any(|it| it == digest), "it is for {}", signed.next().unwrap_or("nothing"));
+    ensure!(signed.clone().any(|it| it == digest), "it is for {}", quoted(signed.next().unwrap_or("nothing")));
     Ok(())
 }
 

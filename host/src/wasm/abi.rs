@@ -18,6 +18,7 @@ use super::bindings::exports::pith::policy::{exemption, naming, quota as quotas,
 use super::bindings::pith::policy::types::{self, Entry};
 use super::call::{Question, ask, check_shape};
 use super::exports::Exports;
+use super::load::said;
 use super::{Asking, LoadError, Module, SettingsProblem};
 
 /// The most items in a list of an answer. A sidecar with more options or a directory that deep is no use to anyone.
@@ -32,7 +33,7 @@ const SENTENCE_BYTES: usize = 1 << 10;
 /// Checks each function that the policy exports.
 pub(super) fn check_shapes(module: &Module) -> Result<(), LoadError> {
     fn check<Q: Question>(module: &Module) -> Result<(), LoadError> {
-        let shape = |error: wasmtime::Error| LoadError::Shape { interface: Q::NAME, reason: format!("{error:#}") };
+        let shape = |error: wasmtime::Error| LoadError::Shape { interface: Q::NAME, reason: said(error) };
         check_shape::<Q>(module).map_err(shape)
     }
     check::<Exempt>(module)?;

@@ -12,7 +12,7 @@ use std::thread::scope;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use super::engine::{Compiler, EngineOptions};
-use super::load::{LoadError, caught, translate};
+use super::load::{LoadError, caught, said, translate};
 
 /// The command of this program that compiles: standard input to standard output.
 pub const COMMAND: &str = "compile-policy";
@@ -20,6 +20,8 @@ pub const COMMAND: &str = "compile-policy";
 const WRAP: &str = "wrap: ";
 const COMPILE: &str = "compile: ";
 const PANIC: &str = "panic: ";
+/// What the runtime says before it ends a process whose stack is full.
+const OVERFLOW: &str = "has overflowed its stack";
 /// How much of what a child says is read.
 const LONGEST_COMPLAINT: u64 = 64 << 10;
 
@@ -60,16 +62,20 @@ pub(super) fn compile(compiler: &Compiler, bytes: &[u8]) -> Result<Vec<u8>, Load
     }
     let words = words.trim_end();
     Err(match (words.strip_prefix(WRAP), words.strip_prefix(COMPILE), status.signal()) {
-        (Some(words), ..) => LoadError::Wrap(words.into()),
-        (_, Some(words), _) => LoadError::Compile(words.into()),
+        (Some(words), ..) => LoadError::Wrap(said(words)),
+        (_, Some(words), _) => LoadError::Compile(said(words)),
         (.., Some(signal)) if signal == Signal::XCPU.as_raw() => {
             LoadError::Compile(format!("compiling it takes more than {seconds} s of processor time"))
         }
+        // A description whose packages refer to each other in a circle keeps `wit-parser` going in it.
+        (.., Some(signal)) if signal == Signal::ABORT.as_raw() && words.contains(OVERFLOW) => LoadError::Compile(
+            "the compiler runs out of stack over it: it nests too deeply, or is described in a circle".into(),
+        ),
         (.., Some(signal)) if signal == Signal::ABORT.as_raw() || signal == Signal::KILL.as_raw() => {
             let mebibytes = memory_bytes >> 20;
             LoadError::Compile(format!("compiling it takes more than {mebibytes} MiB of memory, or more than there is"))
         }
-        _ => LoadError::Panic(words.strip_prefix(PANIC).unwrap_or(words).into()),
+        _ => LoadError::Panic(said(words.strip_prefix(PANIC).unwrap_or(words))),
     })
 }
 

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use pith_core::policy::Hook;
+use pith_core::text::clean;
 use sha2::{Digest, Sha256};
 use wasmtime::InstanceAllocationStrategy;
 use wasmtime::component::Component;
@@ -27,6 +29,9 @@ const VERSION: &str = "0.1.0";
 /// The interfaces that anybody may import. The types are records: nothing to call.
 const IMPORTS: [&str; 2] = ["log", "origin"];
 const TYPES: &str = "types";
+
+/// How much is said of what is wrong with a module. Compilers repeat names that stand in it, which may be of any text and 100 000 bytes long.
+const WRONG: usize = 1 << 10;
 
 /// The packages of WASI 0.2 that the closed WASI has.
 const WASI: [&str; 6] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
@@ -149,8 +154,13 @@ pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, LoadError>) -> Result<T
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().map(String::as_str);
         let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(LoadError::Panic(words.to_owned()))
+        Err(LoadError::Panic(said(words)))
     })
+}
+
+/// Words about a module, made fit for a sentence.
+pub(super) fn said(words: impl Display) -> String {
+    clean(&format!("{words:#}"), WRONG)
 }
 
 fn load(engine: &Engine, bytes: &[u8], grants: &Grants) -> Result<Module, LoadError> {
@@ -218,7 +228,7 @@ fn compiled(engine: &Engine, bytes: &[u8], digest: &[u8; 32]) -> Result<(Compone
         Some(compiler) => apart::compile(compiler, bytes)?,
         None => translate(options, bytes)?,
     };
-    let component = native(wasm, &code).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+    let component = native(wasm, &code).map_err(|error| LoadError::Compile(said(error)))?;
     if let Some(cache) = cache {
         cache.put(digest, &component);
     }
@@ -236,13 +246,13 @@ pub(super) fn translate(options: &EngineOptions, bytes: &[u8]) -> Result<Vec<u8>
     // Nothing runs in it, and so it needs no room for instances.
     config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     let code = wasmtime::Engine::new(&config).and_then(|compiler| compiler.precompile_component(&component));
-    code.map_err(|error| LoadError::Compile(format!("{error:#}")))
+    code.map_err(|error| LoadError::Compile(said(error)))
 }
 
 /// What `wasm-tools component new` does, so that the output of a plain `cargo build` is a policy.
 fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     let encoder = ComponentEncoder::default().validate(true).module(module);
-    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| LoadError::Wrap(format!("{error:#}")))
+    encoder.and_then(|mut encoder| encoder.encode()).map_err(|error| LoadError::Wrap(said(error)))
 }
 
 /// What a binding must grant for these, where it does.
@@ -255,7 +265,7 @@ fn check_imports(imports: &[String], grants: &Grants) -> Result<Grants, LoadErro
         match (interface.package, interface.name) {
             (PACKAGE, name) if name == TYPES || IMPORTS.contains(&name) || GRANTED.contains(&name) => {}
             (package, _) if WASI.contains(&package) => {}
-            _ => return Err(LoadError::Import { import: import.clone(), offered: OFFERED }),
+            _ => return Err(LoadError::Import { import: said(import), offered: OFFERED }),
         }
     }
     let of_contract = || imports.iter().filter(|import| Interface::parse(import).package == PACKAGE);
@@ -268,6 +278,7 @@ fn check_imports(imports: &[String], grants: &Grants) -> Result<Grants, LoadErro
     let words = lacking.words();
     let line = Grants::all([grants.clone(), lacking].into_iter());
     let imports = missing.iter().map(|import| format!("`{import}`")).collect::<Vec<_>>().join(", ");
+    let imports = said(imports);
     Err(LoadError::NotGranted { imports, line, words })
 }
 
@@ -306,7 +317,7 @@ fn check_resources(engine: &Engine, component: &Component) -> Result<(), LoadErr
 }
 
 fn link(engine: &Engine, component: &Component, imports: &[String]) -> Result<Code, LoadError> {
-    let failed = |error: wasmtime::Error| LoadError::Link(format!("{error:#}"));
+    let failed = |error: wasmtime::Error| LoadError::Link(said(error));
     if imports.iter().any(|import| import.starts_with("wasi:")) {
         let linker = engine.wasi_linker().map_err(failed)?;
         return linker.instantiate_pre(component).map(Code::Wasi).map_err(failed);
@@ -338,7 +349,7 @@ impl<'a> Interface<'a> {
         if minor(self.version) == minor(VERSION) {
             return Ok(());
         }
-        Err(LoadError::Version { theirs: full.to_owned() })
+        Err(LoadError::Version { theirs: said(full) })
     }
 }
 
