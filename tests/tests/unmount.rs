@@ -630,14 +630,31 @@ fn a_pod_that_is_deleted_while_a_program_of_the_node_starts_again_goes_as_well()
     let own = Own::of("unmount");
     own.xtask("up", &["node"]);
     let cluster: &'static Cluster = Box::leak(Box::new(Cluster::find(&own.name).expect("it runs")));
-    let restarted = |name, part| {
-        let own = &own;
-        case(name, move |trial: &Trial<'_>| {
-            own.kill(part);
+    let cases = [
+        case("kubelet-killed", |trial| {
+            own.kill("kubelet");
             trial.until_synced(3)
-        })
-    };
-    let cases = [restarted("kubelet-killed", "kubelet"), restarted("containerd-killed", "containerd")];
+        }),
+        // The kubelet asks containerd for a command only when it has found it again.
+        case("containerd-killed", |trial| {
+            own.kill("containerd");
+            let pod = ["exec", trial.name, "--namespace", &trial.stage.namespace.name, "--container=app", "--", "true"];
+            trial.until("the kubelet reaches containerd", || cluster.kubectl(&pod).is_ok())?;
+            trial.until_synced(3)
+        }),
+        // A kubelet that cannot tell the application to end lets the sidecars wait for it, and does not tell it again before it ends
+        // them: it may be cut off, and what it has synced is there.
+        Case {
+            after: Box::new(|_| {
+                (0..3).for_each(|_| own.kill("containerd"));
+                Ok(())
+            }),
+            ..broken("containerd-away", |_| {
+                own.kill("containerd");
+                Ok(())
+            })
+        },
+    ];
     let stage = Stage::set(cluster, &cases, &json!({})).expect("a stage");
     // One after the other: each is a harm to the other's pod.
     let outcomes: Vec<Outcome> = cases.iter().flat_map(|case| run(&stage, std::slice::from_ref(case))).collect();
