@@ -775,7 +775,7 @@ pub struct Config {
     /// Print the reference of the configuration file as Markdown.
     #[arg(long, group = "what")]
     pub reference: bool,
-    /// Print the CustomResourceDefinition of PolicyBindings as YAML.
+    /// Print the CustomResourceDefinitions of PolicyBindings and PolicyModules as YAML.
     #[arg(long, group = "what")]
     pub crd: bool,
     /// Flags that win over the file.

@@ -295,6 +295,8 @@ pub enum Source {
     Oci(Box<Oci>),
     /// A file at an address.
     Https(Https),
+    /// What was in force last for the PolicyBinding of this name, from the cluster itself. No binding asks for it.
+    PolicyModule(String),
 }
 
 /// Which PolicyBinding a binding is of.

@@ -51,7 +51,7 @@ use world::{Notes, View};
 pub use kept::Kept;
 pub use network::Cluster;
 pub use reload::Reload;
-pub use resource::{Reporter, Resources, custom_resource_definition};
+pub use resource::{Reporter, Resources, custom_resource_definitions};
 pub use source::{Sources, read_module};
 pub use trial::Trial;
 pub use world::Moment;

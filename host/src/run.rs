@@ -82,7 +82,7 @@ pub fn serve(args: &Serve) -> Result<()> {
     // Hundreds of megabytes after a start that compiled.
     memory::give_back();
     let (policies, objects) = (reload.in_force(), Arc::new(objects));
-    let in_force = policies.clone();
+    let (in_force, kept) = (policies.clone(), reload.kept());
     for path in config.csi.iter().flat_map(|csi| &csi.secret_files) {
         cluster::secret_in(path).with_context(|| format!("reading the Secret in {}", path.display()))?;
     }
@@ -188,7 +188,7 @@ pub fn serve(args: &Serve) -> Result<()> {
         let bindings = tokio::spawn(async move {
             match resources {
                 Some((config, resources)) => {
-                    let reporter = Reporter::new(&config, resources.clone(), in_force);
+                    let reporter = Reporter::new(&config, resources.clone(), in_force, kept);
                     tokio::select! {
                         () = resources.follow() => "the watch of PolicyBindings",
                         () = reporter.run() => "the report on PolicyBindings",

@@ -172,9 +172,12 @@ impl Load {
 #[test]
 fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_are_made() {
     let cluster = &*CLUSTER;
-    let definition = fs::read_to_string(root().join("deploy/chart/crds/policybindings.yaml")).expect("a file");
+    let definition = fs::read_to_string(root().join("deploy/chart/crds/policies.yaml")).expect("a file");
     cluster.apply(&definition).expect("the API server takes the schema");
-    cluster.wait("default", "condition=Established", "crd/policybindings.pith.dev").expect("it is served");
+    for kind in ["policybindings", "policymodules"] {
+        let definition = format!("crd/{kind}.pith.dev");
+        cluster.wait("default", "condition=Established", &definition).expect("it is served");
+    }
     // One of a run that was killed would ask somebody who is gone.
     let left = ["delete", "validatingwebhookconfiguration", "pith-bindings", "--ignore-not-found"];
     cluster.kubectl(&left).expect("it is deleted");
@@ -184,9 +187,14 @@ fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_a
     cluster.kubeconfig_of_pith("pith-webhook").expect("a namespace for Pith");
     let module = wasm_builds::policy("resources");
     let file = format!("--from-file=sizes.wasm={}", module.display());
-    cluster.kubectl(&["delete", "configmap", MODULES, "-n", "pith-system", "--ignore-not-found"]).expect("deleted");
     let cases = format!("--from-literal=cases.yaml={}", cases("777m"));
-    cluster.kubectl(&["create", "configmap", MODULES, "-n", "pith-system", &file, &cases]).expect("a ConfigMap");
+    let write_modules = |file: &str| {
+        let create =
+            ["create", "configmap", MODULES, "-n", "pith-system", file, &cases, "--dry-run=client", "--output=json"];
+        let config_map = cluster.kubectl(&create).expect("a ConfigMap");
+        cluster.apply(&config_map).expect("it is taken");
+    };
+    write_modules(&file);
     // What is there when a replica starts is in force before it answers.
     bind(cluster, "sizes", "101m", &json!({}));
     let mut one = Replica::start("one");
@@ -270,6 +278,16 @@ fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_a
             assert_eq!(last_good["spec"]["settings"]["sizes"]["only"]["requests"]["cpu"], "500m");
             assert_eq!(last_good["spec"]["percent"], 100);
 
+            // Even the module is there no more.
+            for name in ["sizes", "sizes-next"] {
+                let good = status(cluster, name)["lastGood"]["digest"].take();
+                let it_is = |it: Value| it["spec"]["digest"] == good;
+                let kept = || Ok(cluster.get(&["policymodule", name]).is_ok_and(it_is).then_some(()));
+                cluster.until("default", "the module that is in force, in the cluster", kept).expect("it is kept");
+            }
+            write_modules("--from-literal=sizes.wasm=no module");
+            until(cluster, "sizes", "Degraded", "True");
+
             // A replica that starts now has what the others have.
             let third = started("three");
             let ready = || Ok((cluster.http(third.admin, "/readyz")?.0 == 200).then_some(()));
@@ -278,8 +296,13 @@ fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_a
             let report: Value = serde_json::from_str(&report).expect("JSON");
             let next = report["policies"].as_array().expect("a list").iter().find(|it| it["name"] == "sizes-next");
             let next = next.expect("it is in force");
-            assert!(next["problem"].as_str().is_some_and(|it| it.contains("settings")), "{next}");
-            assert_eq!(next["inForce"], last_good["generation"], "{next}");
+            assert!(next["problem"].is_string(), "{next}");
+            assert_eq!(
+                (&next["inForce"], &next["module"]["digest"]),
+                (&last_good["generation"], &last_good["digest"]),
+                "{next}"
+            );
+            until_all("500m");
             drop(third);
             let gone = || {
                 let status = status(cluster, "sizes");
@@ -289,12 +312,16 @@ fn a_policy_is_bound_watched_promoted_broken_mended_and_rolled_back_while_pods_a
             cluster.until("default", "the end of what a replica said that is gone", gone).expect("it is removed");
 
             // Mended, and then taken back.
+            write_modules(&file);
+            until(cluster, "sizes", "Degraded", "False");
             bind(cluster, "sizes-next", "501m", &json!({"priority": 10}));
             until_all("501m");
             until(cluster, "sizes-next", "Ready", "True");
             until(cluster, "sizes-next", "Degraded", "False");
             cluster.kubectl(&["delete", "policybinding", "sizes-next"]).expect("it is deleted");
             until_all(&last);
+            let gone = ["wait", "--for=delete", "policymodule/sizes-next", "--timeout=120s"];
+            cluster.kubectl(&gone).expect("its module goes with it");
         }));
         over();
         for thread in threads {

@@ -15,7 +15,7 @@ const FILES: [(&str, &[&str]); 4] = [
     ("docs/configuration.md", &["config", "--reference"]),
     ("docs/pith.schema.json", &["config", "--schema"]),
     ("docs/reasons.md", &["reasons"]),
-    ("deploy/chart/crds/policybindings.yaml", &["config", "--crd"]),
+    ("deploy/chart/crds/policies.yaml", &["config", "--crd"]),
 ];
 
 /// The chart, and what it is rendered into: each file of values in `values` gives the file of the same name beside that folder.

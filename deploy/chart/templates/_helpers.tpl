@@ -83,6 +83,10 @@ policyBindings: { namespace: {{ .Release.Namespace }} }
 - apiGroups: [pith.dev]
   resources: [policybindings/status]
   verbs: [patch]
+# The modules that were in force last, for replicas that start.
+- apiGroups: [pith.dev]
+  resources: [policymodules]
+  verbs: [get, create, patch]
 {{- end }}
 
 {{/* The same, in the release's namespace. */}}

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::print;
 use crate::args::{Config as Args, TextOutput};
 use crate::config::{Config, Effective, effective, reference, schema};
-use crate::policy::custom_resource_definition;
+use crate::policy::custom_resource_definitions;
 
 /// Prints what was asked for.
 pub fn run(args: &Args) -> Result<()> {
@@ -14,7 +14,8 @@ pub fn run(args: &Args) -> Result<()> {
     } else if args.reference {
         print(&reference())?;
     } else if args.crd {
-        print(&yaml_serde::to_string(&custom_resource_definition())?)?;
+        let all = custom_resource_definitions().map(|it| yaml_serde::to_string(&it));
+        print(&all.into_iter().collect::<Result<Vec<_>, _>>()?.join("---\n"))?;
     } else if let Some(path) = &args.config {
         // Printing what would be refused helps nobody.
         Config::load(path, &args.overrides)?;

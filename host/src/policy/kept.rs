@@ -19,7 +19,7 @@ use crate::config::PolicyConfig;
 const BINDINGS: &str = "policies.json";
 
 /// The folder.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Kept(PathBuf);
 
 impl Kept {
@@ -38,6 +38,13 @@ impl Kept {
         {
             complain(&path, &error);
         }
+    }
+
+    /// The module with a digest, if it is there and has no more bytes than these.
+    pub(super) fn module(&self, digest: &str, most: usize) -> Option<Vec<u8>> {
+        let path = self.0.join(of_module(digest));
+        let fits = fs::metadata(&path).is_ok_and(|it| it.len() <= most as u64);
+        fits.then(|| fs::read(&path).ok()).flatten()
     }
 
     /// Keeps these and nothing else.

@@ -194,7 +194,9 @@ impl Network {
                 let ca = ca.as_deref().map(registry::read_small).transpose()?;
                 registry::download(url, digest, ca.as_deref(), *timeout, self.cache.as_ref())
             }
-            Source::File(_) | Source::ConfigMap(_) => Err(anyhow!("it is nothing that comes over a network")),
+            Source::File(_) | Source::ConfigMap(_) | Source::PolicyModule(_) => {
+                Err(anyhow!("it is nothing that comes over a network"))
+            }
         }
     }
 
@@ -231,7 +233,7 @@ fn keys(oci: &Oci) -> Result<Vec<Key>> {
 fn is_fixed(source: &Source) -> bool {
     match source {
         Source::Oci(it) => it.reference.digest.is_some(),
-        Source::File(_) | Source::ConfigMap(_) | Source::Https(_) => true,
+        Source::File(_) | Source::ConfigMap(_) | Source::PolicyModule(_) | Source::Https(_) => true,
     }
 }
 
@@ -240,7 +242,7 @@ fn files(source: &Source) -> String {
     let paths: Vec<&PathBuf> = match source {
         Source::Oci(it) => it.key_files.iter().chain(&it.docker_config).chain(&it.ca).collect(),
         Source::Https(it) => it.ca.iter().collect(),
-        Source::File(_) | Source::ConfigMap(_) => Vec::new(),
+        Source::File(_) | Source::ConfigMap(_) | Source::PolicyModule(_) => Vec::new(),
     };
     paths.into_iter().map(|it| stat(it)).collect::<Vec<_>>().join(" ")
 }

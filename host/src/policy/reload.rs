@@ -110,6 +110,11 @@ impl Reload {
         self.in_force.clone()
     }
 
+    /// Where modules are that could be used.
+    pub fn kept(&self) -> Kept {
+        self.kept.clone()
+    }
+
     /// Looks at everything again and again. It ends where that is not possible.
     pub async fn run(mut self) -> Result<()> {
         let mut asked = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
@@ -203,7 +208,7 @@ impl Reload {
         let seen = self.digest(stamp, &objects);
         let before = self.in_force.snapshot();
         if before.waiting.is_some() {
-            self.last_good.extend(objects.iter().filter_map(|it| it.last_good()));
+            self.last_good.extend(objects.iter().flat_map(|it| it.last_good()));
         }
         let loading = Loading {
             engine: &self.engine,
@@ -217,7 +222,7 @@ impl Reload {
             policies.add_problems(&problems, &not_in_force, &before);
             // Replicas that were there before have something in force which this one has not.
             let was_good = |it: &&Arc<resource::Object>| {
-                it.last_good().is_some() && problems.contains_key(&it.name) && !policies.loaded.contains_key(&it.name)
+                !it.last_good().is_empty() && problems.contains_key(&it.name) && !policies.loaded.contains_key(&it.name)
             };
             policies.waiting = objects.iter().find(was_good).filter(|_| before.waiting.is_some()).map(|it| {
                 format!("the PolicyBinding `{}` cannot be used, and what was in force before cannot be had", it.name)

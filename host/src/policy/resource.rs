@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!   API server ── watch ──► Resources ──► reload ──► Policies ──► report ──► an entry in the status, of this replica
-//!                                                                   └── lease ──► sum, by one of the replicas
+//!                                                                   └── lease ──► sum, and module, by one of the replicas
 //! ```
 
 mod definition;
 mod lease;
+mod module;
 mod report;
 mod status;
 mod watch;
 
-pub use definition::custom_resource_definition;
+pub use definition::custom_resource_definitions;
 pub use report::Reporter;
 pub(super) use status::{HookReport, LastFailure, LastGood, Module, Replica, Shadowed};
 pub(super) use watch::Object;

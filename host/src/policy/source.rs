@@ -52,6 +52,10 @@ impl Sources {
                     key.name
                 ),
             },
+            Source::PolicyModule(of) => match &self.resources {
+                Some(resources) => resources.module(of),
+                None => bail!("its module is kept by a cluster, and there is none"),
+            },
             Source::Oci(_) | Source::Https(_) => self.network.read(source),
         }
     }
@@ -69,6 +73,8 @@ impl Sources {
         match source {
             Source::File(path) => stat(path),
             Source::ConfigMap(key) => self.resources.as_ref().map(|it| it.version(&key.name)).unwrap_or_default(),
+            // It is read once, where nothing else can be.
+            Source::PolicyModule(_) => String::new(),
             Source::Oci(_) | Source::Https(_) => self.network.stamp(source),
         }
     }

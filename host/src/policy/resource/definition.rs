@@ -1,4 +1,5 @@
-//! The CustomResourceDefinition of PolicyBindings: the schema of a binding in the file, as Kubernetes wants a schema to be.
+//! The CustomResourceDefinitions: of PolicyBindings with the schema of a binding in the file, as Kubernetes wants a schema to be, and of
+//! PolicyModules.
 //!
 //! Kubernetes takes structural schemas only: a type on every level, no references, one set of properties where JSON Schema would
 //! write alternatives. What is refused here is refused by the API server, before Pith is asked.
@@ -7,6 +8,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::module;
 use super::status::Status;
 use crate::config::file::Binding;
 
@@ -15,8 +17,12 @@ const MOST_ITEMS: u64 = 64;
 /// The longest text of what rules look at.
 const LONGEST: u64 = 4096;
 
-/// The CustomResourceDefinition of `policybindings.pith.dev`.
-pub fn custom_resource_definition() -> Value {
+/// The CustomResourceDefinitions of `policybindings.pith.dev` and `policymodules.pith.dev`.
+pub fn custom_resource_definitions() -> [Value; 2] {
+    [policy_bindings(), policy_modules()]
+}
+
+fn policy_bindings() -> Value {
     let mut spec = schema::<Binding>();
     // It is the object's own.
     if let Some(properties) = spec["properties"].as_object_mut() {
@@ -25,7 +31,6 @@ pub fn custom_resource_definition() -> Value {
     if let Some(required) = spec["required"].as_array_mut() {
         required.retain(|it| it != "name");
     }
-    let column = |name: &str, kind: &str, path: &str, priority: u8| json!({"name": name, "type": kind, "jsonPath": path, "priority": priority});
     let condition = |kind: &str, field: &str| format!(".status.conditions[?(@.type==\"{kind}\")].{field}");
     let columns = [
         column("Mode", "string", ".spec.mode", 0),
@@ -39,36 +44,67 @@ pub fn custom_resource_definition() -> Value {
         column("Digest", "string", ".status.digest", 1),
         column("Age", "date", ".metadata.creationTimestamp", 0),
     ];
+    let mut definition = definition(
+        "PolicyBinding",
+        &columns,
+        &json!({
+            "description": "A policy put to use: which module is asked what, about which objects.",
+            "type": "object",
+            "required": ["spec"],
+            "properties": {"spec": spec, "status": schema::<Status>()},
+            "x-kubernetes-validations": [{
+                "rule": "size(self.metadata.name) <= 63",
+                "message": "the name is a label of metrics and part of the names of field managers: at most 63 characters",
+            }],
+        }),
+    );
+    definition["spec"]["versions"][0]["subresources"] = json!({"status": {}});
+    definition
+}
+
+fn policy_modules() -> Value {
+    let columns =
+        [column("Digest", "string", ".spec.digest", 0), column("Age", "date", ".metadata.creationTimestamp", 0)];
+    definition(
+        "PolicyModule",
+        &columns,
+        &json!({
+            "description": "The module that was in force last for the PolicyBinding of the same name. Pith writes it, and reads it where the module is nowhere else any more.",
+            "type": "object",
+            "required": ["spec"],
+            "properties": {"spec": schema::<module::Spec>()},
+        }),
+    )
+}
+
+/// A cluster-scoped kind of Pith's.
+fn definition(kind: &str, columns: &[Value], schema: &Value) -> Value {
+    let singular = kind.to_lowercase();
+    let plural = format!("{singular}s");
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": "policybindings.pith.dev"},
+        "metadata": {"name": format!("{plural}.pith.dev")},
         "spec": {
             "group": "pith.dev",
             "scope": "Cluster",
             "names": {
-                "kind": "PolicyBinding", "listKind": "PolicyBindingList", "singular": "policybinding", "plural": "policybindings",
+                "kind": kind, "listKind": format!("{kind}List"), "singular": singular, "plural": plural,
                 "categories": ["pith"],
             },
             "versions": [{
                 "name": "v1alpha1",
                 "served": true,
                 "storage": true,
-                "subresources": {"status": {}},
                 "additionalPrinterColumns": columns,
-                "schema": {"openAPIV3Schema": {
-                    "description": "A policy put to use: which module is asked what, about which objects.",
-                    "type": "object",
-                    "required": ["spec"],
-                    "properties": {"spec": spec, "status": schema::<Status>()},
-                    "x-kubernetes-validations": [{
-                        "rule": "size(self.metadata.name) <= 63",
-                        "message": "the name is a label of metrics and part of the names of field managers: at most 63 characters",
-                    }],
-                }},
+                "schema": {"openAPIV3Schema": schema},
             }],
         },
     })
+}
+
+fn column(name: &str, kind: &str, path: &str, priority: u8) -> Value {
+    json!({"name": name, "type": kind, "jsonPath": path, "priority": priority})
 }
 
 fn schema<T: JsonSchema>() -> Value {
@@ -219,9 +255,13 @@ mod tests {
 
     #[test]
     fn the_schema_is_structural_and_says_what_the_file_says() {
-        let definition = custom_resource_definition();
-        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-        check(schema, "");
+        let schemas =
+            custom_resource_definitions().map(|mut it| it["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take());
+        for schema in &schemas {
+            check(schema, "");
+        }
+        let [schema, module] = &schemas;
+        assert_eq!(module["properties"]["spec"]["properties"]["module"]["maxLength"], 1_398_104);
         let spec = &schema["properties"]["spec"];
         assert_eq!(spec["required"], json!(["module"]));
         assert_eq!(spec["properties"]["mode"]["enum"], json!(["enforce", "monitor"]));

@@ -1,12 +1,14 @@
 //! What this replica writes into the status of PolicyBindings, and the sum that it writes while it holds the Lease.
 //!
 //! Every writer has fields of its own, by server-side apply: nobody overwrites what another one says, and nobody reads before he
-//! writes. What is in force and what is wrong is written within a second; counts are, when they changed, once in a while.
+//! writes. What is in force and what is wrong is written within a second; counts are, when they changed, once in a while. Who writes the
+//! sum also keeps the module that it names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use k8s_openapi::ByteString;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::DynamicObject;
@@ -16,11 +18,12 @@ use tokio::time::sleep;
 
 use super::api_resource;
 use super::lease::Candidate;
+use super::module;
 use super::status::{Replica, Status, Wanted, sum};
 use super::watch::{Object, Resources};
 use crate::cluster::in_time;
 use crate::config::PolicyBindings;
-use crate::policy::InForce;
+use crate::policy::{InForce, Kept};
 
 /// How often it is looked whether there is something to write.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -30,6 +33,8 @@ const BID: Duration = Duration::from_secs(4);
 const HEARTBEAT: u32 = 2;
 /// One that has not written for so many is gone.
 const GONE: u32 = 5;
+/// When a module is tried again that could not be kept.
+const AGAIN: Duration = Duration::from_secs(60);
 /// As whom the sum is written.
 const SUMMER: &str = "pith";
 /// The API server takes no longer name of a writer.
@@ -51,8 +56,13 @@ pub struct Reporter {
     summed: BTreeMap<String, Instant>,
     /// What replicas wrote last, and since when that is known here: clocks of others are not relied on.
     heard: BTreeMap<(String, String), (String, Instant)>,
-    /// What went wrong last, so that it is said once.
-    problem: Option<String>,
+    /// Where modules are that are in force here.
+    kept: Kept,
+    /// The digests of the modules that were to be kept in the cluster, by the uid of what they are of, when that was tried, and whether it
+    /// was done.
+    modules: BTreeMap<String, (String, Instant, bool)>,
+    /// What went wrong last, by what it was that did, so that it is said once.
+    problems: BTreeMap<&'static str, String>,
 }
 
 impl std::fmt::Debug for Reporter {
@@ -62,8 +72,8 @@ impl std::fmt::Debug for Reporter {
 }
 
 impl Reporter {
-    /// For this replica.
-    pub fn new(config: &PolicyBindings, resources: Arc<Resources>, in_force: Arc<InForce>) -> Reporter {
+    /// For this replica, which keeps modules that could be used.
+    pub fn new(config: &PolicyBindings, resources: Arc<Resources>, in_force: Arc<InForce>, kept: Kept) -> Reporter {
         let client = resources.client();
         Reporter {
             api: Api::all_with(client.clone(), &api_resource()),
@@ -76,7 +86,9 @@ impl Reporter {
             written: BTreeMap::new(),
             summed: BTreeMap::new(),
             heard: BTreeMap::new(),
-            problem: None,
+            kept,
+            modules: BTreeMap::new(),
+            problems: BTreeMap::new(),
         }
     }
 
@@ -90,6 +102,7 @@ impl Reporter {
             let objects = self.resources.all();
             self.written.retain(|uid, _| objects.iter().any(|it| it.uid == *uid));
             self.summed.retain(|uid, _| objects.iter().any(|it| it.uid == *uid));
+            self.modules.retain(|uid, _| objects.iter().any(|it| it.uid == *uid));
             self.heard.retain(|(uid, _), _| objects.iter().any(|it| it.uid == *uid));
             for object in &objects {
                 self.report(object).await;
@@ -151,6 +164,9 @@ impl Reporter {
         let monitors = object.wanted().is_ok_and(|it| it.binding.mode == Mode::Monitor);
         let wanted = Wanted { generation: object.generation, spec: &object.spec, monitors };
         let after = sum(&before, &wanted, &shadows, &now());
+        if let Some(it) = &after.last_good {
+            self.keep(object, &it.digest).await;
+        }
         let before = Status { replicas: Vec::new(), ..before };
         let counts = |it: &Status| Status { calls: 0, failures: 0, ..it.clone() };
         let is_due = match self.summed.get(&object.uid) {
@@ -174,12 +190,44 @@ impl Reporter {
             "apiVersion": "pith.dev/v1alpha1", "kind": "PolicyBinding", "metadata": {"name": name, "uid": uid}, "status": status,
         });
         let params = PatchParams::apply(writer).force();
-        let problem = in_time(self.api.patch_status(name, &params, &Patch::Apply(patch))).await.err();
-        if let Some(why) = problem.as_ref().filter(|_| problem != self.problem) {
-            tracing::warn!(policy = %name, %why, "the status of a PolicyBinding cannot be written");
+        let written = in_time(self.api.patch_status(name, &params, &Patch::Apply(patch))).await;
+        self.is_done(name, "the status of a PolicyBinding cannot be written", written.map(|_| ()))
+    }
+
+    /// Keeps the module that was in force last in the cluster, for a replica that starts when it is nowhere else any more.
+    async fn keep(&mut self, object: &Object, digest: &str) {
+        if let Some((last, at, is_done)) = self.modules.get(&object.uid)
+            && last == digest
+            && (*is_done || at.elapsed() < AGAIN)
+        {
+            return;
         }
-        self.problem = problem;
-        self.problem.is_none()
+        let is_done = match self.kept.module(digest, module::LARGEST) {
+            Some(bytes) => {
+                let spec = module::Spec { digest: digest.into(), module: ByteString(bytes) };
+                let written = module::write(&module::api(self.resources.client()), object, &spec).await;
+                self.is_done(&object.name, "the module of a PolicyBinding cannot be kept", written)
+            }
+            // It is not in force here, or too large.
+            None => false,
+        };
+        self.modules.insert(object.uid.clone(), (digest.into(), Instant::now(), is_done));
+    }
+
+    /// Whether something was done. Where not, it is said, once for as long as it is the same.
+    fn is_done(&mut self, policy: &str, what: &'static str, done: Result<(), String>) -> bool {
+        match done {
+            Ok(()) => {
+                self.problems.remove(what);
+                true
+            }
+            Err(why) => {
+                if self.problems.insert(what, why.clone()).as_ref() != Some(&why) {
+                    tracing::warn!(policy, %why, "{what}");
+                }
+                false
+            }
+        }
     }
 }
 

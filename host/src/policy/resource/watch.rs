@@ -16,8 +16,8 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::api_resource;
 use super::status::Status;
+use super::{api_resource, module};
 use crate::cluster::{events, in_time};
 use crate::config::{self, ConfigMapKey, PolicyConfig};
 
@@ -119,11 +119,17 @@ impl Object {
         PolicyConfig::of_resource(&self.name, self.spec.clone(), config::Resource { uid, generation, digest: None })
     }
 
-    /// What was in force last on every replica, and would be again with the very same module.
-    pub(in crate::policy) fn last_good(&self) -> Option<PolicyConfig> {
-        let it = self.status.latest_good()?.clone();
+    /// What was in force last on every replica, and would be again with the very same module: as it is kept, and as it came.
+    pub(in crate::policy) fn last_good(&self) -> Vec<PolicyConfig> {
+        let Some(it) = self.status.latest_good().cloned() else { return Vec::new() };
         let of = config::Resource { uid: self.uid.clone(), generation: it.generation, digest: Some(it.digest) };
-        PolicyConfig::of_resource(&self.name, it.spec, of).ok()
+        let as_it_came = PolicyConfig::of_resource(&self.name, it.spec, of);
+        // That module has passed its tests with these settings. Other tests may be in their place by now.
+        let kept = |it: &PolicyConfig| {
+            let module = config::Source::PolicyModule(self.name.clone());
+            PolicyConfig { module, tests: None, ..it.clone() }
+        };
+        as_it_came.into_iter().flat_map(|it| [kept(&it), it]).collect()
     }
 }
 
@@ -232,6 +238,14 @@ impl Resources {
         })
     }
 
+    /// Reads the module that was in force last for a PolicyBinding. Not to be called on a thread of the runtime.
+    pub(in crate::policy) fn module(&self, of: &str) -> Result<Vec<u8>> {
+        let found = self.runtime.block_on(module::read(&module::api(&self.client), of));
+        let found = found.map_err(|why| anyhow!(why)).with_context(|| format!("reading the PolicyModule `{of}`"))?;
+        let found = found.with_context(|| format!("there is no PolicyModule `{of}`"))?;
+        Ok(found.module.0)
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -273,11 +287,16 @@ mod tests {
         let mut it = Object::read(object("sizes", 3));
         let wanted = it.wanted().expect("it is well formed");
         assert_eq!((&*wanted.binding.name, wanted.resource.map(|it| it.generation)), ("sizes", Some(3)));
-        assert_eq!(it.last_good(), None);
+        assert_eq!(it.last_good(), []);
         let last_good = json!({"generation": 2, "digest": "d", "spec": {"module": {"file": "/b"}}});
         it.status = serde_json::from_value(json!({"lastGood": last_good})).expect("a status");
-        let good = it.last_good().and_then(|it| it.resource).expect("it is there");
-        assert_eq!((good.generation, good.digest.as_deref()), (2, Some("d")));
+        let good = it.last_good();
+        let sources: Vec<&config::Source> = good.iter().map(|it| &it.module).collect();
+        assert_eq!(sources, [&config::Source::PolicyModule("sizes".into()), &config::Source::File("/b".into())]);
+        for it in &good {
+            let of = it.resource.as_ref().expect("it is of one");
+            assert_eq!((of.generation, of.digest.as_deref()), (2, Some("d")));
+        }
         it.spec = json!({"module": {"file": "/a"}, "colour": "red"});
         assert!(it.wanted().is_err_and(|error| format!("{error:#}").contains("unknown field `colour`")));
         it.spec = json!({"module": {"file": "/a"}, "settings": {"much": "x".repeat(64 << 10)}});
