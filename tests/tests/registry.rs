@@ -54,6 +54,18 @@ fn push(registry: &Registry, module: &str, name: &str) -> String {
     allowed(registry, &["push", text(&wasm_builds::policy(module)), &format!("{}/{name}", registry.host)])
 }
 
+/// The same with a key that was made elsewhere.
+fn imported(registry: &Registry, kind: &[&str]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made =
+        Command::new("openssl").current_dir(folder.path()).args(["genpkey", "-out", "key.pem"]).args(kind).output();
+    assert!(made.as_ref().is_ok_and(|it| it.status.success()), "{made:?}");
+    registry
+        .cosign(folder.path(), &["import-key-pair", "--key", "key.pem", "--output-key-prefix", "cosign"])
+        .expect("keys");
+    folder
+}
+
 /// A folder with a pair of keys, `cosign.key` and `cosign.pub`.
 fn keys(registry: &Registry) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -150,6 +162,24 @@ fn what_cosign_signs_with_a_key_is_taken_and_nothing_else_is() {
     refused(registry, &pull_with(&attested, &out, &key), "which is no signature");
     let private = ours.path().join("cosign.key");
     refused(registry, &pull_with(&attested, &out, &private), "a private key");
+}
+
+#[test]
+fn keys_of_other_kinds_are_taken_from_cosign_too() {
+    let registry = &Registry::start().expect("a registry");
+    let kinds: [(&str, &[&str]); 2] = [
+        ("p384", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"]),
+        ("rsa", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"]),
+    ];
+    for (kind, how) in kinds {
+        let keys = imported(registry, how);
+        let (key, out) = (keys.path().join("cosign.pub"), keys.path().join("out.wasm"));
+        for (name, more) in [("new", &[][..]), ("older", &[OLDER][..])] {
+            let pinned = push(registry, "naming", &format!("{kind}/{name}:1"));
+            sign(registry, &keys, &pinned, more);
+            allowed(registry, &pull_with(&pinned, &out, &key));
+        }
+    }
 }
 
 fn agent(registry: &Registry) -> ureq::Agent {

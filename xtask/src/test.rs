@@ -127,6 +127,7 @@ fn end_to_end() -> Result<()> {
     tools::require(&[("go", "golang-go")])?;
     tools::juicefs()?;
     tools::package("redis-server", "redis-server")?;
+    tools::package("openssl", "openssl")?;
     tools::databases()?;
     cluster::programs::s3()?;
     cluster::programs::registry()?;

@@ -4,11 +4,13 @@
 //! that names the digest. cosign before that writes a payload of its own, beside the tag `sha256-….sig`. Both are a signature over a
 //! digest of a manifest. What a transparency log or a certificate may add is not looked at: the key is the trust.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use rustls_pki_types::{SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer};
 use serde::Deserialize;
+use webpki::RawPublicKeyEntity;
+use webpki::ring::{ECDSA_P256_SHA256, ECDSA_P384_SHA256, ECDSA_P384_SHA384, RSA_PKCS1_2048_8192_SHA256};
 
 use super::reference::Digest;
 use super::{quoted, read_json};
@@ -29,17 +31,14 @@ const SIMPLE_TYPE: &str = "cosign container image signature";
 /// The most keys, and the most signatures of one envelope.
 const MOST: usize = 16;
 
-/// What stands before the bytes of a key in its DER form. There is only this one of this kind of key.
-const P256_HEADER: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
+/// How signatures are checked. A key knows of which kind it is, and RSA and P-256 are always with SHA-256; cosign before version 3 has
+/// that for P-384 too. It signs with an Ed25519 key in a form (Ed25519ph) that `ring` does not check.
+const ALGORITHMS: [&dyn SignatureVerificationAlgorithm; 4] =
+    [ECDSA_P256_SHA256, ECDSA_P384_SHA256, ECDSA_P384_SHA384, RSA_PKCS1_2048_8192_SHA256];
 
-/// A public key: ECDSA over P-256 with SHA-256, what `cosign generate-key-pair` makes. It is an uncompressed point.
-///
-/// There are no others. cosign signs with an Ed25519 key in a form (Ed25519ph) that `ring` does not check.
+/// A public key, a SubjectPublicKeyInfo in DER.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key(Vec<u8>);
+pub struct Key(SubjectPublicKeyInfoDer<'static>);
 
 impl Key {
     /// Reads the public keys of a PEM text: at least one.
@@ -54,16 +53,28 @@ impl Key {
         let tag = block.tag();
         ensure!(!tag.contains("PRIVATE"), "it has a private key, which nobody here is to have: give the public one");
         ensure!(tag == "PUBLIC KEY", "it has a `{}`, where a `PUBLIC KEY` belongs", quoted(tag));
-        match block.contents().strip_prefix(&P256_HEADER) {
-            Some(point) if point.len() == 65 && point[0] == 4 => Ok(Key(point.into())),
-            _ => bail!(
-                "it has a key that is not ECDSA over P-256, as `cosign generate-key-pair` makes them: others are not supported"
-            ),
-        }
+        let key = Key(block.contents().to_vec().into());
+        let is_of = |algorithm: &&dyn SignatureVerificationAlgorithm| {
+            matches!(key.check(*algorithm, b"", b""), Err(webpki::Error::InvalidSignatureForPublicKey))
+        };
+        ensure!(
+            ALGORITHMS.iter().any(is_of),
+            "it has a key of a kind that is not supported: ECDSA over P-256 and P-384 and RSA are, as cosign makes and imports them"
+        );
+        Ok(key)
+    }
+
+    fn check(
+        &self,
+        algorithm: &dyn SignatureVerificationAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), webpki::Error> {
+        RawPublicKeyEntity::try_from(&self.0)?.verify_signature(algorithm, message, signature)
     }
 
     fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.0).verify(message, signature).is_ok()
+        ALGORITHMS.iter().any(|it| self.check(*it, message, signature).is_ok())
     }
 }
 
@@ -171,14 +182,14 @@ struct Digests {
 
 #[cfg(test)]
 mod tests {
-    use ring::rand::SystemRandom;
-    use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+    use rcgen::{KeyPair, PublicKeyData, SigningKey};
     use serde_json::{Value, json};
 
     use super::*;
 
     /// All of it made by cosign 3.1.3.
     const KEY: &str = include_str!("samples/cosign.pub");
+    const P521: &str = include_str!("samples/p521.pub");
     const BUNDLE: &str = include_str!("samples/bundle.json");
     const BUNDLE_OF: &str = "sha256:a4ce01a9e53f7444abe8e282f08c6f0a9d1b7b50a2d87abde7d14ea39f15cc37";
     const SIMPLE: &str = include_str!("samples/payload.json");
@@ -186,22 +197,19 @@ mod tests {
     const SIMPLE_SIGNATURE: &str = include_str!("samples/payload.sig");
 
     /// Somebody who has a key.
-    struct Signer(EcdsaKeyPair);
+    struct Signer(KeyPair);
 
     impl Signer {
         fn new() -> Signer {
-            let random = SystemRandom::new();
-            let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect("a key");
-            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.as_ref(), &random);
-            Signer(pair.expect("a key"))
+            Signer(KeyPair::generate().expect("a key"))
         }
 
         fn key(&self) -> Key {
-            Key(self.0.public_key().as_ref().into())
+            Key(self.0.subject_public_key_info().into())
         }
 
         fn sign(&self, message: &[u8]) -> String {
-            STANDARD.encode(self.0.sign(&SystemRandom::new(), message).expect("a signature"))
+            STANDARD.encode(self.0.sign(message).expect("a signature"))
         }
 
         fn bundle(&self, kind: &str, statement: &Value) -> Value {
@@ -272,16 +280,16 @@ mod tests {
     #[test]
     fn only_public_keys_that_can_be_checked_are_read() {
         let encoded = |tag: &str, der: &[u8]| pem::encode(&pem::Pem::new(tag, der));
-        let mut compressed = P256_HEADER.to_vec();
-        compressed.extend([2; 65]);
+        let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key").subject_public_key_info();
         assert_eq!(Key::read_all(&format!("{KEY}{KEY}")).expect("keys").len(), 2);
         for (text, expected) in [
             (String::new(), "it has no key"),
             ("s3cret".into(), "it has no key"),
             (encoded("ENCRYPTED SIGSTORE PRIVATE KEY", b"s3cret"), "private key"),
             (encoded("CERTIFICATE", b"x"), "it has a `CERTIFICATE`"),
-            (encoded("PUBLIC KEY", b"x"), "not ECDSA over P-256"),
-            (encoded("PUBLIC KEY", &compressed), "not ECDSA over P-256"),
+            (encoded("PUBLIC KEY", b"x"), "a kind that is not supported"),
+            (P521.into(), "a kind that is not supported"),
+            (encoded("PUBLIC KEY", &ed25519), "a kind that is not supported"),
             (KEY.repeat(17), "17 keys"),
         ] {
             check(Key::read_all(&text).map(|_| ()), Err(expected));
