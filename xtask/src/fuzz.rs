@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let what_to_do = || {
         let found = relative(&found);
         format!(
-            "what it found is in {found}, and fails there: mend it, and keep the input; `cargo test -p pith-fuzz` runs it"
+            "where it has found something, that is in {found}: mend it, and keep the input; `cargo test -p pith-fuzz` runs it"
         )
     };
     run_command(&mut fuzz).with_context(what_to_do)?;
