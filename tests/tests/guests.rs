@@ -79,6 +79,7 @@ const GUESTS: &[(&str, Outcome)] = &[
         Each(["fine", "fine", "Kind::Snapshot s-1 of shop/data", "Kind::Snapshot s-1 of shop/data", "fine"]),
     ),
     ("calls_host_forever", Every(HOST_CALLS)),
+    ("calls_host_in_realloc", Every("trap: it trapped: cannot leave component instance")),
     ("grows_tables_forever", Every("memory: it asked for more than its limit of 20000 table elements")),
     (
         "imports_secrets",
@@ -109,8 +110,16 @@ const GUESTS: &[(&str, Outcome)] = &[
     ("panics", Every(UNREACHABLE)),
     ("reallocates_wildly", Every("answer: its answer is not usable: realloc return: beyond end of memory")),
     ("recurses_forever", Every("stack: it ran out of stack")),
+    (
+        "shares_memory",
+        Refused(
+            "it is a core module that cannot be made into a component: failed to validate component output: mismatch in the shared flag for memories…",
+        ),
+    ),
+    ("spins_after_answer", Cut),
     ("spins_at_start", Cut),
     ("spins_forever", Cut),
+    ("spins_in_realloc", Cut),
     ("traps", Every(UNREACHABLE)),
     ("traps_at_start", Every(UNREACHABLE)),
     ("wasi_prints_forever", Cut),
@@ -517,20 +526,54 @@ fn resident_bytes() -> u64 {
     pages * 4096
 }
 
-/// A component with one core module of one function, which divides and keeps so many values.
-fn large(values: usize) -> Vec<u8> {
-    fn leb(mut number: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        loop {
-            let low = u8::try_from(number & 0x7f).expect("seven bits");
-            number >>= 7;
-            bytes.push(if number == 0 { low } else { low | 0x80 });
-            if number == 0 {
-                return bytes;
-            }
+/// A number as modules write it.
+fn leb(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = u8::try_from(number & 0x7f).expect("seven bits");
+        number >>= 7;
+        bytes.push(if number == 0 { low } else { low | 0x80 });
+        if number == 0 {
+            return bytes;
         }
     }
-    let section = |id: u8, content: &[u8]| [&[id][..], &leb(content.len()), content].concat();
+}
+
+/// A section of a module or of a component.
+fn section(id: u8, content: &[u8]) -> Vec<u8> {
+    [&[id][..], &leb(content.len()), content].concat()
+}
+
+/// A component with one core module of one function, whose body comes after the number of its locals.
+fn component(body: &[u8]) -> Vec<u8> {
+    let code = [vec![1], leb(body.len()), body.to_vec()].concat();
+    let module =
+        [&b"\0asm\x01\0\0\0"[..], &section(1, &[1, 0x60, 0, 0]), &section(3, &[1, 0]), &section(10, &code)].concat();
+    [COMPONENT, &section(1, &module)].concat()
+}
+
+/// What a component begins with.
+const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// One whose function has so many blocks, each within the last.
+fn nested_blocks(depth: usize) -> Vec<u8> {
+    component(&[vec![0], [0x02, 0x40].repeat(depth), vec![0x0b; depth + 1]].concat())
+}
+
+/// So many components, each within the last.
+fn nested_components(depth: usize) -> Vec<u8> {
+    (0..depth).fold(COMPONENT.to_vec(), |inner, _| [COMPONENT, &section(4, &inner)].concat())
+}
+
+/// A component with so many types, each of which is a pair of the last.
+fn nested_types(depth: usize) -> Vec<u8> {
+    let pairs = (0..depth).flat_map(|of| [vec![0x6f, 2], leb(of), leb(of)].concat());
+    let types = [leb(depth + 1), vec![0x7d], pairs.collect()].concat();
+    [COMPONENT, &section(7, &types)].concat()
+}
+
+/// One whose function divides and keeps so many values.
+fn large(values: usize) -> Vec<u8> {
     let locals = 1000;
     let mut body = [vec![1], leb(locals), vec![0x7e]].concat();
     for value in 0..values {
@@ -539,10 +582,7 @@ fn large(values: usize) -> Vec<u8> {
         body.extend([&[0x20][..], &first, &[0x20], &second, &[0x7f, 0x21], &third].concat());
     }
     body.push(0x0b);
-    let code = [vec![1], leb(body.len()), body].concat();
-    let module =
-        [&b"\0asm\x01\0\0\0"[..], &section(1, &[1, 0x60, 0, 0]), &section(3, &[1, 0]), &section(10, &code)].concat();
-    [&b"\0asm\x0d\0\x01\0"[..], &section(1, &module)].concat()
+    component(&body)
 }
 
 #[test]
@@ -567,6 +607,25 @@ fn a_module_that_takes_too_much_to_compile_is_refused() {
         load(60, 4 << 30, &circle).expect_err("it is refused"),
         "it cannot be compiled: the compiler runs out of stack over it: it nests too deeply, or is described in a circle"
     );
+    let deep = load(1, 4 << 30, &nested_blocks(200_000)).expect_err("it is refused");
+    assert_eq!(deep, slow);
+    let alone = "(memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1))";
+    let text = |fields: &str| wat::parse_str(format!("(component (core module {fields}))")).expect("valid text");
+    for (bomb, said) in [
+        (nested_components(3000), "it exports no hook: …"),
+        (
+            nested_types(64),
+            "it cannot be compiled: failed to parse WebAssembly module: effective type size exceeds the limit …",
+        ),
+        (
+            text("(memory 1 1 shared)"),
+            "it cannot be compiled: failed to parse WebAssembly module: threads must be enabled …",
+        ),
+        (text(&format!("(memory 1) (func (drop {alone}))")), "it cannot be compiled: failed to compile: …"),
+    ] {
+        let refused = load(60, 4 << 30, &bomb).expect_err("it is refused");
+        assert_fits("a bomb", "load", &refused, said);
+    }
     let torn = load(60, 4 << 30, &good[..good.len() / 2]).expect_err("it is refused");
     let inside =
         Engine::new(EngineOptions::default()).expect("an engine").load(&good[..good.len() / 2], &Grants::default());
