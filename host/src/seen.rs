@@ -3,8 +3,23 @@
 //! They are looked at every few seconds and not watched: Kubernetes swaps a symbolic link two folders up, which a watch of the file
 //! does not see.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 /// A digest of everything that was read.
 pub(crate) type Digest = [u8; 32];
+
+/// What changes when a file does, behind every link.
+pub(crate) fn stat(path: &Path) -> String {
+    match fs::metadata(path) {
+        Ok(it) => {
+            let (modified, changed) = ((it.mtime(), it.mtime_nsec()), (it.ctime(), it.ctime_nsec()));
+            format!("{}:{}:{}:{}:{modified:?}:{changed:?}", path.display(), it.dev(), it.ino(), it.size())
+        }
+        Err(error) => format!("{}:{error}", path.display()),
+    }
+}
 
 /// What was seen so far.
 #[derive(Debug, Default)]

@@ -15,10 +15,10 @@ use anyhow::{Context, Result, anyhow};
 use kube::Client;
 use tokio::runtime::Handle;
 
-use super::source::stat;
 use crate::cluster;
 use crate::config::{Https, Oci, Source};
 use crate::registry::{self, Access, Cache, Digest, DockerConfig, Key};
+use crate::seen::stat;
 
 /// How often a tag is looked up again, and what could not be fetched is tried again.
 const PERIOD: Duration = Duration::from_secs(60);

@@ -17,13 +17,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::source::stat;
 use super::{InForce, Kept, Loading, Policies, Sources, resource};
 use crate::args::Overrides;
 use crate::config::{self, Config, PolicyConfig, Source};
 use crate::memory;
 use crate::metrics::Metrics;
-use crate::seen::{Digest, History, Verdict};
+use crate::seen::{Digest, History, Verdict, stat};
 use crate::wasm::Engine;
 
 /// How often files are looked at.

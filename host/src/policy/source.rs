@@ -1,7 +1,6 @@
 //! From where a module comes to its bytes.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use super::network::{Cluster, Network};
 use super::{Resources, cases};
 use crate::config::Source;
 use crate::registry::Cache;
+use crate::seen::stat;
 use crate::wasm::LARGEST_MODULE_BYTES;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -87,15 +87,4 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>> {
     let most = LARGEST_MODULE_BYTES;
     ensure!(size <= most as u64, "the module {} has {size} bytes: at most {most}", path.display());
     fs::read(path).with_context(|| format!("reading the module {}", path.display()))
-}
-
-/// What changes when a file does, behind every link.
-pub(super) fn stat(path: &Path) -> String {
-    match fs::metadata(path) {
-        Ok(it) => {
-            let (modified, changed) = ((it.mtime(), it.mtime_nsec()), (it.ctime(), it.ctime_nsec()));
-            format!("{}:{}:{}:{}:{modified:?}:{changed:?}", path.display(), it.dev(), it.ino(), it.size())
-        }
-        Err(error) => format!("{}:{error}", path.display()),
-    }
 }

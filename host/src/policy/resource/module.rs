@@ -10,7 +10,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::watch::Object;
 use crate::cluster::in_time;
 
 /// The largest module that is kept: no ConfigMap has a larger one, and an API server takes no much larger object.
@@ -41,9 +40,8 @@ pub(super) async fn read(api: &Api<DynamicObject>, name: &str) -> Result<Option<
     spec.map(Some).map_err(|error| format!("the PolicyModule `{name}` is not one of this version of Pith: {error}"))
 }
 
-/// Writes the one of a PolicyBinding, with which it ends.
-pub(super) async fn write(api: &Api<DynamicObject>, of: &Object, spec: &Spec) -> Result<(), String> {
-    let Object { name, uid, .. } = of;
+/// Writes the one of the PolicyBinding with this name and uid, with which it ends.
+pub(super) async fn write(api: &Api<DynamicObject>, name: &str, uid: &str, spec: &Spec) -> Result<(), String> {
     let owner = json!({"apiVersion": "pith.dev/v1alpha1", "kind": "PolicyBinding", "name": name, "uid": uid});
     let patch = json!({
         "apiVersion": "pith.dev/v1alpha1", "kind": "PolicyModule",

@@ -205,7 +205,8 @@ impl Reporter {
         let is_done = match self.kept.module(digest, module::LARGEST) {
             Some(bytes) => {
                 let spec = module::Spec { digest: digest.into(), module: ByteString(bytes) };
-                let written = module::write(&module::api(self.resources.client()), object, &spec).await;
+                let written =
+                    module::write(&module::api(self.resources.client()), &object.name, &object.uid, &spec).await;
                 self.is_done(&object.name, "the module of a PolicyBinding cannot be kept", written)
             }
             // It is not in force here, or too large.
